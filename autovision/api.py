@@ -1,0 +1,289 @@
+"""The Python API: what a notebook uses, and what the command line is a thin layer over.
+
+    from autovision import AutoVision
+
+    av = AutoVision("runs/store")
+    av.import_dataset("photos/", "flowers")
+    search = av.search("flowers", space="quick", budget_s=60)
+    print(av.evaluate(search.model, "flowers")["test"].accuracy)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autovision import runtime
+from autovision.controller import Controller
+from autovision.dataset import catalog as datasets
+from autovision.dataset import importer
+from autovision.errors import InvalidInput, NotFound
+from autovision.model.predictor import Prediction, Predictor
+from autovision.promotion import rollout
+from autovision.records import (
+    DatasetVersion,
+    Decision,
+    Deployment,
+    DriftReport,
+    Evaluation,
+    Label,
+    ModelVersion,
+    RetrainingPolicy,
+    SearchRequest,
+    SearchState,
+    Split,
+    TrialResult,
+    now,
+)
+from autovision.registry import catalog as models
+from autovision.registry import deployments
+from autovision.registry.evaluate import evaluate_subgroups, predictions
+from autovision.search import requests
+from autovision.search.progress import ProgressEvent
+from autovision.search.run import run_search
+from autovision.space import Space, load_space
+from autovision.store import keys, labels, open_store, records
+
+if TYPE_CHECKING:
+    from autovision.serving.deploy import ServerHandle
+
+OnProgress = Callable[[ProgressEvent], None]
+
+
+class AutoVision:
+    """Everything that can be done with one store.
+
+    Args:
+        store: URI or folder; None: `AUTOVISION_STORE`, or the folder `autovision-store` here.
+        address: of a Ray cluster; None: `RAY_ADDRESS`, or an embedded Ray that is started when it is needed.
+    """
+
+    def __init__(self, store: str | Path | None = None, *, address: str | None = None) -> None:
+        self.store = open_store(store)
+        self._address = address
+
+    def connect(self) -> None:
+        """Connect to Ray now; whatever needs it does so by itself."""
+        runtime.connect(self._address)
+
+    # ------------------------------------------------------------------------------------------- data sets
+
+    def import_dataset(
+        self,
+        path: str | Path,
+        name: str,
+        *,
+        seed: int = 0,
+        positive_class: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> DatasetVersion:
+        """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`."""
+        return importer.import_dataset(
+            self.store, Path(path), name, seed=seed, positive_class=positive_class, progress=progress
+        )
+
+    def datasets(self) -> list[DatasetVersion]:
+        """The latest version of each data set, by name."""
+        return [datasets.latest(self.store, name) for name in datasets.list_names(self.store)]
+
+    def dataset(self, name: str) -> DatasetVersion:
+        """`name` (its latest version) or `name@3`."""
+        return datasets.get(self.store, name)
+
+    # -------------------------------------------------------------------------------------------- searches
+
+    def search(
+        self,
+        dataset: str,
+        *,
+        space: str | Space = "quick",
+        budget_s: float = 120.0,
+        seed: int = 0,
+        wait: bool = True,
+        deployment: str | None = None,
+        on_progress: OnProgress = lambda event: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        **options: Any,
+    ) -> SearchState:
+        """Submit a search and, with `wait`, run it to its end. The same call again returns the same search.
+
+        Args:
+            space: a `Space`, the name of a shipped one, `MODULE:NAME`, or a JSON file.
+            deployment: where the model wants to be promoted by the controller; it is made if there is none.
+            options: `metric`, `max_trials`, `warm_start`, `nonce`: see `SearchRequest`.
+        """
+        resolved = load_space(space) if isinstance(space, str) else space
+        request = requests.make_request(
+            self.store, dataset, resolved, budget_s=budget_s, seed=seed, deployment=deployment, **options
+        )
+        if deployment is not None:
+            self.create_deployment(deployment, request.dataset, resolved)
+        state = requests.submit(self.store, request)
+        return self.resume(request.id, on_progress=on_progress, should_stop=should_stop) if wait else state
+
+    def resume(
+        self,
+        search: str,
+        *,
+        on_progress: OnProgress = lambda event: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> SearchState:
+        """Go on with a search that was stopped or lost its driver; a finished one is returned as it is."""
+        requests.get(self.store, search)
+        self.connect()
+        return run_search(self.store, search, on_progress=on_progress, should_stop=should_stop)
+
+    def stop(self, search: str) -> SearchState:
+        """Ask whoever runs a search to stop it. What it has done is kept; `resume` goes on with it."""
+        return requests.request_stop(self.store, search)
+
+    def searches(self) -> list[tuple[SearchRequest, SearchState]]:
+        """Every search, oldest first."""
+        return requests.all_searches(self.store)
+
+    def search_of(self, search: str) -> tuple[SearchRequest, SearchState]:
+        return requests.get(self.store, search)
+
+    def trials(self, search: str) -> list[TrialResult]:
+        """A search's ledger."""
+        requests.get(self.store, search)
+        return requests.trials(self.store, search)
+
+    # ---------------------------------------------------------------------------------------------- models
+
+    def models(self) -> list[ModelVersion]:
+        """Every model version, oldest first."""
+        return models.all_versions(self.store)
+
+    def model(self, name: str) -> ModelVersion:
+        """A model version by its id, or a deployment's champion by the deployment's name."""
+        from autovision.model.bundle import read_version
+
+        return read_version(self.store, models.resolve(self.store, name))
+
+    def evaluate(self, model: str, dataset: str, *, split: str = "test") -> dict[str, Evaluation]:
+        """How a model does on a split (its own name), and on each subgroup of it (`test:column=value`).
+
+        Raises:
+            NotFound: no such model or data set.
+            InvalidInput: no such split, an empty one, or one with a class that the model does not know.
+        """
+        if split not in tuple(Split):
+            raise InvalidInput(f"no split {split!r}; choose one of {', '.join(Split)}")
+        version, data = self.model(model), self.dataset(dataset)
+        found = predictions(self.store, version.id, data, Split(split))
+        return evaluate_subgroups(
+            found, version.classes, version.positive_class, dataset=data.id, split=Split(split)
+        )
+
+    def predict(self, model: str, images: Sequence[bytes]) -> list[Prediction | Exception]:
+        """One answer per image; an image that cannot be decoded gives its error in its place."""
+        return list(Predictor.load(self.store, models.resolve(self.store, model)).predict(images))
+
+    # ----------------------------------------------------------------------------------------- deployments
+
+    def create_deployment(
+        self, name: str, dataset: str, space: str | Space, policy: RetrainingPolicy | None = None
+    ) -> Deployment:
+        """A deployment without a model; the one of that name if there is one already."""
+        resolved = load_space(space) if isinstance(space, str) else space
+        return deployments.create(self.store, name, dataset, resolved.to_json(), policy)
+
+    def promote(self, model: str, deployment: str, *, force: bool = False) -> Decision:
+        """Compare a model with a deployment's champion and promote it if every gate passes.
+
+        A deployment of that name is made if there is none, with the search space that the model came from.
+        """
+        version = self.model(model)
+        request, _ = requests.get(self.store, version.lineage.search)
+        deployments.create(self.store, deployment, version.dataset, request.space)
+        return rollout.consider(self.store, deployment, version.id, metric=request.metric, force=force)
+
+    def roll_back(self, deployment: str) -> Decision:
+        """Serve the champion before this one again."""
+        return rollout.roll_back(self.store, deployment)
+
+    def decisions(self, deployment: str) -> list[Decision]:
+        """Everything that was decided about a deployment, oldest first."""
+        deployments.get(self.store, deployment)
+        return deployments.decisions(self.store, deployment)
+
+    def serve(
+        self,
+        model: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        replicas: int = 1,
+        capture: bool = True,
+        cpus: float = 1.0,
+    ) -> ServerHandle:
+        """Serve a model over HTTP: a deployment's champion, followed as it changes, or one version for good.
+
+        Args:
+            port: 0 takes any free one.
+            cpus: what each replica reserves in Ray; 0 leaves all of a small machine to searches.
+        """
+        from autovision.serving import deploy
+
+        follows = model in deployments.names(self.store)
+        if not follows:
+            self.model(model)
+        self.connect()
+        return deploy.start(
+            self.store.uri,
+            deployment=model if follows else None,
+            model=None if follows else model,
+            host=host,
+            port=port,
+            replicas=replicas,
+            capture=capture and follows,
+            cpus=cpus,
+        )
+
+    def feedback(
+        self, deployment: str, request_id: str, label: str, *, annotator: str = "unknown", confidence: float = 1.0
+    ) -> bool:
+        """Say what a request's image really was; False if that was known already."""
+        classes = self._classes(deployment)
+        if label not in classes:
+            raise InvalidInput(f"label {label!r} is not a class of deployment {deployment!r}; its classes: {', '.join(classes)}")
+        given = Label(
+            request_id=keys.check_request_id(request_id),
+            label=label,
+            annotator=annotator,
+            confidence=confidence,
+            received_at=now(),
+        )
+        return labels.add(self.store, deployment, given)
+
+    def _classes(self, deployment: str) -> tuple[str, ...]:
+        return datasets.latest(self.store, deployments.get(self.store, deployment).dataset).classes
+
+    def drift_reports(self, deployment: str) -> list[DriftReport]:
+        """Every drift report of a deployment, oldest first."""
+        deployments.get(self.store, deployment)
+        return records.read_all(self.store, keys.reports(deployment), DriftReport)
+
+    def monitor(self, deployment: str) -> DriftReport | None:
+        """Examine the captured requests since the last report; None if there are too few for a window."""
+        if deployments.get(self.store, deployment).model is None:
+            raise NotFound(f"deployment {deployment!r} has no model yet; promote one first")
+        before = len(self.drift_reports(deployment))
+        for _ in self.controller().monitor(deployment):
+            pass
+        reports = self.drift_reports(deployment)
+        return reports[-1] if len(reports) > before else None
+
+    def controller(
+        self,
+        *,
+        on_progress: OnProgress = lambda event: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        seed: int = 0,
+    ) -> Controller:
+        """The loop that searches, promotes, monitors and retrains by itself."""
+        return Controller(
+            self.store, seed=seed, on_progress=on_progress, should_stop=should_stop, connect=self.connect
+        )

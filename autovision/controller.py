@@ -1,0 +1,214 @@
+"""The whole loop on one page: observe, decide, act. The only module that knows every stage.
+
+    search       a queued search is run, and its model registered
+    promotion    a finished search's model is compared with the champion, and promoted on evidence
+    monitoring   each full window of captured requests is tested for drift
+    retraining   drift or enough labels lead to the next data set version and a queued search
+
+Everything that is known is in the store, and every act is a record that reveals it was done; so the controller
+may be killed anywhere and goes on from there, and a pass over a settled store changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from autovision.errors import AutoVisionError, Conflict
+from autovision.model import bundle
+from autovision.monitoring.report import examine
+from autovision.monitoring.window import latest_window
+from autovision.promotion import rollout
+from autovision.records import (
+    Decision,
+    DecisionKind,
+    Deployment,
+    DriftReport,
+    SearchRequest,
+    SearchState,
+    SearchStatus,
+    now,
+)
+from autovision.registry import deployments
+from autovision.retraining import policy as retraining_policy
+from autovision.retraining import request as retraining
+from autovision.search import requests
+from autovision.search.progress import ProgressEvent
+from autovision.search.run import run_search
+from autovision.store import captures, keys, lease, records
+from autovision.store.lease import HeldLease
+from autovision.store.protocol import Store
+
+_LEASE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that the controller did, for whoever watches it."""
+
+    stage: str
+    """`search`, `promotion`, `monitoring` or `retraining`"""
+    text: str
+    record: SearchState | Decision | DriftReport | None = None
+
+
+@dataclass
+class Controller:
+    """Turns the loop; needs a connection to Ray only when a search is due."""
+
+    store: Store
+    clock: Callable[[], datetime] = now
+    seed: int = 0
+    on_progress: Callable[[ProgressEvent], None] = lambda event: None
+    should_stop: Callable[[], bool] = lambda: False
+    connect: Callable[[], None] = lambda: None
+    """called before a search is run, to connect to Ray"""
+    failures: dict[str, str] = field(default_factory=dict)
+    """what could not be done, by subject: it is told once, and tried again in the next pass"""
+
+    def run(self, *, once: bool = False, interval_s: float = 2.0) -> Iterator[Event]:
+        """Pass after pass until stopped, or until a pass finds nothing to do (`once`).
+
+        Raises:
+            Conflict: another controller leads.
+        """
+        with self._lead() as held:
+            while not self.should_stop():
+                if not held.held:
+                    raise Conflict("this controller's lease ended while it worked; another one may lead now")
+                done = False
+                for event in self.step():
+                    done = True
+                    yield event
+                if once and not done:
+                    return
+                if not done:
+                    time.sleep(interval_s)
+
+    def step(self) -> Iterator[Event]:
+        """One pass over everything, one event for each thing that was done."""
+        yield from self._search()
+        yield from self.step_without_search()
+
+    def step_without_search(self) -> Iterator[Event]:
+        """A pass over the deployments alone: promote, monitor, retrain. What it queues waits for a full pass."""
+        for name in deployments.names(self.store):
+            for stage in (self._promote, self.monitor, self._retrain):
+                yield from self._guarded(name, lambda stage=stage, name=name: stage(name))
+
+    # --------------------------------------------------------------------------------------------- stages
+
+    def _search(self) -> Iterator[Event]:
+        for request, state in requests.all_searches(self.store):
+            if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING) and not self.should_stop():
+                # One that is said to run, but whose driver is gone, is gone on with; its lease tells.
+                yield from self._guarded(request.id, lambda request=request: self._run(request))
+
+    def _run(self, request: SearchRequest) -> Iterator[Event]:
+        self.connect()
+        state = run_search(self.store, request.id, on_progress=self.on_progress, should_stop=self.should_stop)
+        best = f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
+        yield Event("search", f"search {request.id}: {state.trials} trials, {best}, model {state.model}", state)
+
+    def _promote(self, name: str) -> Iterator[Event]:
+        deployment = deployments.get(self.store, name)
+        judged = {d.subject for d in deployments.decisions(self.store, deployment.name) if d.kind is DecisionKind.PROMOTE}
+        for request, state in requests.all_searches(self.store):
+            if request.deployment == deployment.name and state.model is not None and state.model not in judged:
+                decision = rollout.consider(
+                    self.store, deployment.name, state.model, metric=request.metric, clock=self.clock
+                )
+                yield Event("promotion", decision.what, decision)
+
+    def monitor(self, name: str) -> Iterator[Event]:
+        """Examine the captured requests of a deployment since the last report, if they fill a window."""
+        deployment = deployments.get(self.store, name)
+        if deployment.model is None:
+            return
+        last = retraining.latest_report(self.store, deployment)
+        after = last.window_end if last else None
+        seen = captures.read(self.store, deployment.name, after=after).captures
+        window = latest_window(seen, deployment.policy.window, deployment.model, after=after)
+        if window is None:
+            return
+        version = bundle.read_version(self.store, deployment.model)
+        report = examine(
+            deployment.name,
+            deployment.model,
+            bundle.load_reference(self.store, version),
+            window,
+            alpha=deployment.policy.alpha,
+            seed=self.seed,
+            clock=self.clock,
+        )
+        records.create(self.store, keys.report(deployment.name, report.id), report)
+        word = "DRIFT" if report.alarm else "no drift"
+        yield Event(
+            "monitoring",
+            f"{word} in the last {report.n} requests (score {report.score:.4f}, alarm at {report.threshold:.4f})",
+            report,
+        )
+
+    def _retrain(self, name: str) -> Iterator[Event]:
+        deployment = deployments.get(self.store, name)
+        if deployment.model is None:
+            return
+        situation = retraining.observe(self.store, deployment, self.clock)
+        verdict = retraining_policy.decide(situation.snapshot, deployment.policy)
+        if not verdict.accepted and not self._is_news(deployment, verdict.why):
+            return
+        at = self.clock()
+        subject = None
+        if verdict.accepted:
+            request = retraining.build(
+                self.store, deployment, situation, reason=f"{verdict.what}: {verdict.why}", seed=self.seed
+            )
+            requests.submit(self.store, request)
+            subject = request.id
+        decision = Decision(
+            id=keys.timestamped_id(at),
+            kind=DecisionKind.RETRAIN,
+            deployment=deployment.name,
+            accepted=verdict.accepted,
+            what=verdict.what,
+            why=verdict.why,
+            subject=subject,
+            numbers=verdict.numbers,
+            created_at=at,
+        )
+        deployments.record_decision(self.store, decision)
+        yield Event("retraining", f"{decision.what}: {decision.why}", decision)
+
+    # -------------------------------------------------------------------------------------------- helpers
+
+    def _is_news(self, deployment: Deployment, why: str) -> bool:
+        """Whether a decision to wait differs from the one before: the same word over and over is no record."""
+        said = [d for d in deployments.decisions(self.store, deployment.name) if d.kind is DecisionKind.RETRAIN]
+        return not said or said[-1].why != why
+
+    def _guarded(self, subject: str, act: Callable[[], Iterator[Event]]) -> Iterator[Event]:
+        """One subject's fault does not keep the others from their turn."""
+        try:
+            yield from act()
+            self.failures.pop(subject, None)
+        except Conflict as conflict:
+            self.failures[subject] = str(conflict)  # somebody else is at it
+        except AutoVisionError as error:
+            if self.should_stop() or error.exit_code == 130:
+                raise
+            if self.failures.get(subject) != str(error):
+                self.failures[subject] = str(error)
+                yield Event("error", f"{subject}: {error}")
+
+    def _lead(self) -> HeldLease:
+        held = lease.acquire(self.store, "controller", f"{socket.gethostname()}:{os.getpid()}", _LEASE_S)
+        if held is None:
+            raise Conflict(
+                f"another controller leads the store {self.store.uri}; stop it first "
+                f"(after a crash its lease ends within {_LEASE_S:g} s)"
+            )
+        return held.keep_alive()

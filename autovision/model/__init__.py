@@ -1,0 +1,1 @@
+"""From a timm name to a served network: backbone, stages, head, weights, compiled inference, bundle."""

@@ -1,0 +1,88 @@
+"""A model version as files: one safetensors file of all weights, and the record that rebuilds the rest.
+
+The record (`model.json`) is written last: a bundle without it does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from autovision.errors import CorruptObject, NotFound, near
+from autovision.model import backbone as backbones
+from autovision.model.network import Head, Network, tap_width
+from autovision.model.stages import channels_of
+from autovision.records import ModelVersion
+from autovision.space.config import TrialConfig
+from autovision.store import keys, records
+from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
+
+WEIGHTS_FILE = "model.safetensors"
+REFERENCE_FILE = "reference.safetensors"
+"""embeddings of held-out images, (N, D) float32: what drift is measured against"""
+
+
+def build_network(config: TrialConfig, classes: int) -> Network:
+    """The network of a configuration with untrained weights, in evaluation mode."""
+    prep = backbones.preprocessing(config)
+    staged = backbones.structure_of(backbones.create(config), config)
+    channels = channels_of(staged, prep.height, prep.width)
+    head = Head(config, tap_width(config, channels), classes)
+    return Network(staged, head, config, prep).eval()
+
+
+def weights_of(network: Network) -> bytes:
+    """All weights as a safetensors file."""
+    return save_tensors({name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()})
+
+
+def reference_bytes(embeddings: np.ndarray) -> bytes:
+    """The reference embeddings as a safetensors file."""
+    return save_tensors({"embeddings": torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))})
+
+
+def publish(store: Store, version: ModelVersion, files: dict[str, bytes]) -> None:
+    """Write a bundle's files, then reveal it. Publishing the same version again does nothing."""
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != version.files[name]:
+            raise CorruptObject(f"file {name!r} of model {version.id!r} is not the one that its record names")
+        store.put_immutable(keys.model_file(version.id, name), data)
+    try:
+        records.create(store, keys.model(version.id), version)
+    except AlreadyExists:
+        return
+
+
+def read_version(store: Store, model_id: str) -> ModelVersion:
+    """The record of a model version. Raises `NotFound`, with the near names."""
+    try:
+        return records.read(store, keys.model(model_id), ModelVersion)
+    except KeyNotFound:
+        known = [key.split("/")[1] for key in store.list(keys.MODELS) if key.endswith("/model.json")]
+        raise NotFound(
+            f"no model {model_id!r} in {store.uri}{near(model_id, known)}; `autovision model list` shows them"
+        ) from None
+
+
+def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
+    """A file of the bundle, verified against its digest."""
+    data = store.get(keys.model_file(version.id, name)).data
+    if hashlib.sha256(data).hexdigest() != version.files[name]:
+        raise CorruptObject(f"file {name!r} of model {version.id!r} in {store.uri} does not match its digest; restore it")
+    return data
+
+
+def load_network(store: Store, version: ModelVersion) -> Network:
+    """The trained network of a version, in evaluation mode. Raises `CorruptObject`."""
+    network = build_network(TrialConfig.model_validate(version.lineage.config), len(version.classes))
+    network.load_state_dict(load_tensors(read_file(store, version, WEIGHTS_FILE)))
+    return network.eval()
+
+
+def load_reference(store: Store, version: ModelVersion) -> np.ndarray:
+    """The version's reference embeddings, (N, D) float32."""
+    return load_tensors(read_file(store, version, REFERENCE_FILE))["embeddings"].numpy()

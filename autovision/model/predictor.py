@@ -1,0 +1,102 @@
+"""From image bytes to answers: the one path for evaluation, `predict` and serving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from autovision import image
+from autovision.errors import InvalidImage
+from autovision.model import bundle
+from autovision.model.inference import Compiled, compile_module
+from autovision.model.network import Network
+from autovision.records import ModelVersion
+from autovision.store.protocol import Store
+
+MAX_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer for one image."""
+
+    label: str
+    probabilities: dict[str, float]
+    """class -> probability, in the order of the model's classes; they sum to 1"""
+    embedding: np.ndarray
+    """(D,) float32: the head's input"""
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits to probabilities, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)  # type: ignore[no-any-return]
+
+
+class Scorer:
+    """A compiled network over preprocessed pixels."""
+
+    def __init__(self, network: Network, size: tuple[int, int], precision: str, threads: int | None) -> None:
+        self._compiled: Compiled = compile_module(network, size, precision=precision, threads=threads)  # type: ignore[arg-type]
+        self.runtime = self._compiled.runtime
+
+    def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (N, H, W, 3) to logits (N, C) and embeddings (N, D), both float32."""
+        parts = [self._compiled(pixels[i : i + MAX_BATCH]) for i in range(0, len(pixels), MAX_BATCH)]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+class Predictor:
+    """A model version that is loaded, compiled and warm. Thread-safe."""
+
+    def __init__(self, model: ModelVersion, scorer: Scorer, threads: int) -> None:
+        self.model = model
+        self._scorer = scorer
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    @classmethod
+    def load(cls, store: Store, model_id: str, *, threads: int | None = None) -> Predictor:
+        """Load a model version from the store: some seconds.
+
+        Raises:
+            NotFound: no such model.
+            CorruptObject: a file does not match its digest.
+        """
+        threads = threads or len(os.sched_getaffinity(0))
+        version = bundle.read_version(store, model_id)
+        prep = version.preprocessing
+        scorer = Scorer(bundle.load_network(store, version), (prep.height, prep.width), version.precision, threads)
+        scorer(np.zeros((1, prep.height, prep.width, 3), np.uint8))
+        return cls(version, scorer, threads)
+
+    def predict(self, images: Sequence[bytes]) -> list[Prediction | InvalidImage]:
+        """One result per image; an image that cannot be decoded gives its error in its place."""
+        decoded = [self._decode(images[0])] if len(images) == 1 else list(self._pool.map(self._decode, images))
+        good = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
+        if not good:
+            return [pixels for pixels in decoded if isinstance(pixels, InvalidImage)]
+        answers = iter(self._answers(np.stack(good)))
+        return [pixels if isinstance(pixels, InvalidImage) else next(answers) for pixels in decoded]
+
+    def _decode(self, data: bytes) -> np.ndarray | InvalidImage:
+        try:
+            return image.preprocess(image.decode(data), self.model.preprocessing)
+        except InvalidImage as error:
+            return error
+
+    def score(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (N, H, W, 3) to probabilities (N, C) and embeddings (N, D)."""
+        logits, embeddings = self._scorer(pixels)
+        return softmax(logits / self.model.temperature), embeddings
+
+    def _answers(self, pixels: np.ndarray) -> list[Prediction]:
+        probabilities, embeddings = self.score(pixels)
+        classes = self.model.classes
+        return [
+            Prediction(classes[int(p.argmax())], dict(zip(classes, p.tolist(), strict=True)), embedding)
+            for p, embedding in zip(probabilities, embeddings, strict=True)
+        ]

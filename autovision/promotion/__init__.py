@@ -1,0 +1,1 @@
+"""Who may serve: gates over paired predictions, and the policy that weighs them."""

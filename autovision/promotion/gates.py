@@ -1,0 +1,307 @@
+"""Gates: what a challenger must show on held-out images before it may serve.
+
+Each gate is a pure function of paired predictions and has a one-sided error of 5 %. The order of the
+images has no influence on any of them.
+
+The rule of not being worse, used for the whole set, for each subgroup and for each class's recall:
+where there are enough images to show with 80 % power that an equal model is within the margin, the
+challenger must show it: the lower bound of its difference (Tango 1998) must lie above -margin. On
+fewer images even an equal model would often fail that, so there a challenger that cannot show it
+fails only by a significant worsening (McNemar's exact test).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autovision.errors import InvalidInput
+from autovision.metrics import METRICS, Floats, Ints, checked, confusion_matrix
+from autovision.promotion.significance import (
+    LEVEL,
+    POWER,
+    bootstrap_difference,
+    can_bound,
+    f1_gain_lower_bound,
+    independence_test,
+    paired_lower_bound,
+    sign_test,
+    z_of,
+)
+
+MARGIN = 0.03
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Predictions of champion and challenger for the same held-out images, in the same columns.
+
+    Raises `InvalidInput` where the arrays do not fit each other. A champion that does not know a class
+    has zeros in its column.
+    """
+
+    labels: Ints
+    """(N,)"""
+    champion: Floats | None
+    """(N, C) probabilities; None: nothing is served yet"""
+    challenger: Floats
+    """(N, C)"""
+    groups: Mapping[str, Mask] = field(default_factory=dict)
+    """subgroup -> (N,) which images belong to it"""
+    classes: tuple[str, ...] = ()
+    """names of the columns; empty: their numbers"""
+    positive: int | None = None
+    """column of the positive class, for the metrics that have one"""
+
+    def __post_init__(self) -> None:
+        challenger, labels = checked(self.challenger, self.labels)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "challenger", challenger)
+        n_classes = challenger.shape[1]
+        object.__setattr__(self, "classes", self.classes or tuple(str(c) for c in range(n_classes)))
+        if len(self.classes) != n_classes:
+            raise InvalidInput(f"{len(self.classes)} classes are named for {n_classes} columns")
+        if self.champion is not None:
+            champion, _ = checked(self.champion, labels)
+            if champion.shape != challenger.shape:
+                raise InvalidInput(
+                    f"the champion's predictions are {champion.shape}, the challenger's {challenger.shape}; "
+                    "bring both to the challenger's classes"
+                )
+            object.__setattr__(self, "champion", champion)
+        for name, mask in self.groups.items():
+            if np.shape(mask) != labels.shape or np.asarray(mask).dtype != np.bool_:
+                raise InvalidInput(f"the subgroup {name!r} is not a mask over the {len(labels)} images")
+
+    def only(self, mask: Mask) -> Paired:
+        """The same for the images in `mask`."""
+        champion = None if self.champion is None else self.champion[mask]
+        return Paired(
+            self.labels[mask], champion, self.challenger[mask], classes=self.classes, positive=self.positive
+        )
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate's verdict."""
+
+    name: str
+    passed: bool
+    reason: str
+    """a clause with numbers"""
+    numbers: dict[str, Any]
+
+
+def beats_majority(paired: Paired) -> GateResult:
+    """Whether the challenger knows more than the most frequent class.
+
+    Either way suffices, each at half of the 5 %: its accuracy is above that of always answering the
+    most frequent class (McNemar's exact test), or its balanced accuracy is above the 1 / C of any
+    answer that ignores the image (permutation test). The second is for rare classes, where a useful
+    model may well have an accuracy below the majority's share.
+    """
+    table = confusion_matrix(paired.challenger, paired.labels)
+    majority = int(table.sum(1).argmax())
+    wins = int(np.trace(table) - table[majority, majority])
+    losses = int(table[majority].sum() - table[majority, majority])
+    accuracy, share = np.trace(table) / table.sum(), table[majority].sum() / table.sum()
+    present = table.sum(1) > 0
+    balanced = float(np.mean(np.diag(table)[present] / table.sum(1)[present]))
+    by_accuracy = sign_test(wins, losses)
+    by_balance = independence_test(table) if present.sum() > 1 else 1.0
+    passed = min(by_accuracy, by_balance) <= LEVEL / 2
+    n = int(table.sum())
+    return GateResult(
+        "beats_majority",
+        passed,
+        f"on {n} images its accuracy is {accuracy:.3f} against {share:.3f} for always answering "
+        f"{paired.classes[majority]!r} (p = {by_accuracy:.2g}), its balanced accuracy {balanced:.3f} against "
+        f"{1 / present.sum():.3f} (p = {by_balance:.2g}); one p must be at most {LEVEL / 2:g}",
+        {
+            "n": n,
+            "accuracy": float(accuracy),
+            "majority_accuracy": float(share),
+            "p_accuracy": by_accuracy,
+            "balanced_accuracy": balanced,
+            "p_balanced_accuracy": by_balance,
+        },
+    )
+
+
+def not_worse_overall(paired: Paired, *, metric: str = "accuracy", margin: float = MARGIN) -> GateResult:
+    """Whether the challenger is not worse on all images, by the rule above.
+
+    For metrics other than accuracy the bound is that of a paired bootstrap, `margin` in the metric's
+    unit, and a worsening is significant where the upper bound lies below 0.
+    """
+    return _not_worse("not_worse_overall", paired, "on all images", metric, margin)
+
+
+def not_worse_on(
+    paired: Paired, group: str, *, metric: str = "accuracy", margin: float = MARGIN
+) -> GateResult:
+    """The same for one subgroup. Where the metric is undefined in it, accuracy takes its place."""
+    mask = paired.groups[group]
+    name = f"not_worse_on[{group}]"
+    if not mask.any():
+        return GateResult(name, True, f"there are no {group} images to judge", {"n": 0})
+    part = paired.only(mask)
+    return _not_worse(name, part, f"on {group}", metric if _defined(part, metric) else "accuracy", margin)
+
+
+def no_forgetting(paired: Paired, label: int, *, margin: float = MARGIN) -> GateResult:
+    """Whether the recall of one class is not worse, by the rule above.
+
+    A champion that gives an answer far too often has a high recall without knowing the class. A loss
+    of recall is therefore forgiven where it buys more than it costs: where the class's F1 is better
+    with 95 % confidence.
+    """
+    champion = _champion(paired)
+    class_name = paired.classes[label]
+    name = f"no_forgetting[{class_name}]"
+    of_class = paired.labels == label
+    if not of_class.any():
+        return GateResult(name, True, f"there are no {class_name} images to judge", {"n": 0})
+    recall = _not_worse(name, paired.only(of_class), f"in the recall of {class_name}", "accuracy", margin)
+    if recall.passed:
+        return recall
+    before, after = champion.argmax(1) == label, paired.challenger.argmax(1) == label
+    gain = f1_gain_lower_bound(of_class, before, after)
+    numbers = recall.numbers | {"f1_before": _f1(of_class, before), "f1_after": _f1(of_class, after)}
+    change = f"its F1 goes from {numbers['f1_before']:.3f} to {numbers['f1_after']:.3f}"
+    bound = f"a change of at least {gain:+.3f} with 95 % confidence"
+    verdict = "it was answered too often before" if gain > 0 else "so precision does not make up for it"
+    return GateResult(
+        name, gain > 0, f"{recall.reason}; {change}, {bound}: {verdict}", numbers | {"f1_gain_low": gain}
+    )
+
+
+def better_somewhere(paired: Paired, *, metric: str = "accuracy") -> GateResult:
+    """Whether the challenger is better on all images or on a subgroup.
+
+    One-sided tests (McNemar's exact one for accuracy, a paired bootstrap otherwise) on the whole and
+    on each subgroup, corrected for their number (Bonferroni), so that a challenger that equals the
+    champion everywhere is promoted with a probability of 5 % at most.
+    """
+    parts = {"all images": paired} | {
+        name: paired.only(mask)
+        for name, mask in sorted(paired.groups.items())
+        if mask.any() and not mask.all()
+    }
+    tested: dict[str, float] = {}
+    for name, part in parts.items():
+        if metric == "accuracy":
+            gained, lost = _disagreements(part)
+            tested[name] = sign_test(gained, lost)
+        elif _defined(part, metric):
+            differences = _differences(part, metric)
+            tested[name] = float((1 + np.count_nonzero(differences <= 0)) / (1 + len(differences)))
+    if not tested:
+        raise _undefined(paired, metric)
+    best = min(tested, key=lambda name: tested[name])
+    level = LEVEL / len(tested)
+    before, after = _values(parts[best], metric)
+    passed = tested[best] <= level
+    comparison = f"on {best} the {_spoken(metric)} goes from {before:.3f} to {after:.3f}"
+    return GateResult(
+        "better_somewhere",
+        passed,
+        f"{comparison} (n = {len(parts[best].labels)}, p = {tested[best]:.2g}, "
+        f"{'at most' if passed else 'needed is at most'} {level:.2g} with {len(tested)} tested)",
+        {"where": best, "before": before, "after": after, "p_values": tested, "level": level},
+    )
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
+def _not_worse(name: str, paired: Paired, where: str, metric: str, margin: float) -> GateResult:
+    if not margin > 0:
+        raise InvalidInput(f"the margin is {margin}; it says how much worse is still equal, so more than 0")
+    if metric == "accuracy":
+        gained, lost = _disagreements(paired)
+        n = len(paired.labels)
+        low = paired_lower_bound(gained, lost, n, z_of(1 - LEVEL))
+        worsening = sign_test(lost, gained)
+        enough = can_bound(gained, lost, n, margin)
+        numbers: dict[str, Any] = {"gained": gained, "lost": lost, "p_worse": worsening}
+    else:
+        differences = _differences(paired, metric)
+        low = float(np.quantile(differences, LEVEL))
+        worsening = float((1 + np.count_nonzero(differences >= 0)) / (1 + len(differences)))
+        enough = (z_of(1 - LEVEL) + z_of(POWER)) * float(differences.std()) <= margin
+        numbers = {"p_worse": worsening}
+    before, after = _values(paired, metric)
+    bounded = enough or low > -margin
+    passed = low > -margin if bounded else worsening > LEVEL
+    numbers |= {
+        "n": len(paired.labels),
+        "metric": metric,
+        "before": before,
+        "after": after,
+        "low": low,
+        "margin": margin,
+        "rule": "non-inferiority" if bounded else "no significant worsening",
+    }
+    change = (
+        f"{where} {_spoken(metric) + ' ' if 'recall' not in where else ''}{before:.3f} became {after:.3f}"
+    )
+    if bounded:
+        rule = f"the difference is at least {low:+.3f} with 95 % confidence, allowed is {-margin:+.3f}"
+    else:
+        rule = f"p of a worsening {worsening:.2g}, too few images to bound it to {margin:g}"
+    return GateResult(name, passed, f"{change} (n = {len(paired.labels)}; {rule})", numbers)
+
+
+def _champion(paired: Paired) -> Floats:
+    if paired.champion is None:
+        raise InvalidInput("there is no champion to compare with; ask beats_majority instead")
+    return paired.champion
+
+
+def _disagreements(paired: Paired) -> tuple[int, int]:
+    """How many images only the challenger gets right, and how many only the champion."""
+    before = _champion(paired).argmax(1) == paired.labels
+    after = paired.challenger.argmax(1) == paired.labels
+    return int((after & ~before).sum()), int((before & ~after).sum())
+
+
+def _values(paired: Paired, metric: str) -> tuple[float, float]:
+    """The metric of champion and challenger."""
+    before, after = (
+        METRICS[metric](probabilities, paired.labels, paired.positive)
+        for probabilities in (_champion(paired), paired.challenger)
+    )
+    return before, after
+
+
+def _defined(paired: Paired, metric: str) -> bool:
+    return bool(np.isfinite(_values(paired, metric)).all())
+
+
+def _differences(paired: Paired, metric: str) -> Floats:
+    if not _defined(paired, metric):
+        raise _undefined(paired, metric)
+    return bootstrap_difference(_champion(paired), paired.challenger, paired.labels, metric, paired.positive)
+
+
+def _undefined(paired: Paired, metric: str) -> InvalidInput:
+    seen = [paired.classes[label] for label in np.unique(paired.labels)]
+    return InvalidInput(
+        f"{metric} is undefined on the {len(paired.labels)} held-out images, which show only "
+        f"{', '.join(seen)}; gate by accuracy, or hold out images of every class"
+    )
+
+
+def _f1(actual: Mask, answered: Mask) -> float:
+    total = int(actual.sum() + answered.sum())
+    return 2 * int((actual & answered).sum()) / total if total else 0.0
+
+
+def _spoken(metric: str) -> str:
+    return metric.replace("_", " ")

@@ -1,0 +1,128 @@
+"""Tests and bounds on paired predictions: two models' answers to the same images.
+
+With right or wrong answers all evidence is in two counts: `gained`, images that only the challenger
+gets right, and `lost`, those that only the champion does.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autovision.metrics import METRICS, Floats, Ints
+
+LEVEL = 0.05
+"""one-sided error of every gate"""
+POWER = 0.80
+_RESAMPLES = 1000
+
+
+def z_of(probability: float) -> float:
+    return NormalDist().inv_cdf(probability)
+
+
+def sign_test(successes: int, failures: int) -> float:
+    """P(X >= successes) for X ~ Binomial(successes + failures, 1/2): McNemar's exact test, one-sided."""
+    n = successes + failures
+    term, total = math.comb(n, successes), 0
+    for k in range(successes, n + 1):
+        total += term
+        term = term * (n - k) // (k + 1)
+    return total / (1 << n)
+
+
+def paired_lower_bound(gained: float, lost: float, n: int, z: float) -> float:
+    """Lower bound of (gained - lost) / n, the difference of two paired shares, by Tango's score (1998).
+
+    It keeps its level on small sets, and unlike a bootstrap it does not shrink to a point where the two
+    models never disagree. `z` is the normal quantile of the level.
+    """
+    low, high = -1.0, (gained - lost) / n
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _tango_score(gained, lost, n, middle) > z:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _tango_score(gained: float, lost: float, n: int, difference: float) -> float:
+    a, b = 2 * n, -gained - lost + (2 * n - gained + lost) * difference
+    c = -lost * difference * (1 - difference)
+    share_lost = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * share_lost + difference * (1 - difference))
+    return (gained - lost - n * difference) / math.sqrt(max(variance, 1e-12))
+
+
+def can_bound(gained: int, lost: int, n: int, margin: float) -> bool:
+    """Whether `n` images suffice to show, with 80 % power, that an equal model is within `margin`.
+
+    Takes the models to disagree as often as they do here, half of the time in favour of each.
+    """
+    half = (gained + lost) / 2
+    return paired_lower_bound(half, half, n, z_of(1 - LEVEL) + z_of(POWER)) > -margin
+
+
+def bootstrap_difference(
+    champion: Floats, challenger: Floats, labels: Ints, metric: str, positive: int | None
+) -> Floats:
+    """Resampled differences, challenger minus champion, of a metric on probabilities (N, C); (R,) sorted.
+
+    Rows are drawn in pairs (Efron & Tibshirani 1993), from an order that does not depend on the
+    input's. Resamples in which the metric is undefined are left out.
+    """
+    order = np.lexsort(np.column_stack([champion, challenger, labels]).T)
+    champion, challenger, labels = champion[order], challenger[order], labels[order]
+    measure, rng = METRICS[metric], np.random.default_rng(0)
+    differences = np.empty(_RESAMPLES)
+    for i in range(_RESAMPLES):
+        rows = rng.integers(0, len(labels), len(labels))
+        drawn = labels[rows]
+        differences[i] = measure(challenger[rows], drawn, positive) - measure(champion[rows], drawn, positive)
+    kept: Floats = np.sort(differences[np.isfinite(differences)])
+    return kept
+
+
+def f1_gain_lower_bound(
+    actual: NDArray[np.bool_], before: NDArray[np.bool_], after: NDArray[np.bool_]
+) -> float:
+    """Lower bound of the change of one class's F1, by a paired bootstrap of the eight cells.
+
+    All arguments are (N,): whether the class is the label, the champion's answer, the challenger's.
+    """
+    cells = np.bincount(actual * 4 + before * 2 + after, minlength=8)
+    drawn = (
+        np.random.default_rng(0).multinomial(len(actual), cells / len(actual), _RESAMPLES).astype(np.float64)
+    )
+    in_class = drawn[:, 4:].sum(1)
+
+    def f1(answered: list[int], right: list[int]) -> Floats:
+        total = in_class + drawn[:, answered].sum(1)
+        values: Floats = 2 * drawn[:, right].sum(1) / np.maximum(total, 1)
+        return values
+
+    return float(np.quantile(f1([1, 3, 5, 7], [5, 7]) - f1([2, 3, 6, 7], [6, 7]), LEVEL))
+
+
+def independence_test(table: NDArray[np.int64], resamples: int = 5000) -> float:
+    """P-value of a balanced accuracy this high from answers that know nothing of the labels.
+
+    `table` is the (C, C) confusion matrix; its margins are kept, as in Fisher's exact test, and the
+    labels permuted. A model that always gives one answer has the p-value 1.
+    """
+    n_classes = len(table)
+    rows, columns = np.divmod(np.repeat(np.arange(n_classes**2), table.ravel()), n_classes)
+    worth = np.zeros(n_classes)
+    present = table.sum(1) > 0
+    worth[present] = 1 / table.sum(1)[present] / present.sum()
+    observed = float(worth @ np.diag(table))
+    rng = np.random.default_rng(0)
+    above = 0
+    for _ in range(resamples):
+        labels = rng.permutation(rows)
+        above += bool(worth[labels[labels == columns]].sum() >= observed - 1e-12)
+    return (1 + above) / (1 + resamples)

@@ -1,0 +1,458 @@
+"""What the store holds: frozen records, written as JSON, changed only by copy.
+
+Each stage of the loop reads and writes these and nothing else, so that stages never meet each other:
+
+    DatasetVersion -> SearchRequest -> SearchState, TrialResult -> ModelVersion -> Deployment
+          ^                                                                            |
+          +------ Decision <- DriftReport <- Capture, Label <--------------------------+
+
+Times are UTC, durations are seconds (`_s`), sizes are bytes (`_bytes`), images are height by width in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+
+def now() -> datetime:
+    """The time in UTC. Code that decides by time takes a clock instead, so that tests can set it."""
+    return datetime.now(UTC)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256, in hex, of a JSON-able value in canonical form (sorted keys, no spaces)."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Record(BaseModel):
+    """A frozen record. Unknown fields are refused, so that a misspelt one is never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(indent=1).encode()
+
+    def with_(self, **changes: Any) -> Self:
+        """A checked copy with some fields changed."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+# ---------------------------------------------------------------------------------------------- data sets
+
+
+class Split(StrEnum):
+    """Which part of a data set version an image belongs to."""
+
+    TRAIN = "train"
+    """fitted on"""
+    VALIDATION = "validation"
+    """chosen on: pruning, selection, temperature"""
+    TEST = "test"
+    """opened once per model, and by the promotion gate"""
+
+
+class ImportProblem(Record):
+    """One input that was left out of a data set, or taken with a remark."""
+
+    path: str
+    kind: str
+    """`unreadable`, `duplicate`, `conflicting_label`, `too_large`, `missing`, `empty_class`, …"""
+    message: str
+
+
+class DatasetVersion(Record):
+    """An immutable version of a labelled data set. Its rows are in the Parquet table at `manifest_key`."""
+
+    name: str
+    version: int = Field(ge=1)
+    digest: str
+    """SHA-256 over the rows (image digest, label, split, confidence, group, metadata) in canonical order"""
+    manifest_key: str
+    classes: tuple[str, ...]
+    """sorted; a model's outputs are in this order"""
+    positive_class: str | None
+    """for two classes the one that F1, precision and recall speak of (the rarer one unless the user says); else None"""
+    counts: dict[str, dict[str, int]]
+    """split -> class -> images"""
+    n: int
+    seed: int
+    parent: int | None
+    """the version that this one extends"""
+    problems: tuple[ImportProblem, ...]
+    """the first hundred; `problem_counts` counts them all"""
+    problem_counts: dict[str, int]
+    """kind -> number of inputs"""
+    created_at: AwareDatetime
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+# ----------------------------------------------------------------------------------------------- searches
+
+
+class SearchRequest(Record):
+    """A declaration of a search. The same request twice is one search: its id is its digest."""
+
+    dataset: str
+    dataset_version: int
+    dataset_digest: str
+    space: dict[str, Any]
+    """the search space in its JSON form"""
+    budget_s: float = Field(gt=0)
+    max_trials: int | None = Field(default=None, ge=1)
+    """None: as many as the budget allows"""
+    seed: int = 0
+    metric: str = "accuracy"
+    """what validation is ranked by; see `autovision.metrics.METRICS`"""
+    warm_start: bool = True
+    """begin from what earlier searches and the champion know"""
+    parent_model: str | None = None
+    """the champion that the search starts from"""
+    deployment: str | None = None
+    """where the result wants to be promoted; None: nowhere"""
+    reason: str = "submitted by hand"
+    nonce: str = ""
+    """makes an otherwise equal request another search"""
+
+    @property
+    def id(self) -> str:
+        body = self.model_dump(mode="json", exclude={"reason"})
+        return f"{self.dataset}-{digest_of(body)[:12]}"
+
+
+class SearchStatus(StrEnum):
+    """The life of a search. Terminal: FINISHED, FAILED."""
+
+    QUEUED = "queued"
+    """accepted, nobody works on it"""
+    RUNNING = "running"
+    """a driver holds its lease"""
+    STOPPED = "stopped"
+    """interrupted or stopped by a person; `resume` continues it"""
+    FINISHED = "finished"
+    """its model is registered"""
+    FAILED = "failed"
+    """no trial gave a model; `error` says why; `resume` tries again"""
+
+    @property
+    def terminal(self) -> bool:
+        return self in (SearchStatus.FINISHED, SearchStatus.FAILED)
+
+
+class SearchState(Record):
+    """The one mutable record of a search; changed by compare-and-swap only."""
+
+    search: str
+    status: SearchStatus = SearchStatus.QUEUED
+    attempt: int = 0
+    """how often a driver has begun it"""
+    spent_s: float = 0.0
+    """wall seconds used, over all attempts"""
+    trials: int = 0
+    best_trial: str | None = None
+    best_value: float | None = None
+    model: str | None = None
+    error: str | None = None
+    stop_requested: bool = False
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class TrialState(StrEnum):
+    """How a trial ended. All are terminal; a trial that is lost leaves no record and is run again."""
+
+    COMPLETE = "complete"
+    """ran to its last rung"""
+    PRUNED = "pruned"
+    """stopped by the scheduler for being worse than its peers"""
+    STOPPED = "stopped"
+    """cut short by the end of the budget; its value is that of its last rung"""
+    FAILED = "failed"
+    """raised an error, or its loss was not finite"""
+
+
+class CurvePoint(Record):
+    """What a trial reported at the end of one rung."""
+
+    rung: int
+    epoch: int
+    seconds: float
+    """since the trial began"""
+    search_s: float
+    """since the search began (spent seconds, over all attempts)"""
+    train_loss: float
+    metrics: dict[str, float]
+    """on validation"""
+
+
+class TrialResult(Record):
+    """The immutable result of one trial: a line of the ledger."""
+
+    search: str
+    trial: str
+    number: int
+    state: TrialState
+    config: dict[str, Any]
+    """the resolved TrialConfig"""
+    parameters: dict[str, Any]
+    """the point of the search space that it came from"""
+    origin: str
+    """`default`, `sampled`, `ledger` (an earlier search's winner) or `champion`"""
+    curve: tuple[CurvePoint, ...] = ()
+    value: float | None = None
+    """the search's metric on validation at the best rung; None for a failed trial"""
+    metrics: dict[str, float] = {}
+    weights_key: str | None = None
+    """trained tensors (head and unfrozen stages), safetensors; None when nothing was trained"""
+    seconds: float = 0.0
+    feature_s: float = 0.0
+    """of `seconds`: waiting for or computing frozen-prefix features"""
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    seed: int = 0
+    created_at: AwareDatetime
+
+
+# ------------------------------------------------------------------------------------------------- models
+
+
+class Interval(Record):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class Evaluation(Record):
+    """How a model does on a set of labelled images."""
+
+    dataset: str
+    """`name@version`"""
+    split: Split
+    where: dict[str, str] = {}
+    """metadata that the images have in common, e.g. {"cell_type": "poly"}; empty: all of the split"""
+    n: int
+    accuracy: Interval
+    balanced_accuracy: Interval
+    f1: Interval
+    """of the positive class for two classes, macro-averaged otherwise"""
+    auroc: Interval | None
+    """two classes: of the positive class; more: macro one-against-rest; None where a class is absent"""
+    log_loss: float
+    ece: float
+    """expected calibration error, 15 equal-width bins"""
+    majority_accuracy: float
+    """accuracy of always answering this set's most frequent class"""
+    per_class_recall: dict[str, float]
+    confusion: tuple[tuple[int, ...], ...]
+    """rows: true class, columns: predicted class, in the order of the model's classes"""
+
+
+class Preprocessing(Record):
+    """How decoded RGB pixels become the model's input; the same in training and in serving."""
+
+    height: int
+    width: int
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Lineage(Record):
+    """Everything a model version came from."""
+
+    search: str
+    trial: str
+    dataset: str
+    """`name@version`"""
+    dataset_digest: str
+    backbone: str
+    backbone_weights_digest: str
+    backbone_weights_source: str
+    backbone_weights_license: str
+    space_fingerprint: str
+    config: dict[str, Any]
+    """the resolved TrialConfig"""
+    seed: int
+    code_version: str
+    """package version, and a digest of its source"""
+    packages: dict[str, str]
+    parents: tuple[str, ...]
+    """model versions that training started from or was compared with"""
+
+
+class ModelVersion(Record):
+    """An immutable model: the record is written last and reveals the files beside it."""
+
+    id: str
+    dataset: str
+    """name of the data set, without version"""
+    classes: tuple[str, ...]
+    positive_class: str | None
+    preprocessing: Preprocessing
+    temperature: float
+    """logits are divided by it (Guo et al. 2017), fitted on validation"""
+    precision: str
+    """numeric precision that it was evaluated and is served in: `f32` or `bf16`"""
+    metrics: dict[str, Evaluation]
+    """`test`, and one per declared subgroup"""
+    files: dict[str, str]
+    """file name -> SHA-256 in hex"""
+    size_bytes: int
+    parameters: int
+    lineage: Lineage
+    created_at: AwareDatetime
+
+
+# ------------------------------------------------------------------------------- deployments and the loop
+
+
+class RetrainingPolicy(Record):
+    """When captured data re-triggers a search, and what that search may spend."""
+
+    window: int = Field(default=100, ge=20)
+    """requests per drift window"""
+    alpha: float = Field(default=0.001, gt=0, lt=1)
+    """probability of a false alarm of one window"""
+    min_labels: int = Field(default=50, ge=1)
+    """labelled captures that a re-search needs"""
+    volume_labels: int | None = Field(default=1000, ge=1)
+    """this many new labels trigger a re-search without any alarm; None: never"""
+    cooldown_s: float = Field(default=0.0, ge=0)
+    """least time between two re-searches"""
+    budget_s: float = Field(default=120.0, gt=0)
+    """wall seconds of each re-search"""
+    subgroup: str | None = None
+    """metadata column whose groups the promotion gate protects one by one"""
+
+
+class Deployment(Record):
+    """What a deployment should serve: a mutable record, changed by compare-and-swap only."""
+
+    name: str
+    dataset: str
+    """data set that its labels extend"""
+    model: str | None
+    """the champion; None: nothing promoted yet"""
+    previous: tuple[str, ...] = ()
+    """earlier champions, the latest last"""
+    space: dict[str, Any]
+    """search space of its re-searches, in JSON form"""
+    policy: RetrainingPolicy = RetrainingPolicy()
+    revision: int = 0
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class Capture(Record):
+    """One answered request. The image itself is in the store under its digest."""
+
+    request_id: str
+    deployment: str
+    model: str
+    received_at: AwareDatetime
+    latency_ms: float
+    image: str
+    """SHA-256 of the request's bytes"""
+    label: str
+    probabilities: dict[str, float]
+    embedding: tuple[float, ...]
+    metadata: dict[str, str] = {}
+    """what the caller said of the image (`X-Autovision-Meta-*` headers)"""
+
+
+class Label(Record):
+    """A person's word on a captured request."""
+
+    request_id: str
+    label: str
+    annotator: str = "unknown"
+    confidence: float = Field(default=1.0, ge=0, le=1)
+    received_at: AwareDatetime
+
+
+class DriftReport(Record):
+    """What the monitor saw in one window of captured requests."""
+
+    id: str
+    deployment: str
+    model: str
+    n: int
+    """requests in the window"""
+    reference_n: int
+    first_request: str
+    last_request: str
+    window_start: AwareDatetime
+    window_end: AwareDatetime
+    score: float
+    """squared maximum mean discrepancy of the embeddings, unbiased"""
+    threshold: float
+    """an alarm at or above; set so that a window without drift alarms with probability `alpha`"""
+    p_value: float
+    alpha: float
+    alarm: bool
+    details: dict[str, float] = {}
+    """further figures, e.g. `mean_confidence`, `reference_confidence`, `prediction_shift`"""
+    created_at: AwareDatetime
+
+
+class DecisionKind(StrEnum):
+    """What was decided about."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    RETRAIN = "retrain"
+
+
+class Decision(Record):
+    """A decision with the numbers behind it, so that `why` can always be answered."""
+
+    id: str
+    kind: DecisionKind
+    deployment: str
+    accepted: bool
+    """whether it led to an act"""
+    what: str
+    """one line: what was decided"""
+    why: str
+    """the reasons, with numbers"""
+    subject: str | None = None
+    """the model or search that it is about"""
+    numbers: dict[str, Any] = {}
+    created_at: AwareDatetime
+
+
+class Verdict(Record):
+    """What a pure policy decided; storing it as a `Decision` and acting on it are for others."""
+
+    accepted: bool
+    what: str
+    """one line: what was decided"""
+    why: str
+    """the reasons, with numbers"""
+    numbers: dict[str, Any] = {}
+    """JSON-able"""
+
+
+class Lease(Record):
+    """Who alone may act, until when. A holder that outlives its lease must stop acting."""
+
+    name: str
+    holder: str
+    token: int
+    """grows by one with every new holder"""
+    expires_at: AwareDatetime

@@ -1,0 +1,1 @@
+"""Model versions, what they score, and which deployment serves which."""

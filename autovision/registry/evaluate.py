@@ -1,0 +1,132 @@
+"""A model's predictions on a split, kept in the store, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from autovision import metrics
+from autovision.dataset import manifest
+from autovision.dataset.loader import load_pixels
+from autovision.dataset.manifest import Row
+from autovision.errors import InvalidInput
+from autovision.model import bundle
+from autovision.model.predictor import Predictor
+from autovision.records import DatasetVersion, Evaluation, Split
+from autovision.store import keys
+from autovision.store.protocol import KeyNotFound, Store
+
+_MOST_GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities of a model for labelled images, in the order of the images' digests.
+
+    Attributes:
+        images: N digests.
+        labels: (N,) int, indices into the model's classes.
+        probabilities: (N, C) float64.
+        metadata: column -> N values, for columns that every image has.
+    """
+
+    images: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    metadata: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray) -> Predictions:
+        shared = set.intersection(*(set(row.metadata) for row in rows)) if rows else set()
+        return cls(
+            tuple(row.image for row in rows),
+            np.array([classes.index(row.label) for row in rows], dtype=np.int64),
+            probabilities,
+            {name: tuple(row.metadata[name] for row in rows) for name in sorted(shared)},
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def groups(self, column: str) -> dict[str, np.ndarray]:
+        """value of a metadata column -> (N,) bool; empty if it has no column of that name, or too many values."""
+        values = self.metadata.get(column, ())
+        names = sorted(set(values))
+        if not 1 <= len(names) <= _MOST_GROUPS:
+            return {}
+        return {name: np.array([value == name for value in values]) for name in names}
+
+
+def predictions(
+    store: Store, model_id: str, version: DatasetVersion, split: Split, *, classes: Sequence[str] | None = None
+) -> Predictions:
+    """What a model says of a split; computed by the served runtime once, then read from the store.
+
+    Args:
+        classes: what the labels are indices into; None: the model's classes, which must then hold every label.
+
+    Raises:
+        NotFound: no such model.
+        InvalidInput: a label is not among the classes, or the split is empty.
+    """
+    rows = sorted((row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image)
+    if not rows:
+        raise InvalidInput(f"data set {version.id} has no image in its {split} split")
+    model = bundle.read_version(store, model_id)
+    known = tuple(classes or model.classes)
+    if unknown := sorted({row.label for row in rows} - set(known)):
+        raise InvalidInput(f"model {model_id!r} does not know the classes {unknown} of {version.id}; it knows {list(known)}")
+    if (stored := _read(store, model_id, version, split)) is not None:
+        return Predictions.of(rows, known, stored)
+    predictor = Predictor.load(store, model_id)
+    pixels = load_pixels(store, [row.image for row in rows], model.preprocessing, threads=2)
+    result = Predictions.of(rows, known, predictor.score(pixels)[0])
+    store_predictions(store, model_id, version, split, result)
+    return result
+
+
+def store_predictions(store: Store, model_id: str, version: DatasetVersion, split: Split, what: Predictions) -> None:
+    """Keep predictions, so that a gate compares models without running them again."""
+    table = pa.table(
+        {"image": list(what.images), "probabilities": pa.array(what.probabilities.tolist(), pa.list_(pa.float64()))}
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    store.put_immutable(keys.evaluation(model_id, version.digest, split), sink.getvalue().to_pybytes())
+
+
+def evaluate_subgroups(
+    what: Predictions, classes: Sequence[str], positive: str | None, *, dataset: str, split: Split
+) -> dict[str, Evaluation]:
+    """The whole split under its own name, and each subgroup as `split:column=value`."""
+
+    def evaluate(mask: np.ndarray, where: dict[str, str]) -> Evaluation:
+        return metrics.evaluate(
+            what.probabilities[mask],
+            what.labels[mask],
+            tuple(classes),
+            positive_class=positive,
+            dataset=dataset,
+            split=split,
+            where=where,
+        )
+
+    found = {str(split): evaluate(np.ones(len(what), dtype=bool), {})}
+    for column in what.metadata:
+        groups = what.groups(column)
+        if len(groups) > 1:
+            for name, mask in groups.items():
+                found[f"{split}:{column}={name}"] = evaluate(mask, {column: name})
+    return found
+
+
+def _read(store: Store, model_id: str, version: DatasetVersion, split: Split) -> np.ndarray | None:
+    try:
+        data = store.get(keys.evaluation(model_id, version.digest, split)).data
+    except KeyNotFound:
+        return None
+    return np.array(pq.read_table(pa.BufferReader(data)).column("probabilities").to_pylist())

@@ -1,0 +1,52 @@
+"""Late labels meet the requests that they speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+from autovision.records import Capture, Label
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Labelled captures, as candidates for training. Of the labels, each is counted in one place."""
+
+    rows: tuple[tuple[Capture, Label], ...]
+    """one per image, ordered by the time of the request"""
+    unmatched: tuple[str, ...]
+    """labelled request ids that were never captured, sorted"""
+    already_known: int
+    """labels of images that the data set holds already"""
+    repeated: int
+    """labels of an image that another request's label speaks of better"""
+    conflicting: int
+    """of `repeated`: those that name another class than the one kept"""
+
+
+def join(captures: Iterable[Capture], consensus: Mapping[str, Label], *, known_images: Set[str]) -> Joined:
+    """Match one label per request with its capture, one row per image.
+
+    `consensus` maps request ids to what the annotators agree on, and `known_images` are the digests of
+    the images that the data set holds. Where several requests sent the same image, the label with the
+    highest confidence counts, then the latest, then that of the request id that sorts last. The order
+    of the captures has no influence.
+    """
+    by_request = {capture.request_id: capture for capture in captures}
+    matched = [(by_request[request], label) for request, label in consensus.items() if request in by_request]
+    new = [pair for pair in matched if pair[0].image not in known_images]
+    best: dict[str, tuple[Capture, Label]] = {}
+    for pair in sorted(new, key=_weight):
+        best[pair[0].image] = pair
+    return Joined(
+        rows=tuple(sorted(best.values(), key=lambda pair: (pair[0].received_at, pair[0].request_id))),
+        unmatched=tuple(sorted(consensus.keys() - by_request.keys())),
+        already_known=len(matched) - len(new),
+        repeated=len(new) - len(best),
+        conflicting=sum(label.label != best[capture.image][1].label for capture, label in new),
+    )
+
+
+def _weight(pair: tuple[Capture, Label]) -> tuple[float, float, str]:
+    capture, label = pair
+    return label.confidence, label.received_at.timestamp(), capture.request_id

@@ -1,0 +1,110 @@
+"""Retraining as an act: what is known is gathered, and an accepted verdict becomes a data set version and a request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from autovision.dataset import catalog, importer, manifest
+from autovision.dataset.importer import SourceImage
+from autovision.records import (
+    DatasetVersion,
+    Deployment,
+    DriftReport,
+    SearchRequest,
+    SearchState,
+    SearchStatus,
+)
+from autovision.retraining.join import Joined, join
+from autovision.retraining.policy import Snapshot
+from autovision.store import captures, keys, labels, records
+from autovision.store.protocol import Store
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the policy is asked about, and what an act would need."""
+
+    snapshot: Snapshot
+    joined: Joined
+    version: DatasetVersion
+    """the latest of the deployment's data set"""
+
+
+def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -> Situation:
+    """Gather everything that the retraining policy looks at."""
+    version = catalog.latest(store, deployment.dataset)
+    known = {row.image for row in manifest.read(store, version)}
+    agreed, _ = labels.consensus(labels.read(store, deployment.name))
+    joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
+    searches = _searches(store, deployment.name)
+    report = latest_report(store, deployment)
+    under_way = [s for s in searches if not s[1].status.terminal]
+    re_searches = [state.created_at for request, state in searches if request.parent_model is not None]
+    snapshot = Snapshot(
+        now=clock(),
+        report=report,
+        answered=report is not None and any(request.nonce == report.id for request, _ in searches),
+        labels=len(joined.rows),
+        labels_per_class=Counter(label.label for _, label in joined.rows),
+        last_search_at=max(re_searches, default=None),
+        running_search=under_way[0][0].id if under_way else None,
+    )
+    return Situation(snapshot, joined, version)
+
+
+def latest_report(store: Store, deployment: Deployment) -> DriftReport | None:
+    """The newest drift report about the model that is served now."""
+    reports = records.read_all(store, keys.reports(deployment.name), DriftReport)
+    return next((report for report in reversed(reports) if report.model == deployment.model), None)
+
+
+def build(
+    store: Store, deployment: Deployment, situation: Situation, *, reason: str, seed: int
+) -> SearchRequest:
+    """The next data set version, old and new images together, and the request that searches on it.
+
+    Doing it again for the same situation gives the same version and the same request.
+    """
+    sources = [
+        SourceImage(
+            digest=capture.image,
+            source=f"capture {capture.request_id}",
+            label=label.label,
+            confidence=label.confidence,
+            metadata=dict(capture.metadata),
+        )
+        for capture, label in situation.joined.rows
+    ]
+    version = importer.extend(store, situation.version, sources, seed=seed)
+    report = situation.snapshot.report
+    return SearchRequest(
+        dataset=version.name,
+        dataset_version=version.version,
+        dataset_digest=version.digest,
+        space=deployment.space,
+        budget_s=deployment.policy.budget_s,
+        seed=seed,
+        parent_model=deployment.model,
+        deployment=deployment.name,
+        reason=reason,
+        nonce=report.id if report else "",
+    )
+
+
+def _searches(store: Store, deployment: str) -> list[tuple[SearchRequest, SearchState]]:
+    ids = sorted({key.split("/")[1] for key in store.list(keys.SEARCHES) if key.endswith("/state.json")})
+    found = [
+        (
+            records.read(store, keys.search_request(search), SearchRequest),
+            records.read(store, keys.search_state(search), SearchState),
+        )
+        for search in ids
+    ]
+    return [
+        pair
+        for pair in found
+        if pair[0].deployment == deployment and pair[1].status is not SearchStatus.FAILED
+    ]

@@ -1,0 +1,74 @@
+"""Connecting to Ray: the only place that calls `ray.init`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+_QUIET = {
+    # Tune would write CSV, JSON and TensorBoard files of every trial; the ledger in the store is the record.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Interrupts are handled by the search itself, which stops its trials and keeps what they have.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def connect(address: str | None = None) -> None:
+    """Connect to the Ray cluster at `address` (or `RAY_ADDRESS`), or start an embedded one; once per process."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address is None:
+        # Trials exchange records through the store, so the object store of an embedded Ray stays small.
+        settings |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
+    ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
+
+
+def disconnect() -> None:
+    """Leave the cluster; an embedded Ray ends."""
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Connected for the length of a block; a connection that was there before stays."""
+    import ray
+
+    mine = not ray.is_initialized()
+    connect(address)
+    try:
+        yield
+    finally:
+        if mine:
+            disconnect()
+
+
+def _object_store_bytes() -> int:
+    shared = psutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
+    return max(80 << 20, min(512 << 20, shared // 4 or 128 << 20))
+
+
+def _environment() -> dict[str, Any]:
+    """Environment variables that workers on other nodes need as this process has them."""
+    names = ("AUTOVISION_WEIGHTS", "AUTOVISION_STORE", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+    return {"env_vars": {name: os.environ[name] for name in names if name in os.environ}}

@@ -1,0 +1,71 @@
+"""Seconds that a trial will take, from the arithmetic in it and the speed that was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from autovision.model.flops import stage_gflops
+from autovision.search.arms import Arm
+from autovision.space.config import TrialConfig
+from autovision.trial.trial import DataSplits, Workbench
+
+_FIRST_GFLOPS_S = 8.0
+"""one CPU thread, until there is a measurement"""
+_TRAIN_SLOWDOWN = 4.0
+"""a training step against compiled inference: backward pass, and PyTorch instead of the compiler"""
+_SETUP_S = 4.0
+"""loading and compiling a backbone that this worker has not used yet"""
+_PROBE_S = 1.0
+
+
+@dataclass
+class CostModel:
+    """Predicts the seconds of a trial; learns from every trial that computed features."""
+
+    bench: Workbench
+    splits: DataSplits
+    _rates: list[float] = field(default_factory=list)
+    _missing: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def observe(self, gflops: float, seconds: float) -> None:
+        """Features of `gflops` in all were computed in `seconds`."""
+        if gflops > 0 and seconds > 0.5:
+            self._rates.append(gflops / seconds)
+
+    @property
+    def gflops_s(self) -> float:
+        return statistics.median(self._rates[-9:]) if self._rates else _FIRST_GFLOPS_S
+
+    def feature_gflops(self, config: TrialConfig) -> float:
+        """The arithmetic of the features that a configuration needs and the store does not have."""
+        stages = stage_gflops(config.backbone, config.resolution)
+        source = self.bench.source(config)
+        total = 0.0
+        cuts = [None] if config.unfreeze == 0 else [None, len(stages) - config.drop_stages - config.unfreeze]
+        for cut in cuts:
+            missing = source.missing(self.splits.train.images, config.augmentation, cut)
+            missing += source.missing(self.splits.validation.images, "none", cut)
+            total += missing * sum(stages if cut is None else stages[:cut])
+        return total
+
+    def training_s(self, config: TrialConfig) -> float:
+        """Seconds until the first rung, without features."""
+        if config.unfreeze == 0:
+            return _PROBE_S
+        stages = stage_gflops(config.backbone, config.resolution)
+        keep = len(stages) - config.drop_stages
+        per_image = 3 * sum(stages[keep - config.unfreeze : keep]) * _TRAIN_SLOWDOWN / 3
+        first_rung = max(1, config.epochs // 9)
+        return _PROBE_S + per_image * len(self.splits.train) * first_rung / self.gflops_s
+
+    def predicted_s(self, config: TrialConfig) -> float:
+        gflops = self.feature_gflops(config)
+        return (gflops / self.gflops_s + _SETUP_S if gflops else 0.0) + self.training_s(config)
+
+
+def config_of(arm: Arm, defaults: Mapping[str, object]) -> TrialConfig:
+    """The configuration that stands for an arm: the space's default with the arm's values."""
+    known = {name: value for name, value in {**defaults, **dict(arm)}.items() if name in TrialConfig.model_fields}
+    return TrialConfig.model_validate(known)

@@ -1,0 +1,241 @@
+"""What a search knows and decides while it runs: which trial next, which goes on, what the ledger says.
+
+Plain Python without Ray, so that it can be driven by Tune or by a simulation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState, now
+from autovision.search import select
+from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, choose
+from autovision.search.cost import CostModel, config_of
+from autovision.search.progress import ProgressEvent
+from autovision.search.pruner import AsyncHalving
+from autovision.search.sampler import Sampler
+from autovision.search.warm import Start
+from autovision.space import Space
+from autovision.space.config import TrialConfig
+from autovision.store import keys, records
+from autovision.store.protocol import Store
+from autovision.trial.worker import Assignment, value_of
+
+
+@dataclass
+class Running:
+    """A trial that has been begun."""
+
+    assignment: Assignment
+    point: dict[str, Any]
+    origin: str
+    proposal: int
+    arm: Arm | None
+    expected_gflops: float
+    curve: list[CurvePoint] = field(default_factory=list)
+    objectives: list[float] = field(default_factory=list)
+    last: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Driver:
+    """The state of one attempt at a search."""
+
+    store: Store
+    request: SearchRequest
+    space: Space
+    cost: CostModel
+    starts: list[Start]
+    ledger: list[TrialResult]
+    attempt: int
+    deadline: float
+    """seconds since the epoch, after which no trial works"""
+    search_started: float
+    threads: int
+    emit: Callable[[ProgressEvent], None] = lambda event: None
+
+    def __post_init__(self) -> None:
+        # A resumed search must not draw again what the attempts before it drew.
+        self._sampler = Sampler(self.space, self.request.seed + 1_000 * (self.attempt - 1))
+        self._pruner = AsyncHalving()
+        self._arms = {arm: ArmRecord() for arm in arms_of(self.space)}
+        self.running: dict[str, Running] = {}
+        self._tried = {_digest(result) for result in self.ledger}
+        self._replay()
+
+    def _replay(self) -> None:
+        metric = self.request.metric
+        steps = {r.trial: [(p.rung, value_of(p.metrics, metric)) for p in r.curve] for r in self.ledger}
+        self._sampler.replay((result, steps[result.trial]) for result in self.ledger)
+        for result in self.ledger:
+            for rung, value in steps[result.trial]:
+                self._pruner.goes_on(_group(TrialConfig.model_validate(result.config)), rung, value)
+            if (arm := arm_of(result.parameters, list(self._arms))) is not None and result.value is not None:
+                self._arms[arm].values.append(result.value)
+                self._arms[arm].seconds.append(result.seconds - result.feature_s)
+
+    # ------------------------------------------------------------------------------------------ deciding
+
+    def next(self) -> Assignment | None:
+        """The next trial to begin; None if nothing more fits into the budget."""
+        remaining = self.deadline - time.time()
+        if remaining <= 0.5 or (self.request.max_trials and self.begun >= self.request.max_trials):
+            return None
+        for _ in range(20):
+            proposal, arm, origin, initial = self._propose(remaining)
+            if proposal is None:
+                return None
+            config = self.space.config(proposal.point)
+            if config.digest not in self._tried or not self._arms:
+                break
+            self._sampler.tell(proposal.number, TrialState.FAILED, [])
+        self._tried.add(config.digest)
+        trial = f"{self.attempt:02d}-{len(self.running) + len(self.ledger):05d}-{config.digest[:6]}"
+        assignment = Assignment(
+            store=self.store.uri,
+            search=self.request.id,
+            trial=trial,
+            number=self.begun,
+            dataset=f"{self.request.dataset}@{self.request.dataset_version}",
+            config=config,
+            metric=self.request.metric,
+            seed=self.request.seed,
+            deadline=self.deadline,
+            search_started=self.search_started,
+            initial_model=initial,
+            threads=self.threads,
+        )
+        gflops = self.cost.feature_gflops(config)
+        self.running[trial] = Running(assignment, proposal.point, origin, proposal.number, arm, gflops)
+        if arm is not None:
+            self._arms[arm].running += 1
+        self._report()
+        return assignment
+
+    @property
+    def begun(self) -> int:
+        return len(self.ledger) + len(self.running)
+
+    def _propose(self, remaining: float) -> tuple[Any, Arm | None, str, str | None]:
+        arms = list(self._arms)
+        if self.starts:
+            start = self.starts.pop(0)
+            proposal = self._sampler.ask(start.point)
+            return proposal, arm_of(proposal.point, arms), start.origin, start.initial_model
+        if not arms:
+            return self._sampler.ask(), None, "sampled", None
+        arm = choose(self._arms, self._predicted_s, remaining)
+        if arm is None:
+            return None, None, "", None
+        proposal = self._sampler.ask(dict(arm))
+        return proposal, arm, "sampled", None
+
+    def _predicted_s(self, arm: Arm) -> float:
+        record = self._arms[arm]
+        config = config_of(arm, self.space.default())
+        if record.seconds and not record.running:
+            return sorted(record.seconds)[len(record.seconds) // 2]
+        return self.cost.predicted_s(config)
+
+    def goes_on(self, trial: str, result: dict[str, Any]) -> bool:
+        """Take in what a trial reported at a rung; whether it may go on."""
+        running = self.running.get(trial)
+        if running is None:
+            return False
+        running.last = result
+        if "point" in result:
+            running.curve.append(CurvePoint.model_validate(result["point"]))
+            running.objectives.append(result["objective"])
+            if len(running.curve) == 1:
+                self.cost.observe(running.expected_gflops, result["feature_s"])
+            self._report()
+        if result.get("done"):
+            return True  # it ends by itself
+        return self._pruner.goes_on(
+            _group(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
+        )
+
+    # ------------------------------------------------------------------------------------------ recording
+
+    def ended(self, trial: str, *, error: str | None = None) -> TrialResult | None:
+        """Write a trial into the ledger, and tell the sampler."""
+        running = self.running.pop(trial, None)
+        if running is None:
+            return None
+        result = self._result(running, error)
+        records.create_or_read(self.store, keys.trial(self.request.id, trial), result)
+        self.ledger.append(result)
+        steps = [(point.rung, value) for point, value in zip(running.curve, running.objectives, strict=True)]
+        self._sampler.tell(running.proposal, result.state, steps)
+        if running.arm is not None:
+            record = self._arms[running.arm]
+            record.running -= 1
+            # A trial without a value teaches that its arm costs time and gives nothing.
+            record.values.append(result.value if result.value is not None else 0.0)
+            record.seconds.append(result.seconds - result.feature_s)
+        message = f"trial {trial} failed: {result.error}" if result.state is TrialState.FAILED else None
+        self._report(message)
+        return result
+
+    def _result(self, running: Running, error: str | None) -> TrialResult:
+        last = running.last
+        outcome = "failed" if error else last.get("outcome", "stopped")
+        # A trial that was still running when it ended was cut by the pruner, or by the end of the budget.
+        over = time.time() >= self.deadline - 0.5
+        state = {
+            "complete": TrialState.COMPLETE,
+            "failed": TrialState.FAILED,
+            "stopped": TrialState.STOPPED,
+            "running": TrialState.STOPPED if over else TrialState.PRUNED,
+        }[outcome]
+        best = max(range(len(running.objectives)), key=running.objectives.__getitem__, default=None)
+        task = running.assignment
+        return TrialResult(
+            search=task.search,
+            trial=task.trial,
+            number=task.number,
+            state=state,
+            config=task.config.model_dump(mode="json"),
+            parameters=running.point,
+            origin=running.origin,
+            curve=tuple(running.curve),
+            value=None if best is None else running.objectives[best],
+            metrics={} if best is None else running.curve[best].metrics,
+            weights_key=last.get("weights_key"),
+            seconds=last.get("seconds", 0.0),
+            feature_s=last.get("feature_s", 0.0),
+            error=error or last.get("error"),
+            notes=tuple(last.get("notes", ())),
+            seed=task.seed,
+            created_at=now(),
+        )
+
+    # ------------------------------------------------------------------------------------------ telling
+
+    def _report(self, message: str | None = None) -> None:
+        self.emit(self.event(message))
+
+    def event(self, message: str | None = None) -> ProgressEvent:
+        """Where the search stands, with what its running trials have reported."""
+        begun = [self._result(running, None) for running in self.running.values() if running.curve]
+        best = select.counts(self.ledger + begun, self.request.metric)
+        ended = select.counts(self.ledger, self.request.metric)
+        return ProgressEvent(
+            elapsed_s=time.time() - self.search_started,
+            budget_s=self.request.budget_s,
+            running=len(self.running),
+            message=message,
+            **ended | {name: best[name] for name in ("best_value", "best_config")},
+        )
+
+
+def _group(config: TrialConfig) -> str:
+    """Trials of a kind are pruned among themselves: a fine-tuned one starts from a trained head, and costs more."""
+    return "fine-tuned" if config.unfreeze else "head"
+
+
+def _digest(result: TrialResult) -> str:
+    return TrialConfig.model_validate(result.config).digest

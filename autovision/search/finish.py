@@ -1,0 +1,137 @@
+"""From the best trial to a registered model: assemble, calibrate on validation, evaluate once on test, publish."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from autovision import metrics
+from autovision.dataset import manifest
+from autovision.dataset.loader import load_pixels
+from autovision.dataset.manifest import Row
+from autovision.errors import AutoVisionError
+from autovision.model import backbone as backbones
+from autovision.model import bundle
+from autovision.model.inference import native_precision
+from autovision.model.predictor import Scorer, softmax
+from autovision.provenance import code_version, package_versions
+from autovision.records import (
+    DatasetVersion,
+    Evaluation,
+    Lineage,
+    ModelVersion,
+    SearchRequest,
+    Split,
+    TrialResult,
+    digest_of,
+    now,
+)
+from autovision.registry.evaluate import Predictions, evaluate_subgroups, store_predictions
+from autovision.search.select import best_trial
+from autovision.space import Space
+from autovision.space.config import TrialConfig
+from autovision.store.protocol import Store
+from autovision.trial.trial import Workbench, assemble
+
+
+def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], bench: Workbench) -> ModelVersion:
+    """Register the best trial of a ledger. The same ledger gives the same version, however often it is called.
+
+    Raises:
+        AutoVisionError: no trial left a model.
+    """
+    best = best_trial(ledger)
+    if best is None:
+        raise AutoVisionError(_nothing(request, ledger))
+    assert best.weights_key is not None
+    config = TrialConfig.model_validate(best.config)
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    version = splits.version
+    network = assemble(bench, config, store.get(best.weights_key).data, len(version.classes))
+    prep, precision = backbones.preprocessing(config), native_precision()
+    scorer = Scorer(network, (prep.height, prep.width), precision, bench.threads)
+
+    rows = {split: _rows(store, version, split) for split in (Split.VALIDATION, Split.TEST)}
+    scored = {
+        split: scorer(load_pixels(store, [row.image for row in of], prep, threads=bench.threads))
+        for split, of in rows.items()
+    }
+    labels = np.array([version.classes.index(row.label) for row in rows[Split.VALIDATION]])
+    temperature = metrics.fit_temperature(scored[Split.VALIDATION][0], labels)
+    test = Predictions.of(rows[Split.TEST], version.classes, softmax(scored[Split.TEST][0] / temperature))
+    reference = np.concatenate([scored[Split.VALIDATION][1], scored[Split.TEST][1]])
+    files = {
+        bundle.WEIGHTS_FILE: bundle.weights_of(network),
+        bundle.REFERENCE_FILE: bundle.reference_bytes(reference),
+    }
+    lineage = _lineage(request, best, config, version, bench)
+    model = ModelVersion(
+        id=_model_id(request, files, lineage),
+        dataset=request.dataset,
+        classes=version.classes,
+        positive_class=version.positive_class,
+        preprocessing=prep,
+        temperature=temperature,
+        precision=precision,
+        metrics=_evaluations(test, version),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        size_bytes=len(files[bundle.WEIGHTS_FILE]),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        lineage=lineage,
+        created_at=now(),
+    )
+    store_predictions(store, model.id, version, Split.TEST, test)
+    bundle.publish(store, model, files)
+    return bundle.read_version(store, model.id)
+
+
+def _rows(store: Store, version: DatasetVersion, split: Split) -> list[Row]:
+    return sorted((row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image)
+
+
+def _evaluations(test: Predictions, version: DatasetVersion) -> dict[str, Evaluation]:
+    return evaluate_subgroups(test, version.classes, version.positive_class, dataset=version.id, split=Split.TEST)
+
+
+def _lineage(
+    request: SearchRequest, best: TrialResult, config: TrialConfig, version: DatasetVersion, bench: Workbench
+) -> Lineage:
+    weights = bench.source(config).loaded.info
+    return Lineage(
+        search=request.id,
+        trial=best.trial,
+        dataset=version.id,
+        dataset_digest=version.digest,
+        backbone=config.backbone,
+        backbone_weights_digest=weights.digest,
+        backbone_weights_source=weights.source,
+        backbone_weights_license=weights.license,
+        space_fingerprint=Space.from_json(request.space).fingerprint,
+        config=config.model_dump(mode="json"),
+        seed=best.seed,
+        code_version=code_version(),
+        packages=package_versions(),
+        parents=(request.parent_model,) if request.parent_model else (),
+    )
+
+
+def _model_id(request: SearchRequest, files: dict[str, bytes], lineage: Lineage) -> str:
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name == bundle.WEIGHTS_FILE}
+    return f"{request.dataset}-m-{digest_of([digests, lineage.model_dump(mode='json')])[:10]}"
+
+
+def _nothing(request: SearchRequest, ledger: Sequence[TrialResult]) -> str:
+    errors = Counter((result.error or "no error given").strip().splitlines()[-1] for result in ledger)
+    if not ledger:
+        return (
+            f"search {request.id} could not begin a single trial in its budget of {request.budget_s:g} s; "
+            "give it more seconds (features that were computed are kept)"
+        )
+    listed = "; ".join(f"{count} × {error}" for error, count in errors.most_common(3))
+    return (
+        f"search {request.id}: none of {len(ledger)} trials gave a model within {request.budget_s:g} s ({listed}); "
+        "submit it again with a larger budget, or mend what the errors name"
+    )

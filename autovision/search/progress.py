@@ -1,0 +1,38 @@
+"""What a running search tells whoever watches it: plain data, so that every front end can show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """The state of a search at one moment."""
+
+    elapsed_s: float
+    """seconds spent, over all attempts"""
+    budget_s: float
+    running: int = 0
+    """trials at work now"""
+    complete: int = 0
+    """trials that ran to their last rung, or were cut short by the end of the budget with a value"""
+    pruned: int = 0
+    failed: int = 0
+    best_value: float | None = None
+    """the search's metric on validation; None: no trial has reported yet"""
+    best_config: Mapping[str, Any] = field(default_factory=dict)
+    """the configuration that gave `best_value`"""
+    message: str | None = None
+    """something worth a line of its own, e.g. why a trial failed"""
+
+    @property
+    def done(self) -> int:
+        """Trials that ended, however they ended."""
+        return self.complete + self.pruned + self.failed
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left of the budget, never negative."""
+        return max(0.0, self.budget_s - self.elapsed_s)

@@ -1,0 +1,135 @@
+"""Searches as records: submit, find, stop, list. Nothing here runs one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autovision import metrics
+from autovision.dataset import catalog
+from autovision.errors import InvalidInput, NotFound, near
+from autovision.model import backbone as backbones
+from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
+from autovision.space import Choice, Constant, Space
+from autovision.store import keys, records
+from autovision.store.protocol import KeyNotFound, Store
+
+
+def make_request(store: Store, dataset: str, space: Space, *, budget_s: float, **options: Any) -> SearchRequest:
+    """A checked request for a search on the latest (`name`) or a given (`name@3`) version of a data set.
+
+    Raises:
+        InvalidInput: the budget, the metric, a backbone or the data set cannot be searched with.
+        NotFound: no such data set.
+    """
+    if not 0 < budget_s < float("inf"):
+        raise InvalidInput(f"budget of {budget_s:g} s: a search needs a finite time above 0; try --budget-s 120")
+    max_trials = options.get("max_trials")
+    if max_trials is not None and max_trials < 1:
+        raise InvalidInput(f"max_trials={max_trials}: a search needs at least one trial")
+    metrics.check_metric(options.get("metric", "accuracy"))
+    check_backbones(space)
+    version = catalog.get(store, dataset)
+    for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
+        if not sum(version.counts.get(split, {}).values()):
+            raise InvalidInput(
+                f"data set {version.id} has no image in its {split} split; import more images, or assign splits in a manifest"
+            )
+    return SearchRequest(
+        dataset=version.name,
+        dataset_version=version.version,
+        dataset_digest=version.digest,
+        space=space.to_json(),
+        budget_s=budget_s,
+        **options,
+    )
+
+
+def check_backbones(space: Space) -> None:
+    """Raises `UnknownBackbone` for a name that timm does not know, with the near ones."""
+    match space.parameters.get("backbone"):
+        case Choice(values=values):
+            names = [str(value) for value in values]
+        case Constant(value=value):
+            names = [str(value)]
+        case _:
+            names = []
+    for name in names:
+        backbones.check_name(name)
+
+
+def submit(store: Store, request: SearchRequest) -> SearchState:
+    """Put a request into the queue; the same request again is the search that it already is."""
+    records.create_or_read(store, keys.search_request(request.id), request)
+    at = now()
+    state = SearchState(search=request.id, created_at=at, updated_at=at)
+    return records.create_or_read(store, keys.search_state(request.id), state)[0]
+
+
+def get(store: Store, search: str) -> tuple[SearchRequest, SearchState]:
+    """A search by its id. Raises `NotFound`, with the near ids."""
+    try:
+        request = records.read(store, keys.search_request(search), SearchRequest)
+        return request, records.read(store, keys.search_state(search), SearchState)
+    except KeyNotFound:
+        known = [request.id for request, _ in all_searches(store)]
+        raise NotFound(
+            f"no search {search!r} in {store.uri}{near(search, known)}; `autovision search list` shows them"
+        ) from None
+
+
+def all_searches(store: Store) -> list[tuple[SearchRequest, SearchState]]:
+    """Every search, oldest first."""
+    ids = sorted({key.split("/")[1] for key in store.list(keys.SEARCHES) if key.endswith("/state.json")})
+    found = [
+        (
+            records.read(store, keys.search_request(search), SearchRequest),
+            records.read(store, keys.search_state(search), SearchState),
+        )
+        for search in ids
+    ]
+    return sorted(found, key=lambda pair: pair[1].created_at)
+
+
+def trials(store: Store, search: str) -> list[TrialResult]:
+    """The ledger of a search, in the order in which its trials were begun."""
+    return sorted(records.read_all(store, keys.trials(search), TrialResult), key=lambda r: (r.number, r.trial))
+
+
+def request_stop(store: Store, search: str) -> SearchState:
+    """Ask whoever runs a search to stop it; one that nobody runs is marked as stopped."""
+    get(store, search)
+
+    def change(state: SearchState) -> SearchState | None:
+        if state.status.terminal:
+            return None
+        idle = state.status is SearchStatus.QUEUED
+        status = SearchStatus.STOPPED if idle else state.status
+        return state.with_(stop_requested=not idle, status=status, updated_at=now())
+
+    return records.update(store, keys.search_state(search), SearchState, change)
+
+
+def set_state(store: Store, search: str, **changes: Any) -> SearchState:
+    """Change fields of a search's state."""
+
+    def change(state: SearchState) -> SearchState:
+        return state.with_(**changes, updated_at=now())
+
+    return records.update(store, keys.search_state(search), SearchState, change)
+
+
+def summary(request: SearchRequest, state: SearchState) -> Mapping[str, Any]:
+    """A search in a few plain figures, for lists."""
+    return {
+        "search": request.id,
+        "dataset": f"{request.dataset}@{request.dataset_version}",
+        "status": str(state.status),
+        "trials": state.trials,
+        "best": state.best_value,
+        "spent_s": round(state.spent_s, 1),
+        "budget_s": request.budget_s,
+        "model": state.model,
+        "reason": request.reason,
+        "error": state.error,
+    }

@@ -1,0 +1,122 @@
+"""Ray Tune as the executor of a driver's decisions: three thin adapters and one call of `Tuner.fit`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from autovision.search.driver import Driver
+from autovision.trial.worker import TrialWorker
+
+_GRACE_S = 3.0
+"""trials end by themselves at the deadline; whoever has not by then is stopped"""
+
+
+class DriverSearcher(Searcher):  # type: ignore[misc]
+    """Asks the driver for trials, and tells it how they ended."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(metric="objective", mode="max")
+        self._driver = driver
+        self.names: dict[str, str] = {}
+        """Tune's trial id -> ours"""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        assignment = self._driver.next()
+        if assignment is None:
+            # A trial that runs may make another one worth its cost; without one, nothing will.
+            return None if self._driver.running else Searcher.FINISHED
+        self.names[trial_id] = assignment.trial
+        return {"assignment": assignment.model_dump(mode="json")}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id in self.names:
+            reason = "the worker was lost; see Ray's logs for the cause" if error else None
+            self._driver.ended(self.names[trial_id], error=reason)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger in the store is what a search is rebuilt from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+class DriverScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Passes every rung to the driver and stops what it prunes."""
+
+    def __init__(self, driver: Driver, searcher: DriverSearcher) -> None:
+        super().__init__()
+        self._driver, self._searcher = driver, searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        goes_on = self._driver.goes_on(self._searcher.names.get(trial.trial_id, ""), result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+
+class BudgetStopper(Stopper):  # type: ignore[misc]
+    """Stops everything after the deadline, or when asked to; called in every turn of Tune's loop."""
+
+    def __init__(self, driver: Driver, should_stop: Callable[[], bool]) -> None:
+        self._driver, self._should_stop = driver, should_stop
+        self._reported = 0.0
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if time.monotonic() - self._reported > 0.5:
+            self._reported = time.monotonic()
+            self._driver.emit(self._driver.event())
+        return self._should_stop() or time.time() > self._driver.deadline + _GRACE_S
+
+
+def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
+    """Run trials until the budget ends, nothing fits any more, or `should_stop()` says so."""
+    concurrent, resources = placement(ray.cluster_resources())
+    driver.threads = max(1, int(resources["cpu"]))
+    searcher = DriverSearcher(driver)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="autovision-tune-") as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuner = tune.Tuner(
+            tune.with_resources(TrialWorker, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=DriverScheduler(driver, searcher),
+                num_samples=-1,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                stop=BudgetStopper(driver, should_stop),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            ),
+        )
+        tuner.fit()
+    for trial in list(driver.running):
+        driver.ended(trial)
+
+
+def placement(cluster: dict[str, float]) -> tuple[int, dict[str, float]]:
+    """How many trials run at once on a cluster, and what each takes of it: one GPU each, or one CPU each."""
+    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
+    if gpus >= 1:
+        concurrent = math.floor(gpus)
+        return concurrent, {"cpu": float(max(1, math.floor(cpus / concurrent))), "gpu": 1.0}
+    return max(1, math.floor(cpus)), {"cpu": 1.0}

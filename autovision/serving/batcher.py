@@ -1,0 +1,160 @@
+"""Requests wait here and are predicted together, off the event loop.
+
+A worker takes whatever waits, up to `max_batch`, as soon as it is free. An idle server so answers a lone
+request at once, and under load the batches grow by themselves: no timer, nothing to tune.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Condition, Thread
+
+from autovision.errors import InvalidImage
+from autovision.records import ModelVersion
+from autovision.serving.predicting import Prediction, Predictor
+from autovision.serving.problems import NoModel, QueueFull, ShuttingDown
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A prediction and the model that gave it."""
+
+    model: ModelVersion
+    prediction: Prediction
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    image: bytes
+    future: asyncio.Future[Predicted]
+    loop: asyncio.AbstractEventLoop
+
+
+class Batcher:
+    """Batches images for the predictor of the moment.
+
+    `current` gives that predictor; it is asked once per batch, so a batch never mixes two models and
+    one that has begun ends on the model it began with.
+    """
+
+    def __init__(
+        self,
+        current: Callable[[], Predictor | None],
+        *,
+        max_batch: int = 16,
+        max_waiting: int = 128,
+        workers: int = 1,
+    ) -> None:
+        self._current = current
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._queue: deque[_Waiting] = deque()
+        self._changed = Condition()
+        self._closed = False
+        self._workers = [
+            Thread(target=self._run, name=f"predict-{number}", daemon=True) for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    @property
+    def waiting(self) -> int:
+        """Images that no worker has taken yet."""
+        return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        return len(self._queue) >= self._max_waiting
+
+    @property
+    def alive(self) -> bool:
+        """Whether all workers run."""
+        return all(worker.is_alive() for worker in self._workers)
+
+    async def predict(self, image: bytes) -> Predicted:
+        """The prediction for one image.
+
+        Raises `InvalidImage` if it cannot be decoded, `QueueFull`, `ShuttingDown`, `NoModel`, and what the
+        predictor raised if it failed on this image.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Waiting(image, loop.create_future(), loop)
+        with self._changed:
+            if self._closed:
+                raise ShuttingDown
+            if self.full:
+                raise QueueFull
+            self._queue.append(job)
+            self._changed.notify()
+        return await job.future
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Finish what waits, then stop the workers."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join(timeout_s)
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch; empty when closed and done."""
+        with self._changed:
+            while not self._queue and not self._closed:
+                self._changed.wait()
+            return [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
+
+    def _run(self) -> None:
+        while taken := self._take():
+            # Callers that went away in the meantime cost nothing.
+            batch = [job for job in taken if not job.future.cancelled()]
+            if batch:
+                _deliver(batch, self._results(batch))
+            # Or the worker would keep a replaced model and the last images in memory while it waits.
+            del taken, batch
+
+    def _results(self, batch: Sequence[_Waiting]) -> list[Predicted | Exception]:
+        predictor = self._current()
+        if predictor is None:
+            return [NoModel() for _ in batch]
+        return predict_isolated(predictor, [job.image for job in batch])
+
+
+def predict_isolated(predictor: Predictor, images: Sequence[bytes]) -> list[Predicted | Exception]:
+    """One result per image. If the predictor fails on several at once, each is tried alone, so that one
+    image that breaks the model fails alone."""
+    try:
+        results = predictor.predict(images)
+    except Exception as error:  # noqa: BLE001 - goes to the callers, who wait for it
+        if len(images) == 1:
+            return [error]
+        return [result for image in images for result in predict_isolated(predictor, [image])]
+    if len(results) != len(images):
+        return [RuntimeError(f"{len(results)} predictions for {len(images)} images") for _ in images]
+    return [
+        result if isinstance(result, InvalidImage) else Predicted(predictor.model, result)
+        for result in results
+    ]
+
+
+def _deliver(batch: Sequence[_Waiting], results: Sequence[Predicted | Exception]) -> None:
+    """Wake the callers, with one call into each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting, Predicted | Exception]]] = {}
+    for job, result in zip(batch, results, strict=True):
+        by_loop.setdefault(job.loop, []).append((job, result))
+    for loop, answers in by_loop.items():
+        # A loop that closed meanwhile has no one left who waits.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, answers)
+
+
+def _settle(answers: Sequence[tuple[_Waiting, Predicted | Exception]]) -> None:
+    for job, result in answers:
+        if job.future.done():
+            continue
+        if isinstance(result, Exception):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)

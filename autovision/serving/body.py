@@ -1,0 +1,122 @@
+"""Reading a request: a bounded body, one file out of a form, metadata out of headers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from starlette.requests import Request
+
+from autovision.errors import InvalidInput
+from autovision.serving.problems import BodyTooLarge, EmptyBody, UnsupportedEncoding
+
+META_PREFIX = "x-autovision-meta-"
+MAX_META = 32
+"""metadata headers per request"""
+MAX_META_VALUE = 256
+"""characters of one value"""
+
+_META_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;,"]{1,70}))', re.IGNORECASE)
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body, never holding more than `limit_bytes` of it.
+
+    Raises `BodyTooLarge` as soon as the limit is passed, `EmptyBody`, `UnsupportedEncoding`.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedEncoding
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise _too_large(limit_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        chunks.append(chunk)
+    if not size:
+        raise EmptyBody
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limit_bytes:,} bytes; scale the image down")
+
+
+def image_of(content_type: str, body: bytes) -> bytes:
+    """The image's bytes: the body, or the one file of a `multipart/form-data` body.
+
+    Raises `InvalidInput` if a form does not hold exactly one file, `EmptyBody` if that file is empty.
+    """
+    if not content_type.lower().startswith("multipart/form-data"):
+        return body
+    files = list(_files(content_type, body))
+    if len(files) != 1:
+        raise InvalidInput(f"the form holds {len(files)} files; send exactly one, in a field with a filename")
+    if not files[0]:
+        raise EmptyBody("the file in the form is empty; send the bytes of one image")
+    return files[0]
+
+
+def _files(content_type: str, body: bytes) -> Iterable[bytes]:
+    """The contents of a form's parts that have a file name (RFC 7578)."""
+    match = _BOUNDARY.search(content_type)
+    if match is None:
+        raise InvalidInput(
+            "the multipart Content-Type names no boundary; let the HTTP library set that header"
+        )
+    delimiter = b"\r\n--" + (match[1] or match[2]).encode("latin-1")
+    # The first delimiter may open the body, without the line break that precedes the others.
+    sections = (b"\r\n" + body).split(delimiter)
+    if len(sections) < 3 or not sections[-1].startswith(b"--"):
+        raise InvalidInput("the multipart body is cut short or does not match its boundary; send it again")
+    for section in sections[1:-1]:
+        head, separator, content = section.partition(b"\r\n\r\n")
+        if not separator:
+            raise InvalidInput("a part of the multipart body has no headers; send it again")
+        if re.search(rb"^content-disposition:[^\r\n]*;\s*filename\*?=", head, re.IGNORECASE | re.MULTILINE):
+            yield content
+
+
+def metadata_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """What the caller said of the image: `X-Autovision-Meta-Cell-Type: poly` gives {"cell_type": "poly"}.
+
+    Values are UTF-8, or else Latin-1. Raises `InvalidInput` for too many, too long, doubled or misnamed ones.
+    """
+    prefix = META_PREFIX.encode()
+    found: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        if not raw_name.lower().startswith(prefix):
+            continue
+        name = raw_name[len(prefix) :].decode("latin-1").lower().replace("-", "_")
+        value = _text(raw_value).strip()
+        fault = _fault(name, value, found)
+        if fault:
+            raise InvalidInput(f"metadata header {META_PREFIX}{name[:80]!a}: {fault}")
+        found[name] = value
+    return found
+
+
+def _fault(name: str, value: str, found: dict[str, str]) -> str | None:
+    """What is wrong with a metadata header; None: nothing."""
+    if not _META_NAME.fullmatch(name):
+        return "the name must be 1 to 64 of a-z, 0-9, '-' and '_'"
+    if name in found:
+        return "given twice; send it once"
+    if len(found) >= MAX_META:
+        return f"more than {MAX_META} of them; send fewer"
+    if len(value) > MAX_META_VALUE:
+        return f"the value has {len(value)} characters; at most {MAX_META_VALUE} are taken"
+    if not value.isprintable():
+        return "the value has control characters; remove them"
+    return None
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")

@@ -1,0 +1,49 @@
+"""What serving needs of a loaded model, so that it depends on no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from autovision.errors import InvalidImage
+from autovision.records import ModelVersion
+from autovision.store.protocol import Store
+
+
+class Prediction(Protocol):
+    """One image's answer."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def probabilities(self) -> Mapping[str, float]:
+        """class -> probability, in the model's order of classes"""
+
+    @property
+    def embedding(self) -> np.ndarray[Any, Any]:
+        """(D,) float32: the head's input"""
+
+
+class Predictor(Protocol):
+    """A model that is loaded, compiled and warm."""
+
+    @property
+    def model(self) -> ModelVersion: ...
+
+    def predict(self, images: Sequence[bytes]) -> Sequence[Prediction | InvalidImage]:
+        """One result per image, in order; an image that cannot be decoded gives its error. Thread-safe."""
+
+
+LoadPredictor = Callable[[Store, str], Predictor]
+"""Loads a model of the store by its id; takes seconds."""
+
+
+class Served(NamedTuple):
+    """A predictor that answers, and since when."""
+
+    predictor: Predictor
+    since: datetime

@@ -1,0 +1,119 @@
+"""What travels over HTTP. Field names and forms are a contract with callers."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from autovision.records import Record
+
+REQUEST_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}-[0-9a-f]{6,32}")
+"""The form of a request id. Nothing else may become part of a store key."""
+
+
+class Answer(Record):
+    """The answer to one image."""
+
+    model: str
+    """the model version that gave this very answer"""
+    label: str
+    probabilities: dict[str, float]
+    """class -> probability, in the model's order of classes"""
+    request_id: str
+    """what a later label names"""
+
+
+class Feedback(Record):
+    """A person's word on an answered request."""
+
+    request_id: Annotated[str, Field(pattern=f"^{REQUEST_ID.pattern}$", max_length=64)]
+    label: Annotated[str, Field(min_length=1, max_length=256)]
+    annotator: Annotated[str, Field(min_length=1, max_length=128)] = "unknown"
+    confidence: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class FeedbackReceipt(Record):
+    """The labels are stored. Whether their requests were ever captured is not checked here: captures are
+    written a moment after the answer, so a label may come first; the two are joined when they are used."""
+
+    accepted: int
+    new: int
+    """of `accepted`: not already known word for word"""
+
+
+class Problem(Record):
+    """An error, as RFC 9457 problem details."""
+
+    type: str
+    """`urn:autovision:problem:<kind>`"""
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+
+
+class CaptureStatus(Record):
+    """How far capturing has come, on this replica since it started."""
+
+    accepted: int = 0
+    """answered requests taken for storing"""
+    stored: int = 0
+    pending: int = 0
+    """taken and not yet stored; 0: all that was taken is in the store"""
+    dropped: int = 0
+    """lost because the queue was full or the store refused them for good"""
+    captured_through: AwareDatetime | None = None
+    """when the latest stored request came in"""
+    error: str | None = None
+    """why storing fails at the moment; None: it does not"""
+
+
+class FollowStatus(Record):
+    """What the server wants to serve, and how far it has come."""
+
+    desired: str | None = None
+    """the model that the deployment names; None: not known, or none promoted yet"""
+    loading: str | None = None
+    """the model that is being loaded at this moment"""
+    failed: str | None = None
+    """the model that could not be loaded"""
+    attempts: int = 0
+    """how often loading `failed` was tried in a row"""
+    error: str | None = None
+    """why the desired model is not served, or why the desired model cannot be known; None: all is well"""
+    retry_at: AwareDatetime | None = None
+
+
+class ServerInfo(Record):
+    """The state of one replica. Counts are since it started."""
+
+    model: str | None
+    classes: tuple[str, ...]
+    since: AwareDatetime | None
+    """when the model began to answer"""
+    deployment: str | None
+    """None: pinned to one model, nothing is captured and no label is taken"""
+    replica: str
+    started_at: AwareDatetime
+    swaps: int
+    """how often a model replaced another"""
+    requests: int
+    """images asked about, whatever came of it"""
+    answered: int
+    errors: dict[str, int]
+    """kind of problem -> requests"""
+    waiting: int
+    """requests in the queue at this moment"""
+    following: FollowStatus
+    captures: CaptureStatus | None
+    """None: capturing is off"""
+
+
+class Health(Record):
+    """Whether images can be answered."""
+
+    status: Literal["ready", "waiting"]
+    model: str | None
+    following: FollowStatus

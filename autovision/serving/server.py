@@ -1,0 +1,49 @@
+"""The replica that Ray Serve runs: an engine behind the HTTP app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+
+from autovision.serving.app import build_app
+from autovision.serving.engine import Engine, EngineConfig
+from autovision.serving.predicting import LoadPredictor, Predictor
+from autovision.store import open_store
+from autovision.store.protocol import Store
+
+
+def load_compiled(threads: int | None) -> LoadPredictor:
+    """The loader of real models; `threads` CPU threads each, None: as many as the process may use."""
+
+    def load(store: Store, model: str) -> Predictor:
+        # torch and OpenVINO take seconds to import; a replica answers /v1/health before that.
+        from autovision.model.predictor import Predictor as Compiled
+
+        return Compiled.load(store, model, threads=threads)
+
+    return load
+
+
+class ModelServer:
+    """One replica. `deploy` wraps it with `serve.ingress`, which calls `__serve_build_asgi_app__`."""
+
+    def __init__(
+        self,
+        store_uri: str,
+        config: EngineConfig,
+        load: LoadPredictor,
+        replica: Callable[[], str] = lambda: "local",
+    ) -> None:
+        self._engine = Engine(config, open_store(store_uri), load, replica=replica())
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        return build_app(self._engine)
+
+    def check_health(self) -> None:
+        """Asked by Serve. A raise replaces the replica, so a missing model or a store outage must not."""
+        self._engine.check()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Store what is captured now; called on all replicas by `ServerHandle.flush`."""
+        return self._engine.flush(timeout_s)

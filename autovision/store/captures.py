@@ -1,0 +1,153 @@
+"""Captured requests: one Parquet file per batch, named by the time at which it was written.
+
+Columns: request_id, deployment, model, image, label: string; received_at: timestamp[us, UTC];
+latency_ms: double; probabilities: map<string, double>; embedding: list<float> (32 bits, to which embeddings
+are rounded); metadata: map<string, string>. Pages carry checksums.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from autovision.errors import InvalidInput
+from autovision.records import Capture
+from autovision.store import keys
+from autovision.store.protocol import KeyNotFound, Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class CaptureProblem:
+    """A file of captures that could not be read, and why."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True)
+class CaptureRead:
+    """What `read` found."""
+
+    captures: tuple[Capture, ...]
+    """ordered by `received_at`"""
+    problems: tuple[CaptureProblem, ...]
+    """one per file that was skipped"""
+
+
+def append(store: Store, deployment: str, captures: Sequence[Capture], *, at: datetime) -> str:
+    """Store a batch that is complete at the time `at`; the key of its file.
+
+    Raises `InvalidInput` for an empty batch or for a capture of another deployment.
+    """
+    if not captures:
+        raise InvalidInput("a batch of captures has to hold at least one; leave empty batches out")
+    strangers = {capture.deployment for capture in captures} - {deployment}
+    if strangers:
+        raise InvalidInput(
+            f"captures of deployment {min(strangers)!r} cannot be stored under {deployment!r}; "
+            "append them to their own"
+        )
+    # The name bounds the times within, so that `read` can leave old files closed.
+    last = max(at, *(capture.received_at for capture in captures)).astimezone(UTC)
+    key = keys.capture_file(deployment, keys.timestamped_id(last))
+    store.put_new(key, _to_parquet(captures))
+    return key
+
+
+def read(store: Store, deployment: str, *, after: datetime | None = None) -> CaptureRead:
+    """The captures of a deployment that were received later than `after` (None: all), by `received_at`.
+
+    A batch stored twice counts once. A file that cannot be read is skipped and named in `problems`.
+    Requests are captured in batches by several replicas: one may turn up after a later one was read.
+    """
+    captures: dict[tuple[datetime, str], Capture] = {}
+    problems = []
+    for key in store.list(keys.captures(deployment)):
+        if after is not None and _ends_by(key, after):
+            continue
+        try:
+            found = _from_parquet(store.get(key).data)
+        except KeyNotFound:
+            continue
+        except _Unreadable as error:
+            problems.append(CaptureProblem(key, str(error)))
+            continue
+        for capture in found:
+            if after is None or capture.received_at > after:
+                captures[capture.received_at, capture.request_id] = capture
+    return CaptureRead(tuple(captures[which] for which in sorted(captures)), tuple(problems))
+
+
+class _Unreadable(Exception):
+    """A file is not a Parquet file of captures."""
+
+
+def _ends_by(key: str, after: datetime) -> bool:
+    """Whether the file's name says that all its captures were received by `after`."""
+    stamp = key.rpartition("/")[2].partition("-")[0]
+    try:
+        return datetime.strptime(stamp, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC) <= after
+    except ValueError:
+        return False
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        {
+            "request_id": text,
+            "deployment": text,
+            "model": text,
+            "received_at": pa.timestamp("us", tz="UTC"),
+            "latency_ms": pa.float64(),
+            "image": text,
+            "label": text,
+            "probabilities": pa.map_(text, pa.float64()),
+            "embedding": pa.list_(pa.float32()),
+            "metadata": pa.map_(text, text),
+        }
+    )
+
+
+def _to_parquet(captures: Iterable[Capture]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {
+            **capture.model_dump(),
+            "probabilities": list(capture.probabilities.items()),
+            "metadata": list(capture.metadata.items()),
+        }
+        for capture in captures
+    ]
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist(rows, schema=_schema())
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+def _from_parquet(data: bytes) -> list[Capture]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        return [Capture.model_validate(row) for row in _rows(table.cast(_schema()))]
+    except (pa.ArrowException, OSError, ValueError, KeyError, ValidationError) as error:
+        raise _Unreadable(str(error).partition("\n")[0]) from error
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for row in table.to_pylist():
+        yield {**row, "probabilities": dict(row["probabilities"]), "metadata": dict(row["metadata"])}

@@ -1,0 +1,157 @@
+"""All keys and ids of the store, built in this one file.
+
+images/<2 hex>/<sha256>                              an image, by the digest of its bytes
+datasets/<name>/versions/<n>.json                    DatasetVersion: reveals the version
+datasets/<name>/manifests/<digest>.parquet           its rows
+searches/<id>/request.json  state.json               SearchRequest, SearchState
+searches/<id>/trials/<trial>.json                    TrialResult
+searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
+models/<id>/model.json                               ModelVersion: reveals the bundle
+models/<id>/files/<file>                             its files
+evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
+deployments/<name>/deployment.json                   Deployment
+deployments/<name>/captures/<time>-<id>.parquet      captured requests
+deployments/<name>/labels/<request>/<digest>.json    Label
+deployments/<name>/reports/<id>.json                 DriftReport
+deployments/<name>/decisions/<id>.json               Decision
+leases/<name>.json                                   Lease
+features/<spec digest>/<...>                         frozen-prefix features (a cache: may be deleted)
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import datetime
+
+from autovision.errors import InvalidInput
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def check_name(name: str, *, what: str) -> str:
+    """`name` if it may be part of a key; else an `InvalidInput` that says what is allowed."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise InvalidInput(
+            f"{what} {name!r} is not a valid name; use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "beginning and ending with a letter or digit"
+        )
+    return name
+
+
+def check_request_id(request_id: str) -> str:
+    """`request_id`, which comes from outside, if it may be part of a key; else an `InvalidInput`."""
+    if not _REQUEST_ID.fullmatch(request_id) or request_id in (".", ".."):
+        raise InvalidInput(
+            f"the request id {request_id[:140]!r} is not valid; use 1 to 128 of A-Z, a-z, 0-9, '.', '_' "
+            "and '-', such as a UUID, or the id that the answer to the request named"
+        )
+    return request_id
+
+
+def timestamped_id(at: datetime) -> str:
+    """An id that sorts by time and is unique: `20261122T231501.123456-1a2b3c`."""
+    return f"{at:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
+
+
+def image(digest: str) -> str:
+    return f"images/{digest[:2]}/{digest}"
+
+
+def dataset_versions(name: str) -> str:
+    return f"datasets/{name}/versions/"
+
+
+def dataset_version(name: str, version: int) -> str:
+    return f"{dataset_versions(name)}{version:06d}.json"
+
+
+def dataset_manifest(name: str, digest: str) -> str:
+    return f"datasets/{name}/manifests/{digest}.parquet"
+
+
+DATASETS = "datasets/"
+SEARCHES = "searches/"
+MODELS = "models/"
+DEPLOYMENTS = "deployments/"
+
+
+def search_request(search: str) -> str:
+    return f"searches/{search}/request.json"
+
+
+def search_state(search: str) -> str:
+    return f"searches/{search}/state.json"
+
+
+def trials(search: str) -> str:
+    return f"searches/{search}/trials/"
+
+
+def trial(search: str, trial_id: str) -> str:
+    return f"{trials(search)}{trial_id}.json"
+
+
+def trial_weights(search: str, trial_id: str, digest: str) -> str:
+    return f"searches/{search}/weights/{trial_id}-{digest}.safetensors"
+
+
+def model(model_id: str) -> str:
+    return f"models/{model_id}/model.json"
+
+
+def model_file(model_id: str, file: str) -> str:
+    return f"models/{model_id}/files/{file}"
+
+
+def evaluation(model_id: str, dataset_digest: str, split: str) -> str:
+    return f"evaluations/{model_id}/{dataset_digest}-{split}.parquet"
+
+
+def deployment(name: str) -> str:
+    return f"deployments/{name}/deployment.json"
+
+
+def captures(name: str) -> str:
+    return f"deployments/{name}/captures/"
+
+
+def capture_file(name: str, batch_id: str) -> str:
+    return f"{captures(name)}{batch_id}.parquet"
+
+
+def labels(name: str, request_id: str = "") -> str:
+    return f"deployments/{name}/labels/{request_id}{'/' if request_id else ''}"
+
+
+def label(name: str, request_id: str, digest: str) -> str:
+    return f"{labels(name, request_id)}{digest}.json"
+
+
+def reports(name: str) -> str:
+    return f"deployments/{name}/reports/"
+
+
+def report(name: str, report_id: str) -> str:
+    return f"{reports(name)}{report_id}.json"
+
+
+def decisions(name: str) -> str:
+    return f"deployments/{name}/decisions/"
+
+
+def decision(name: str, decision_id: str) -> str:
+    return f"{decisions(name)}{decision_id}.json"
+
+
+def lease(name: str) -> str:
+    return f"leases/{name}.json"
+
+
+def features(spec: str) -> str:
+    return f"features/{spec}/"
+
+
+def feature_shard(spec: str, shard: str) -> str:
+    return f"{features(spec)}{shard}.arrow"

@@ -1,0 +1,67 @@
+"""What people say of captured requests, and what they agree on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from autovision.records import Label, digest_of
+from autovision.store import keys, records
+from autovision.store.protocol import AlreadyExists, Store
+
+
+def add(store: Store, deployment: str, label: Label) -> bool:
+    """Store a label; True if it is news.
+
+    It is none if it repeats the annotator's latest word on the request (whenever it was received), or if the
+    very same label is stored already. A change of mind is news, and so is changing it back.
+    Raises `InvalidInput` for a request id that cannot be part of a key.
+    """
+    keys.check_request_id(label.request_id)
+    stored = records.read_all(store, keys.labels(deployment, label.request_id), Label)
+    own = [other for other in stored if other.annotator == label.annotator]
+    latest = max(own, key=_by_time, default=None)
+    if label in own or (latest is not None and _content(latest) == _content(label)):
+        return False
+    # The name depends on what it follows: two who add the same at once meet, and a word said again does not.
+    follows = None if latest is None else digest_of(latest.model_dump(mode="json"))
+    key = keys.label(deployment, label.request_id, digest_of([_content(label), follows]))
+    try:
+        records.create(store, key, label)
+    except AlreadyExists:
+        return False
+    return True
+
+
+def read(store: Store, deployment: str) -> list[Label]:
+    """All labels of a deployment in the order in which they were received."""
+    return sorted(records.read_all(store, keys.labels(deployment), Label), key=_by_time)
+
+
+def consensus(labels: Iterable[Label]) -> tuple[dict[str, Label], list[str]]:
+    """What annotators agree on (request id -> label), and the ids of the requests that they do not agree on.
+
+    Only the latest word of each annotator counts. Of several labels that agree the most confident one stands
+    for them, the later one if equal. Both results are in the order of the request ids.
+    """
+    latest: dict[str, dict[str, Label]] = defaultdict(dict)
+    for label in sorted(labels, key=_by_time):
+        latest[label.request_id][label.annotator] = label
+    agreed = {}
+    contradicted = []
+    for request_id, by_annotator in sorted(latest.items()):
+        words = by_annotator.values()
+        if len({word.label for word in words}) == 1:
+            agreed[request_id] = max(words, key=lambda word: (word.confidence, *_by_time(word)))
+        else:
+            contradicted.append(request_id)
+    return agreed, contradicted
+
+
+def _content(label: Label) -> dict[str, object]:
+    return label.model_dump(mode="json", exclude={"received_at"})
+
+
+def _by_time(label: Label) -> tuple[object, ...]:
+    """Orders by time, and by the rest where times are equal, so that no result depends on the listing."""
+    return label.received_at, label.request_id, label.annotator, label.label, label.confidence

@@ -1,0 +1,174 @@
+"""A trial from its configuration to its trained tensors: nothing here knows Ray."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from autovision.dataset import catalog, manifest
+from autovision.features.compute import FeatureSource
+from autovision.model import backbone as backbones
+from autovision.model import bundle
+from autovision.model.network import Network, Suffix
+from autovision.model.stages import channels_of
+from autovision.records import DatasetVersion, Preprocessing, Split
+from autovision.space.config import TrialConfig
+from autovision.store import keys
+from autovision.store.protocol import Store
+from autovision.trial.data import Labelled, load_features
+from autovision.trial.train import Problem, RungReport, train
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """A data set version as a trial sees it."""
+
+    version: DatasetVersion
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+
+    @property
+    def positive(self) -> int | None:
+        name = self.version.positive_class
+        return None if name is None else self.version.classes.index(name)
+
+
+def load_splits(store: Store, dataset: str) -> DataSplits:
+    """The splits of `name@version`. Raises `NotFound`."""
+    version = catalog.get(store, dataset)
+    rows = manifest.read(store, version)
+
+    def split(which: Split) -> Labelled:
+        of = sorted((row for row in rows if row.split == which), key=lambda row: row.image)
+        return Labelled(
+            tuple(row.image for row in of),
+            torch.tensor([version.classes.index(row.label) for row in of], dtype=torch.int64),
+            torch.tensor([row.confidence for row in of], dtype=torch.float32),
+        )
+
+    return DataSplits(version, split(Split.TRAIN), split(Split.VALIDATION), split(Split.TEST))
+
+
+@dataclass
+class Workbench:
+    """What one process keeps between its trials: backbones and features, by name and resolution."""
+
+    store: Store
+    threads: int
+    _splits: dict[str, DataSplits] = field(default_factory=dict)
+    _sources: dict[tuple[str, str, Preprocessing], FeatureSource] = field(default_factory=dict)
+    _channels: dict[tuple[str, Preprocessing], list[int]] = field(default_factory=dict)
+
+    def splits(self, dataset: str) -> DataSplits:
+        if dataset not in self._splits:
+            self._splits[dataset] = load_splits(self.store, dataset)
+        return self._splits[dataset]
+
+    def source(self, config: TrialConfig) -> FeatureSource:
+        prep = backbones.preprocessing(config)
+        key = (config.backbone, config.weights, prep)
+        if key not in self._sources:
+            loaded = backbones.load(config.with_(drop_stages=0))
+            self._sources[key] = FeatureSource(self.store, loaded, config.backbone, prep, self.threads)
+        return self._sources[key]
+
+    def channels(self, config: TrialConfig) -> list[int]:
+        """Of every stage of the whole backbone."""
+        source = self.source(config)
+        key = (config.backbone, source.preprocessing)
+        if key not in self._channels:
+            self._channels[key] = channels_of(
+                source.loaded.staged, source.preprocessing.height, source.preprocessing.width
+            )
+        return self._channels[key]
+
+
+@dataclass
+class Trial:
+    """One configuration on one data set version.
+
+    Attributes:
+        initial: a bundle's tensors to start from instead of a new head; only what fits is taken.
+        feature_s: seconds spent on features so far.
+    """
+
+    bench: Workbench
+    dataset: str
+    config: TrialConfig
+    seed: int
+    deadline: float
+    initial: str | None = None
+    feature_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.splits = self.bench.splits(self.dataset)
+        source, channels = self.bench.source(self.config), self.bench.channels(self.config)
+        keep = len(channels) - self.config.drop_stages
+        staged = copy.deepcopy(source.loaded.staged)
+        staged.truncate(keep)
+        torch.manual_seed(self.seed)
+        self.suffix = Suffix(staged, self.config, channels[:keep], len(self.splits.version.classes))
+
+    def run(self) -> Iterator[RungReport]:
+        """Train, yielding at each rung. Raises `NotFinite` and `OutOfTime`."""
+        started = time.monotonic()
+        source, channels = self.bench.source(self.config), self.bench.channels(self.config)
+        features = [
+            load_features(source, split, self.config, channels, training=training, deadline=self.deadline)
+            for split, training in ((self.splits.train, True), (self.splits.validation, False))
+        ]
+        self.feature_s = time.monotonic() - started
+        problem = Problem(
+            self.splits.train,
+            self.splits.validation,
+            *features,
+            classes=len(self.splits.version.classes),
+            positive=self.splits.positive,
+        )
+        if torch.cuda.is_available():
+            self.suffix.cuda()
+        initial = self._initial_head()
+        yield from train(self.suffix, problem, self.config, seed=self.seed, deadline=self.deadline, initial=initial)
+
+    def trained(self) -> bytes:
+        """The trained tensors, head and unfrozen stages, as a safetensors file."""
+        return save_tensors({name: t.detach().cpu().contiguous().clone() for name, t in self.suffix.state_dict().items()})
+
+    def _initial_head(self) -> dict[str, torch.Tensor] | None:
+        """The champion's head, if it is of the same shape: its knowledge is where this trial starts."""
+        if self.initial is None:
+            return None
+        version = bundle.read_version(self.bench.store, self.initial)
+        tensors = load_tensors(bundle.read_file(self.bench.store, version, bundle.WEIGHTS_FILE))
+        head = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")}
+        own = self.suffix.head.state_dict()
+        same_classes = version.classes == self.splits.version.classes
+        if not same_classes or {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in own.items()}:
+            self.notes += (f"the head of {self.initial} does not fit this configuration; the head starts anew",)
+            return None
+        return head
+
+
+def weights_key(search: str, trial: str, data: bytes) -> str:
+    return keys.trial_weights(search, trial, hashlib.sha256(data).hexdigest()[:16])
+
+
+def assemble(bench: Workbench, config: TrialConfig, trained: bytes, classes: int) -> Network:
+    """The whole network of a trial: frozen prefix, trained stages, head; in evaluation mode."""
+    source, channels = bench.source(config), bench.channels(config)
+    keep = len(channels) - config.drop_stages
+    staged = copy.deepcopy(source.loaded.staged)
+    staged.truncate(keep)
+    suffix = Suffix(staged, config, channels[:keep], classes)
+    suffix.load_state_dict(load_tensors(trained))
+    # The suffix's stages are the very modules of `staged`, so the network below carries what was trained.
+    return Network(staged, suffix.head, config, source.preprocessing).eval()

@@ -1,0 +1,372 @@
+"""The server on real Ray Serve: promotions under load, captures, bad input, and a replica that is killed."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import ray
+from PIL import Image, UnidentifiedImageError
+from ray import cloudpickle
+
+from autovision.errors import Conflict, InvalidImage, InvalidInput, NotFound
+from autovision.records import Deployment, Lineage, ModelVersion, Preprocessing
+from autovision.serving import deploy
+from autovision.serving.client import Client
+from autovision.store import captures, keys, labels, open_store, records
+from autovision.store.protocol import Store
+
+CLASSES = ("bright", "dark")
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+# Replicas cannot import this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@dataclass(frozen=True)
+class Judged:
+    label: str
+    probabilities: dict[str, float]
+    embedding: np.ndarray
+
+
+class Shades:
+    """A model that says `bright` above middle grey; one whose name begins with `inverse` the opposite."""
+
+    def __init__(self, model: ModelVersion) -> None:
+        self.model = model
+
+    def predict(self, images: Sequence[bytes]) -> list[Judged | InvalidImage]:
+        return [self._judge(data) for data in images]
+
+    def _judge(self, data: bytes) -> Judged | InvalidImage:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                level = float(np.asarray(image.convert("L"), dtype=np.float32).mean()) / 255
+        except UnidentifiedImageError:
+            return InvalidImage()
+        bright = 1 - level if self.model.id.startswith("inverse") else level
+        return Judged(
+            "bright" if bright > 0.5 else "dark",
+            {"bright": bright, "dark": 1 - bright},
+            np.array([level, bright], np.float32),
+        )
+
+
+def load(store: Store, model_id: str) -> Shades:
+    """Takes a while, as a real one does."""
+    version = records.read(store, keys.model(model_id), ModelVersion)
+    time.sleep(0.2)
+    if model_id.startswith("broken"):
+        raise InvalidInput(f"the weights of {model_id!r} are damaged; restore them")
+    return Shades(version)
+
+
+def add_model(store: Store, model_id: str) -> None:
+    lineage = Lineage(
+        search="s",
+        trial="t",
+        dataset="shades@1",
+        dataset_digest="0" * 64,
+        backbone="none",
+        backbone_weights_digest="0" * 64,
+        backbone_weights_source="none",
+        backbone_weights_license="none",
+        space_fingerprint="none",
+        config={},
+        seed=0,
+        code_version="test",
+        packages={},
+        parents=(),
+    )
+    version = ModelVersion(
+        id=model_id,
+        dataset="shades",
+        classes=CLASSES,
+        positive_class="dark",
+        preprocessing=Preprocessing(
+            height=8, width=8, crop_pct=1, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1)
+        ),
+        temperature=1.0,
+        precision="f32",
+        metrics={},
+        files={},
+        size_bytes=0,
+        parameters=0,
+        lineage=lineage,
+        created_at=AT,
+    )
+    records.create(store, keys.model(model_id), version)
+
+
+def promote(store: Store, name: str, model_id: str) -> None:
+    records.update(store, keys.deployment(name), Deployment, lambda record: record.with_(model=model_id))
+
+
+def png(level: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16), level).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def expected_label(model_id: str, level: int) -> str:
+    return "bright" if (level > 127) != model_id.startswith("inverse") else "dark"
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s:g} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    folder: Path = tmp_path_factory.mktemp("serving") / "store"
+    store = open_store(folder)
+    for model_id in ("shades-1", "inverse-2", "broken-3"):
+        add_model(store, model_id)
+    record = Deployment(name="shades", dataset="shades", model=None, space={}, created_at=AT, updated_at=AT)
+    records.create(store, keys.deployment("shades"), record)
+    return store
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(cluster: None, store: Store) -> Iterator[deploy.ServerHandle]:
+    handle = deploy.start(store.uri, deployment="shades", port=0, load=load)
+    yield handle
+    handle.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: deploy.ServerHandle) -> Iterator[Client]:
+    with Client(server.url) as client:
+        yield client
+
+
+@dataclass
+class Traffic:
+    """What one sender saw."""
+
+    answers: list[tuple[int, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def send(url: str, stop: Event, seed: int) -> Traffic:
+    """Predict without pause and without any second try until told to stop."""
+    rng, traffic = random.Random(seed), Traffic()
+    with Client(url, retry_for_s=0.0) as client:
+        while not stop.is_set():
+            level = rng.choice([0, 40, 90, 160, 210, 255])
+            try:
+                traffic.answers.append((level, client.predict(png(level), metadata={"sender": str(seed)})))
+            except Exception as error:  # noqa: BLE001 - any failure at all is what the test looks for
+                traffic.failures.append(repr(error))
+    return traffic
+
+
+def test_before_the_first_promotion_it_says_so_and_then_it_answers(
+    server: deploy.ServerHandle, client: Client, store: Store
+) -> None:
+    assert client.health().status == "waiting"
+    response = httpx.post(f"{server.url}/v1/predict", content=png(10), trust_env=False)
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+    assert "'shades'" in response.json()["detail"]
+    promote(store, "shades", "shades-1")
+    assert client.predict(png(255)).model == "shades-1", "the client waits as the server asks"
+
+
+def test_promotions_under_load_fail_no_request_and_every_answer_is_its_models(
+    server: deploy.ServerHandle, client: Client, store: Store
+) -> None:
+    before = client.info()
+    stop = Event()
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send, server.url, stop, seed) for seed in range(4)]
+        try:
+            for model_id in ("inverse-2", "shades-1", "inverse-2", "shades-1"):
+                time.sleep(0.5)
+                promote(store, "shades", model_id)
+                until(lambda wanted=model_id: client.info().model == wanted, f"serving {model_id}")
+            time.sleep(0.5)
+        finally:
+            stop.set()
+    traffic = [sender.result() for sender in senders]
+    assert [failure for part in traffic for failure in part.failures] == []
+    answers = [answer for part in traffic for answer in part.answers]
+    assert len(answers) > 100
+    assert {answer.model for _, answer in answers} == {"shades-1", "inverse-2"}
+    for level, answer in answers:
+        assert answer.label == expected_label(answer.model, level)
+        assert answer.label == max(answer.probabilities, key=answer.probabilities.__getitem__)
+    after = client.info()
+    assert after.swaps - before.swaps == 4
+    assert after.answered - before.answered == len(answers)
+
+    assert server.flush()
+    state = client.info().captures
+    assert state is not None and (state.pending, state.dropped, state.error) == (0, 0, None)
+    stored = {capture.request_id: capture for capture in captures.read(store, "shades").captures}
+    assert len({answer.request_id for _, answer in answers}) == len(answers), "request ids are unique"
+    for level, answer in answers:
+        capture = stored[answer.request_id]
+        assert (capture.model, capture.label) == (answer.model, answer.label)
+        assert capture.probabilities == pytest.approx(answer.probabilities)
+        assert capture.embedding[0] == pytest.approx(level / 255, abs=1e-6)
+        assert store.get(keys.image(capture.image)).data == png(level)
+        assert capture.metadata["sender"] in "0123"
+        assert capture.latency_ms > 0
+
+
+def test_bad_input_gets_its_status_while_good_requests_go_on(
+    server: deploy.ServerHandle, client: Client
+) -> None:
+    bad: list[tuple[int, str, dict[str, Any]]] = [
+        (400, "empty-body", {"method": "POST", "url": "/v1/predict", "content": b""}),
+        (422, "invalid-image", {"method": "POST", "url": "/v1/predict", "content": b"text\nnamed .png"}),
+        (413, "too-large", {"method": "POST", "url": "/v1/predict", "content": bytes(33 * 2**20)}),
+        (413, "too-large", {"method": "POST", "url": "/v1/predict", "content": iter([bytes(2**20)] * 40)}),
+        (400, "bad-request", {"method": "POST", "url": "/v1/predict", "files": {"a": b"1", "b": b"2"}}),
+        (404, "not-found", {"method": "GET", "url": "/nowhere%0Aforged"}),
+        (405, "method-not-allowed", {"method": "GET", "url": "/v1/predict"}),
+        (422, "invalid-feedback", {"method": "POST", "url": "/v1/feedback", "json": {"request_id": "../x"}}),
+    ]
+    stop = Event()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(base_url=server.url, trust_env=False, timeout=30) as http,
+    ):
+        sender = pool.submit(send, server.url, stop, 9)
+        try:
+            for status, kind, request in bad:
+                response = http.request(**request)
+                assert (response.status_code, response.json()["type"]) == (
+                    status,
+                    f"urn:autovision:problem:{kind}",
+                )
+                assert response.headers["content-type"] == "application/problem+json"
+            form = http.post("/v1/predict", files={"file": ("a b.png", png(250), "image/png")})
+            assert form.json()["label"] == expected_label(form.json()["model"], 250)
+        finally:
+            stop.set()
+    assert sender.result().failures == []
+    assert len(sender.result().answers) > 5
+    assert client.info().errors["invalid-image"] >= 1
+
+
+def test_labels_are_stored_and_a_wrong_one_is_told_the_classes(client: Client, store: Store) -> None:
+    answer = client.predict(png(255))
+    receipt = client.feedback(answer.request_id, "dark", annotator="Zoë", confidence=0.5)
+    assert (receipt.accepted, receipt.new) == (1, 1)
+    assert client.feedback(answer.request_id, "dark", annotator="Zoë", confidence=0.5).new == 0
+    (label,) = (row for row in labels.read(store, "shades") if row.request_id == answer.request_id)
+    assert (label.label, label.annotator, label.confidence) == ("dark", "Zoë", 0.5)
+    with pytest.raises(InvalidInput, match=r"'darkk'.*'bright', 'dark'.*did you mean 'dark'"):
+        client.feedback(answer.request_id, "darkk")
+
+
+def test_a_model_that_does_not_load_leaves_the_old_one_answering(client: Client, store: Store) -> None:
+    served = client.info().model
+    assert served is not None
+    promote(store, "shades", "broken-3")
+    try:
+        until(lambda: client.info().following.attempts, "a failed load")
+        info = client.info()
+        assert (info.model, info.following.failed) == (served, "broken-3")
+        assert "damaged" in (info.following.error or "")
+        assert client.predict(png(0)).model == served
+    finally:
+        promote(store, "shades", served)
+    until(lambda: client.info().following.error is None, "the recovery")
+
+
+def test_a_killed_replica_comes_back_by_itself_with_the_model_of_the_store(
+    client: Client, store: Store
+) -> None:
+    promote(store, "shades", "inverse-2")
+    until(lambda: client.info().model == "inverse-2", "serving inverse-2")
+    before = client.info()
+    os.kill(replica_pid(), signal.SIGKILL)
+
+    def answers_again() -> bool:
+        try:
+            return client.info().replica != before.replica and client.health().status == "ready"
+        except Exception:  # noqa: BLE001 - while the replica is away any error may come
+            return False
+
+    until(answers_again, "a new replica", timeout_s=45)
+    answer = client.predict(png(255))
+    assert (answer.model, answer.label) == ("inverse-2", "dark")
+
+
+def replica_pid() -> int:
+    """The process of the one replica, among those that this test's Ray started."""
+    found = [
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if "ServeReplica:autovision:ModelServer" in " ".join(process.cmdline())
+    ]
+    (pid,) = found
+    return pid
+
+
+def test_a_second_server_a_port_in_use_and_unknown_names_are_refused(
+    server: deploy.ServerHandle, store: Store
+) -> None:
+    with pytest.raises(Conflict, match="already runs"):
+        deploy.start(store.uri, deployment="shades", port=0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidInput, match=rf"port {port} .* in use.*--port"):
+            deploy.start(store.uri, deployment="shades", port=port)
+    with pytest.raises(NotFound, match=r"'shade'.*did you mean 'shades'"):
+        deploy.start(store.uri, deployment="shade", port=0)
+    with pytest.raises(NotFound, match=r"'shades-9'.*did you mean 'shades-1'"):
+        deploy.start(store.uri, model="shades-9", port=0)
+
+
+def test_after_a_stop_others_can_be_served(server: deploy.ServerHandle, store: Store) -> None:
+    with Client(server.url, retry_for_s=0) as client:
+        last = client.predict(png(10))
+    server.stop()
+    stored = {capture.request_id for capture in captures.read(store, "shades").captures}
+    assert last.request_id in stored, "a graceful stop loses no capture"
+
+    with pytest.raises(deploy.ServerStartFailed, match="damaged"):
+        deploy.start(store.uri, model="broken-3", port=0, load=load)
+
+    with (
+        deploy.start(store.uri, model="inverse-2", port=0, load=load) as pinned,
+        Client(pinned.url) as client,
+    ):
+        answer = client.predict(png(255))
+        assert (answer.model, answer.label) == ("inverse-2", "dark")
+        assert client.info().captures is None
+        with pytest.raises(InvalidInput, match="pinned"):
+            client.feedback(answer.request_id, "dark")

@@ -1,0 +1,153 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from autovision.errors import InvalidInput
+from autovision.promotion.gates import (
+    Paired,
+    beats_majority,
+    better_somewhere,
+    no_forgetting,
+    not_worse_on,
+    not_worse_overall,
+)
+
+
+def test_a_good_first_model_beats_the_majority(answers):
+    labels = np.arange(100) % 3 // 2
+    wrong = np.arange(100) % 10 == 0
+    result = beats_majority(Paired(labels, None, answers(np.where(wrong, 1 - labels, labels))))
+    assert result.passed and result.numbers["accuracy"] == pytest.approx(0.9)
+    assert "0.900 against 0.670" in result.reason
+
+
+def test_a_detector_of_a_rare_class_may_lose_accuracy(answers):
+    labels = (np.arange(1000) % 20 == 0).astype(int)
+    predicted = np.where(labels == 1, 1, (np.arange(1000) % 5 == 1).astype(int))
+    result = beats_majority(Paired(labels, None, answers(predicted)))
+    assert result.passed and result.numbers["accuracy"] < result.numbers["majority_accuracy"]
+
+
+def test_guessing_beats_the_majority_in_at_most_five_percent(answers):
+    rng = np.random.default_rng(0)
+    passed = 0
+    for _ in range(150):
+        labels, predicted = (rng.random(80) < 0.4).astype(int), (rng.random(80) < 0.3).astype(int)
+        passed += beats_majority(Paired(labels, None, answers(predicted))).passed
+    assert passed <= 15  # 7.5 expected at the most; above 15 with a probability under 1 %
+
+
+def test_one_class_alone_proves_nothing(answers):
+    labels = np.zeros(50, int)
+    assert not beats_majority(Paired(labels, None, answers(labels))).passed
+
+
+def test_equal_models_are_not_worse_and_not_better(paired):
+    for n in (30, 300):
+        same = paired(n, 0, 0)
+        assert not_worse_overall(same).passed and not better_somewhere(same).passed
+        for label in (0, 1):
+            assert no_forgetting(same, label).passed
+
+
+@pytest.mark.parametrize(
+    ("n", "gained", "lost", "rule", "passed"),
+    [
+        (2000, 50, 55, "non-inferiority", True),
+        (2000, 50, 110, "non-inferiority", False),
+        (100, 5, 7, "no significant worsening", True),
+        (100, 2, 14, "no significant worsening", False),
+        (100, 30, 2, "non-inferiority", True),
+    ],
+)
+def test_the_rule_follows_the_number_of_images(paired, n, gained, lost, rule, passed):
+    result = not_worse_overall(paired(n, gained, lost))
+    assert (result.numbers["rule"], result.passed) == (rule, passed)
+    assert (result.numbers["gained"], result.numbers["lost"]) == (gained, lost)
+    assert f"n = {n}" in result.reason
+
+
+def test_a_challenger_worse_by_the_margin_passes_in_five_percent(paired):
+    """500 sets of 1,000 images on which the challenger loses 3 points; ±3 standard errors."""
+    rng = np.random.default_rng(0)
+    passed = 0
+    for _ in range(500):
+        gained, lost, _ = rng.multinomial(1000, [0.02, 0.05, 0.93])
+        passed += not_worse_overall(paired(1000, gained, lost)).passed
+    assert 0.02 <= passed / 500 <= 0.08
+
+
+def test_subgroups_are_judged_apart(paired):
+    both = paired(400, 60, 0)
+    mono = np.arange(400) < 150
+    right_before = both.champion.argmax(1) == both.labels
+    challenger = both.challenger.copy()
+    flipped = mono & right_before & (np.arange(400) % 3 == 0)
+    challenger[flipped] = challenger[flipped][:, ::-1]
+    pair = dataclasses.replace(both, challenger=challenger, groups={"mono": mono, "poly": ~mono})
+    assert not_worse_on(pair, "poly").passed and not not_worse_on(pair, "mono").passed
+    assert better_somewhere(pair).numbers["where"] == "poly"
+
+
+def test_gain_on_a_subgroup_alone_counts(paired):
+    pair = paired(1000, 10, 0)
+    gained = (pair.challenger.argmax(1) == pair.labels) & (pair.champion.argmax(1) != pair.labels)
+    result = better_somewhere(dataclasses.replace(pair, groups={"new": gained, "none": ~gained & False}))
+    assert result.passed and result.numbers["where"] == "new" and len(result.numbers["p_values"]) == 2
+
+
+def test_an_empty_subgroup_is_not_judged(paired):
+    pair = dataclasses.replace(paired(50, 0, 20), groups={"none": np.zeros(50, bool)})
+    result = not_worse_on(pair, "none")
+    assert result.passed and "no none images" in result.reason
+
+
+def test_forgetting_a_class_fails(answers):
+    labels = np.arange(300) % 3
+    forgetful = np.where((labels == 2) & (np.arange(300) % 2 == 0), 1, labels)
+    pair = Paired(labels, answers(labels, 3), answers(forgetful, 3), classes=("a", "b", "c"))
+    assert not no_forgetting(pair, 2).passed
+    assert no_forgetting(pair, 0).passed
+    assert "recall of c" in no_forgetting(pair, 2).reason
+
+
+def test_a_class_that_was_answered_too_often_may_lose_recall(answers):
+    labels = (np.arange(400) % 4 == 0).astype(int)
+    always = np.ones(400, int)
+    better = np.where((labels == 1) & (np.arange(400) % 16 == 0), 0, labels)
+    result = no_forgetting(Paired(labels, answers(always), answers(better)), 1)
+    assert result.passed and "answered too often before" in result.reason
+    assert result.numbers["p_worse"] < 0.05 < result.numbers["f1_gain_low"]
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "f1", "auroc", "neg_log_loss"])
+def test_other_metrics(paired, metric):
+    assert better_somewhere(paired(300, 60, 0), metric=metric).passed
+    assert not better_somewhere(paired(300, 0, 60), metric=metric).passed
+    assert not_worse_overall(paired(300, 60, 0), metric=metric).passed
+    assert not not_worse_overall(paired(300, 0, 60), metric=metric).passed
+    assert not_worse_overall(paired(300, 5, 5), metric=metric, margin=0.1).passed
+
+
+def test_a_metric_that_is_undefined_in_a_group_gives_way_to_accuracy(paired):
+    pair = paired(300, 30, 0)
+    pair = dataclasses.replace(pair, groups={"ok": pair.labels == 0})
+    assert not_worse_on(pair, "ok", metric="auroc").numbers["metric"] == "accuracy"
+    with pytest.raises(InvalidInput, match="auroc is undefined on the .* show only ok"):
+        not_worse_overall(pair.only(pair.labels == 0), metric="auroc")
+
+
+def test_what_does_not_fit_is_refused(answers, paired):
+    labels = np.array([0, 1, 1])
+    good = answers(labels)
+    with pytest.raises(InvalidInput, match="bring both to the challenger's classes"):
+        Paired(labels, answers(labels, 3), good)
+    with pytest.raises(InvalidInput, match="'g' is not a mask over the 3 images"):
+        Paired(labels, good, good, groups={"g": np.array([0, 1])})
+    with pytest.raises(InvalidInput, match="1 classes are named for 2"):
+        Paired(labels, good, good, classes=("a",))
+    with pytest.raises(InvalidInput, match="no champion to compare with"):
+        not_worse_overall(Paired(labels, None, good))
+    with pytest.raises(InvalidInput, match="margin is 0"):
+        not_worse_overall(paired(10, 0, 0), margin=0)

@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autovision.errors import InvalidInput
+from autovision.promotion.gates import Paired
+from autovision.promotion.policy import decide
+from autovision.records import Verdict
+
+
+def one_answer(n, answer, n_classes):
+    return np.tile(np.eye(n_classes)[answer], (n, 1))
+
+
+def test_a_better_challenger_is_promoted(paired):
+    verdict = decide(paired(600, 60, 6, groups={"mono": np.arange(600) < 300}))
+    assert verdict.accepted and verdict.why.startswith("it passes all 5 gates")
+    assert [gate["name"] for gate in verdict.numbers["gates"]] == [
+        "better_somewhere",
+        "not_worse_overall",
+        "not_worse_on[mono]",
+        "no_forgetting[ok]",
+        "no_forgetting[defective]",
+    ]
+    assert Verdict.model_validate_json(verdict.to_json()) == verdict
+    json.dumps(verdict.numbers)
+
+
+def test_an_equal_challenger_is_refused_and_told_why(paired):
+    verdict = decide(paired(600, 20, 20))
+    assert not verdict.accepted
+    assert verdict.why.startswith("it fails 1 of 4 gates: better_somewhere: on all images")
+
+
+def test_a_gain_on_one_subgroup_does_not_buy_a_loss_on_another(paired):
+    pair = paired(800, 150, 0)
+    worse = np.zeros(800, bool)
+    worse[np.flatnonzero(pair.champion.argmax(1) == pair.labels)[:40]] = True
+    challenger = np.where(worse[:, None], pair.champion[:, ::-1], pair.challenger)
+    mono = worse | (np.arange(800) % 10 == 0)
+    verdict = decide(dataclasses.replace(pair, challenger=challenger, groups={"mono": mono, "poly": ~mono}))
+    assert not verdict.accepted and "not_worse_on[mono]" in verdict.why
+
+
+def test_an_equal_challenger_is_accepted_in_at_most_five_percent(paired):
+    rng = np.random.default_rng(0)
+    groups = {"a": np.arange(300) < 100, "b": np.arange(300) >= 200}
+    accepted = 0
+    for seed in range(200):
+        gained, lost, _ = rng.multinomial(300, [0.05, 0.05, 0.9])
+        accepted += decide(paired(300, gained, lost, seed=seed, groups=groups)).accepted
+    assert accepted <= 18  # 10 expected at the most; above 18 with a probability under 1 %
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 60), st.integers(2, 4), st.integers(0, 10_000))
+def test_the_majority_class_alone_is_never_promoted(n, n_classes, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_classes, n)
+    majority = int(np.bincount(labels).argmax())
+    constant = one_answer(n, majority, n_classes)
+    assert not decide(Paired(labels, None, constant)).accepted
+    assert not decide(Paired(labels, constant, constant, groups={"g": rng.random(n) < 0.5})).accepted
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.integers(4, 50),
+    st.integers(0, 10_000),
+    st.sampled_from(["accuracy", "balanced_accuracy", "neg_log_loss"]),
+    st.booleans(),
+)
+def test_the_order_of_the_images_has_no_influence(n, seed, metric, first):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    champion, challenger = (rng.dirichlet([1, 1], n) for _ in range(2))
+    group = rng.random(n) < 0.5
+    order = rng.permutation(n)
+    verdicts = [
+        decide(
+            Paired(labels[i], None if first else champion[i], challenger[i], {"g": group[i]}), metric=metric
+        )
+        for i in (np.arange(n), order)
+    ]
+    assert verdicts[0].accepted == verdicts[1].accepted
+    assert [g["reason"] for g in verdicts[0].numbers["gates"]] == [
+        g["reason"] for g in verdicts[1].numbers["gates"]
+    ]
+
+
+def test_the_first_model_faces_the_majority_alone(paired):
+    verdict = decide(dataclasses.replace(paired(200, 0, 0, accuracy=0.9), champion=None))
+    assert verdict.accepted and verdict.what == "promote the first model"
+    assert len(verdict.numbers["gates"]) == 1
+
+
+def test_unknown_metric(paired):
+    with pytest.raises(InvalidInput, match="there is no 'auc'"):
+        decide(paired(20, 0, 0), metric="auc")

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from autovision.promotion.significance import (
+    can_bound,
+    f1_gain_lower_bound,
+    independence_test,
+    paired_lower_bound,
+    sign_test,
+)
+
+Z = 1.6448536
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_sign_test_is_the_exact_binomial_test(successes, failures):
+    n = successes + failures
+    assert sign_test(successes, failures) == pytest.approx(stats.binom.sf(successes - 1, n, 0.5), abs=1e-12)
+
+
+def test_sign_test_of_many():
+    assert sign_test(5200, 4800) == pytest.approx(stats.binom.sf(5199, 10_000, 0.5))
+
+
+def test_lower_bound_of_a_published_case():
+    """Tango (1998), table III: 44 pairs, 0 gained and 1 lost gives a 95 % interval of (-0.118, 0.061)."""
+    assert paired_lower_bound(0, 1, 44, stats.norm.ppf(0.975)) == pytest.approx(-0.118, abs=0.0006)
+
+
+def test_lower_bound_without_disagreement_is_that_of_wilson():
+    assert paired_lower_bound(0, 0, 100, Z) == pytest.approx(-(Z**2) / (100 + Z**2), abs=1e-6)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 300))
+def test_lower_bound_lies_below_the_difference_and_rises_with_gains(gained, lost, others):
+    n = gained + lost + others + 1
+    low = paired_lower_bound(gained, lost, n, Z)
+    assert -1 <= low <= (gained - lost) / n + 1e-9
+    assert paired_lower_bound(gained + 1, lost, n, Z) >= low - 1e-9
+
+
+def test_lower_bound_keeps_its_level():
+    """4,000 sets of 60 pairs with a true difference of -0.05: the bound lies above it in about 5 %."""
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(60, [0.05, 0.10, 0.85], 4000)
+    bounds = [paired_lower_bound(gained, lost, 60, Z) for gained, lost, _ in counts]
+    assert 0.03 <= np.mean(np.array(bounds) > -0.05) <= 0.065
+
+
+def test_small_sets_cannot_bound():
+    assert not can_bound(0, 0, 150, 0.03) and can_bound(0, 0, 250, 0.03)
+    assert not can_bound(40, 40, 1000, 0.03 / 2) and can_bound(40, 40, 1000, 0.03)
+
+
+def test_f1_gain():
+    rng = np.random.default_rng(0)
+    actual = rng.random(500) < 0.3
+    better, worse = actual ^ (rng.random(500) < 0.05), actual ^ (rng.random(500) < 0.3)
+    assert f1_gain_lower_bound(actual, worse, better) > 0.1
+    assert f1_gain_lower_bound(actual, better, worse) < -0.2
+    assert f1_gain_lower_bound(actual, better, better) == 0
+
+
+@pytest.mark.parametrize("table", [[[8, 2], [3, 9]], [[30, 4], [3, 2]], [[5, 5], [6, 4]]])
+def test_independence_test_is_fishers(table):
+    expected = stats.fisher_exact(table, alternative="greater").pvalue
+    assert independence_test(np.array(table)) == pytest.approx(expected, abs=0.02)
+
+
+def test_independence_test_of_one_answer():
+    assert independence_test(np.array([[90, 0], [10, 0]])) == 1

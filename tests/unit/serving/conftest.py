@@ -1,0 +1,131 @@
+"""Small real parts for the serving tests: images, model versions, and a predictor that judges brightness."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from threading import Event
+
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+from autovision.errors import ImageTooLarge, InvalidImage
+from autovision.records import Lineage, ModelVersion, Preprocessing
+
+EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
+CLASSES = ("bright", "dark")
+
+
+def version(model_id: str) -> ModelVersion:
+    lineage = Lineage(
+        search="s",
+        trial="t",
+        dataset="shades@1",
+        dataset_digest="0" * 64,
+        backbone="none",
+        backbone_weights_digest="0" * 64,
+        backbone_weights_source="none",
+        backbone_weights_license="none",
+        space_fingerprint="none",
+        config={},
+        seed=0,
+        code_version="test",
+        packages={},
+        parents=(),
+    )
+    return ModelVersion(
+        id=model_id,
+        dataset="shades",
+        classes=CLASSES,
+        positive_class="dark",
+        preprocessing=Preprocessing(
+            height=8, width=8, crop_pct=1, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1)
+        ),
+        temperature=1.0,
+        precision="f32",
+        metrics={},
+        files={},
+        size_bytes=0,
+        parameters=0,
+        lineage=lineage,
+        created_at=EPOCH,
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    label: str
+    probabilities: dict[str, float]
+    embedding: np.ndarray
+
+
+@dataclass
+class Brightness:
+    """Answers `bright` above a threshold. It waits for `gate`, and breaks on a one-pixel image."""
+
+    model: ModelVersion
+    threshold: float = 0.5
+    gate: Event = field(default_factory=Event)
+    begun: Event = field(default_factory=Event)
+    batches: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def predict(self, images: Sequence[bytes]) -> list[Judged | InvalidImage]:
+        self.batches.append(len(images))
+        self.begun.set()
+        assert self.gate.wait(20)
+        return [self._judge(data) for data in images]
+
+    def _judge(self, data: bytes) -> Judged | InvalidImage:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width > 1000:
+                    return ImageTooLarge(f"the image is {image.width} pixels wide; at most 1000 are taken")
+                pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255
+        except UnidentifiedImageError:
+            return InvalidImage()
+        if pixels.size == 1:
+            raise ZeroDivisionError("no variance in one pixel\nforged log line")
+        bright = float(pixels.mean())
+        label = "bright" if bright > self.threshold else "dark"
+        return Judged(label, {"bright": bright, "dark": 1 - bright}, np.array([bright, 1.0], np.float32))
+
+
+@pytest.fixture
+def make_predictor() -> Callable[..., Brightness]:
+    def make(model_id: str = "m1", threshold: float = 0.5) -> Brightness:
+        return Brightness(version(model_id), threshold)
+
+    return make
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """The bytes of a grey PNG image."""
+
+    def make(level: int = 200, size: tuple[int, int] = (8, 8)) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("L", size, level).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return make
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = EPOCH
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

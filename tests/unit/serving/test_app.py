@@ -1,0 +1,369 @@
+"""The routes over real HTTP on loopback: an engine behind uvicorn, a store in memory, and the client."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput, StoreUnavailable
+from autovision.records import Deployment
+from autovision.serving.app import MAX_FEEDBACK, build_app
+from autovision.serving.client import Client, ServerUnavailable
+from autovision.serving.engine import Engine, EngineConfig
+from autovision.store import MemoryStore, captures, keys, labels, records
+
+REQUEST_ID = "20260301T120000.000000-abcdef"
+
+
+class Breakable(MemoryStore):
+    """A store that can be taken away."""
+
+    away = False
+
+    def get(self, key: str) -> Any:
+        self._check()
+        return super().get(key)
+
+    def put_new(self, key: str, data: bytes) -> str:
+        self._check()
+        return super().put_new(key, data)
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnavailable("the disk is gone; bring it back")
+
+
+class World:
+    """A server that follows the deployment `shades`."""
+
+    def __init__(self, make_predictor: Any, clock: Any, **config: Any) -> None:
+        self.store = Breakable()
+        self.predictors = {
+            "m1": make_predictor("m1", 0.5),
+            "m2": make_predictor("m2", 0.99),
+        }
+        record = Deployment(
+            name="shades", dataset="shades", model=None, space={}, created_at=clock.at, updated_at=clock.at
+        )
+        records.create(self.store, keys.deployment("shades"), record)
+        config = {"deployment": "shades", "poll_s": 0.01, "max_body_bytes": 2**20} | config
+        self.engine = Engine(EngineConfig(**config), self.store, lambda store, model: self.predictors[model])
+
+    def promote(self, model: str) -> None:
+        records.update(
+            self.store, keys.deployment("shades"), Deployment, lambda record: record.with_(model=model)
+        )
+        until(lambda: self.engine.info().model == model)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[World], str]]:
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(world: World) -> str:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(build_app(world.engine), log_level="critical", lifespan="on"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        running.append((server, thread))
+        until(lambda: server.started)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def world(make_predictor: Any, clock: Any) -> World:
+    return World(make_predictor, clock)
+
+
+@pytest.fixture
+def url(world: World, serve: Any) -> str:
+    started: str = serve(world)
+    world.promote("m1")
+    return started
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        yield client
+
+
+def check_problem(response: httpx.Response, status: int, kind: str, detail: str = "") -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (body["type"], body["status"]) == (f"urn:autovision:problem:{kind}", status)
+    assert body["title"] and detail in body["detail"]
+
+
+def test_an_image_is_answered_and_captured_with_its_metadata(http: Any, world: World, png: Any) -> None:
+    response = http.post(
+        "/v1/predict",
+        content=png(200),
+        headers={"X-Autovision-Meta-Cell-Type": "poly", "Content-Type": "text/html"},
+    )
+    body = response.json()
+    assert list(body) == ["model", "label", "probabilities", "request_id"]
+    assert (body["model"], body["label"]) == ("m1", "bright")
+    assert body["probabilities"]["bright"] == pytest.approx(200 / 255)
+    assert world.engine.flush(5)
+    (capture,) = captures.read(world.store, "shades").captures
+    assert (capture.request_id, capture.metadata) == (body["request_id"], {"cell_type": "poly"})
+    info = http.get("/v1/model").json()
+    assert (info["requests"], info["answered"], info["captures"]["stored"]) == (1, 1, 1)
+    assert info["captures"]["captured_through"] is not None
+
+
+def test_a_form_with_one_file_is_answered_too(http: Any, png: Any) -> None:
+    assert http.post("/v1/predict", files={"image": ("ü b.png", png(3))}).json()["label"] == "dark"
+
+
+def test_refused_requests_name_the_fault_and_are_counted(http: Any, png: Any) -> None:
+    check_problem(http.post("/v1/predict"), 400, "empty-body", "send the bytes")
+    check_problem(http.post("/v1/predict", content=b"not an image"), 422, "invalid-image")
+    check_problem(http.post("/v1/predict", content=png(1, (1001, 1))), 413, "too-large", "1001 pixels")
+    check_problem(http.post("/v1/predict", content=bytes(2**20 + 1)), 413, "too-large", "1,048,576 bytes")
+    chunks = iter([bytes(2**19)] * 4)
+    check_problem(http.post("/v1/predict", content=chunks), 413, "too-large")
+    bad_meta = {"x-autovision-meta-a": "x" * 999}
+    check_problem(
+        http.post("/v1/predict", content=png(), headers=bad_meta), 400, "bad-request", "999 characters"
+    )
+    gzip = {"content-encoding": "gzip"}
+    check_problem(http.post("/v1/predict", content=png(), headers=gzip), 415, "unsupported-encoding")
+    check_problem(http.get("/v1/predict"), 405, "method-not-allowed", "POST /v1/predict")
+    check_problem(http.get("/v2/predict"), 404, "not-found", "POST /v1/predict")
+    errors = http.get("/v1/model").json()["errors"]
+    assert errors == {
+        "empty-body": 1,
+        "invalid-image": 1,
+        "too-large": 3,
+        "bad-request": 1,
+        "unsupported-encoding": 1,
+    }
+    assert http.post("/v1/predict", content=png()).status_code == 200
+
+
+def test_an_unexpected_failure_gives_nothing_away_and_is_logged_on_one_line(
+    http: Any, png: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = http.post("/v1/predict", content=png(1, (1, 1)))
+    check_problem(response, 500, "internal")
+    assert "variance" not in response.text
+    request_id = response.json()["request_id"]
+    (line,) = (record.getMessage() for record in caplog.records if request_id in record.getMessage())
+    assert "no variance in one pixel" in line and "\n" not in line
+    assert http.post("/v1/predict", content=png()).status_code == 200
+
+
+def test_without_a_model_it_says_so_and_when_to_come_back(serve: Any, world: World, png: Any) -> None:
+    url = serve(world)
+    with httpx.Client(base_url=url, trust_env=False) as http:
+        response = http.post("/v1/predict", content=png())
+        check_problem(response, 503, "no-model", "'shades'")
+        assert response.headers["retry-after"] == "2"
+        health = http.get("/v1/health")
+        assert (health.status_code, health.json()["status"]) == (503, "waiting")
+        check_problem(
+            http.post("/v1/feedback", json={"request_id": REQUEST_ID, "label": "dark"}), 503, "no-model"
+        )
+        world.promote("m1")
+        health = http.get("/v1/health")
+        assert (health.status_code, health.json()["model"]) == (200, "m1")
+
+
+def test_a_full_queue_is_503_and_the_waiting_are_answered(
+    make_predictor: Any, clock: Any, serve: Any, png: Any
+) -> None:
+    world = World(make_predictor, clock, max_waiting=2)
+    url = serve(world)
+    world.promote("m1")
+    predictor = world.predictors["m1"]
+    predictor.gate.clear()
+    with ThreadPoolExecutor(3) as pool, httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+        first = pool.submit(http.post, "/v1/predict", content=png())
+        until(predictor.begun.is_set)
+        waiting = [pool.submit(http.post, "/v1/predict", content=png()) for _ in range(2)]
+        until(lambda: world.engine.info().waiting == 2)
+        response = http.post("/v1/predict", content=png())
+        check_problem(response, 503, "queue-full")
+        assert response.headers["retry-after"] == "1"
+        assert http.get("/v1/health").status_code == 200
+        predictor.gate.set()
+        assert [future.result().status_code for future in (first, *waiting)] == [200] * 3
+
+
+def test_a_promotion_and_a_store_outage_both_keep_it_answering(http: Any, world: World, png: Any) -> None:
+    world.promote("m2")
+    answer = http.post("/v1/predict", content=png(200)).json()
+    assert (answer["model"], answer["label"]) == ("m2", "dark")
+    world.store.away = True
+    until(lambda: http.get("/v1/model").json()["following"]["error"])
+    assert http.post("/v1/predict", content=png(200)).json()["model"] == "m2"
+    response = http.post("/v1/feedback", json={"request_id": REQUEST_ID, "label": "dark"})
+    check_problem(response, 503, "store-unavailable", "the disk is gone")
+    assert int(response.headers["retry-after"]) >= 1
+    world.store.away = False
+    until(lambda: not http.get("/v1/model").json()["following"]["error"])
+    assert http.get("/v1/model").json()["swaps"] == 1
+    assert world.engine.flush(5)
+
+
+def test_labels_one_or_many_are_stored_once(http: Any, world: World) -> None:
+    one = {"request_id": REQUEST_ID, "label": "dark"}
+    other = {"request_id": REQUEST_ID[:-1] + "0", "label": "bright", "annotator": "Zoë", "confidence": 0.25}
+    assert http.post("/v1/feedback", json=one).json() == {"accepted": 1, "new": 1}
+    assert http.post("/v1/feedback", json=[one, other]).json() == {"accepted": 2, "new": 1}
+    stored = {row.label: row for row in labels.read(world.store, "shades")}
+    assert (stored["bright"].annotator, stored["bright"].confidence) == ("Zoë", 0.25)
+    assert (stored["dark"].annotator, stored["dark"].confidence) == ("unknown", 1.0)
+
+
+def test_a_list_with_one_unknown_label_stores_none_and_names_the_classes(http: Any, world: World) -> None:
+    rows = [{"request_id": REQUEST_ID, "label": label} for label in ("dark", "drak")]
+    response = http.post("/v1/feedback", json=rows)
+    check_problem(response, 422, "unknown-label", "'bright', 'dark'")
+    assert "did you mean 'dark'" in response.json()["detail"]
+    assert labels.read(world.store, "shades") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[]", "0 labels"),
+        (b"[" + b"0," * MAX_FEEDBACK + b"0]", f"{MAX_FEEDBACK + 1} labels"),
+        (b"3", "label 0"),
+        (b'{"label": "dark"}', "request_id"),
+        (b'{"request_id": "../../models", "label": "dark"}', "request_id"),
+        (f'{{"request_id": "{REQUEST_ID}\\n", "label": "dark"}}'.encode(), "request_id"),
+        (f'{{"request_id": "{REQUEST_ID}", "label": ""}}'.encode(), "label"),
+        (f'{{"request_id": "{REQUEST_ID}", "label": "dark", "confidence": 2}}'.encode(), "confidence"),
+        (f'{{"request_id": "{REQUEST_ID}", "label": "dark", "confidence": NaN}}'.encode(), "confidence"),
+        (f'{{"request_id": "{REQUEST_ID}", "label": "dark", "annotater": "x"}}'.encode(), "annotater"),
+        (b"[" * 100_000, "not JSON"),
+    ],
+)
+def test_feedback_that_is_not_valid_is_refused(http: Any, body: bytes, fault: str) -> None:
+    check_problem(http.post("/v1/feedback", content=body), 422, "invalid-feedback", fault)
+
+
+def test_a_pinned_server_needs_no_deployment_and_takes_no_labels(
+    make_predictor: Any, clock: Any, serve: Any, png: Any
+) -> None:
+    world = World(make_predictor, clock, deployment=None, model="m2")
+    url = serve(world)
+    until(lambda: world.engine.info().model == "m2")
+    with httpx.Client(base_url=url, trust_env=False) as http:
+        assert http.post("/v1/predict", content=png()).json()["model"] == "m2"
+        feedback = http.post("/v1/feedback", json={"request_id": REQUEST_ID, "label": "dark"})
+        check_problem(feedback, 409, "no-deployment")
+        assert http.get("/v1/model").json()["captures"] is None
+
+
+@pytest.mark.parametrize("config", [{}, {"deployment": "a", "model": "b"}])
+def test_what_to_serve_must_be_one_thing(config: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match="either a deployment or a model"):
+        EngineConfig(**config)
+
+
+def test_stopping_stores_what_was_captured_and_ends_all_threads(
+    make_predictor: Any, clock: Any, png: Any
+) -> None:
+    world = World(make_predictor, clock)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(build_app(world.engine), log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    until(lambda: server.started)
+    world.promote("m1")
+    world.engine.check()
+    with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+        answer = client.predict(png())
+    server.should_exit = True
+    thread.join(20)
+    assert [capture.request_id for capture in captures.read(world.store, "shades").captures] == [
+        answer.request_id
+    ]
+    with pytest.raises(RuntimeError, match="batcher, follower, capture"):
+        world.engine.check()
+
+
+def test_the_client_speaks_all_routes_and_raises_the_librarys_errors(
+    url: str, world: World, png: Any
+) -> None:
+    with Client(url) as client:
+        answer = client.predict(png(200), metadata={"cell_type": "pöly"})
+        assert answer.label == "bright"
+        assert client.wait_captured(5)
+        (capture,) = captures.read(world.store, "shades").captures
+        assert capture.metadata == {"cell_type": "pöly"}
+        assert client.feedback(answer.request_id, "dark").new == 1
+        assert client.info().answered == 1
+        assert client.health().status == "ready"
+        with pytest.raises(InvalidImage, match="HTTP 422"):
+            client.predict(b"text")
+        with pytest.raises(ImageTooLarge):
+            client.predict(bytes(2**20 + 1))
+        with pytest.raises(InvalidInput, match="none of the model's classes"):
+            client.feedback(answer.request_id, "grey")
+        with pytest.raises(ServerUnavailable, match="HTTP 500"):
+            client.predict(png(1, (1, 1)))
+        with pytest.raises(InvalidInput, match="metadata"):
+            client.predict(png(), metadata={"a.b": "x"})
+
+
+def test_the_client_waits_for_a_server_that_asks_it_to_but_not_for_ever(
+    serve: Any, world: World, png: Any
+) -> None:
+    url = serve(world)
+    with Client(url, retry_for_s=0.5) as client:
+        begun = time.monotonic()
+        with pytest.raises(ServerUnavailable, match="'shades' has no loaded model"):
+            client.predict(png())
+        assert time.monotonic() - begun < 2
+    promotion = threading.Timer(0.5, world.promote, ["m1"])
+    promotion.start()
+    with Client(url, retry_for_s=10) as client:
+        assert client.predict(png()).model == "m1"
+    promotion.join()
+
+
+def test_the_client_tries_again_until_a_server_is_there(serve: Any, world: World, png: Any) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with (
+            Client(address, retry_for_s=0.3) as client,
+            pytest.raises(ServerUnavailable, match="autovision serve"),
+        ):
+            client.info()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x", "http://", "http://[::1"])
+def test_the_client_refuses_what_is_no_url(url: str) -> None:
+    with pytest.raises(InvalidInput, match="http://127"):
+        Client(url)

@@ -1,0 +1,163 @@
+"""Batches grow under load, never mix models, and one bad image fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from autovision.errors import InvalidImage
+from autovision.serving.batcher import Batcher
+from autovision.serving.problems import NoModel, QueueFull, ShuttingDown
+
+
+async def _until(condition: Any, timeout_s: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_a_lone_request_is_answered_at_once(make_predictor: Any, png: Any) -> None:
+    predictor = make_predictor()
+    batcher = Batcher(lambda: predictor)
+    result = asyncio.run(batcher.predict(png(200)))
+    assert (result.model.id, result.prediction.label) == ("m1", "bright")
+    assert predictor.batches == [1]
+    batcher.close()
+    assert not batcher.alive
+
+
+def test_what_waits_is_batched_up_to_the_limit_and_each_caller_gets_its_own(
+    make_predictor: Any, png: Any
+) -> None:
+    predictor = make_predictor()
+    batcher = Batcher(lambda: predictor, max_batch=16, max_waiting=100)
+
+    async def run() -> list[str]:
+        predictor.gate.clear()
+        first = asyncio.create_task(batcher.predict(png(0)))
+        await _until(predictor.begun.is_set)
+        rest = [asyncio.create_task(batcher.predict(png(255 if i % 3 else 0))) for i in range(40)]
+        await _until(lambda: batcher.waiting == 40)
+        predictor.gate.set()
+        return [(await task).prediction.label for task in (first, *rest)]
+
+    labels = asyncio.run(run())
+    assert labels == ["dark"] + ["bright" if i % 3 else "dark" for i in range(40)]
+    assert predictor.batches == [1, 16, 16, 8]
+    batcher.close()
+
+
+def test_a_full_queue_refuses_and_the_waiting_are_still_answered(make_predictor: Any, png: Any) -> None:
+    predictor = make_predictor()
+    batcher = Batcher(lambda: predictor, max_waiting=3)
+
+    async def run() -> None:
+        predictor.gate.clear()
+        first = asyncio.create_task(batcher.predict(png()))
+        await _until(predictor.begun.is_set)
+        waiting = [asyncio.create_task(batcher.predict(png())) for _ in range(3)]
+        await _until(lambda: batcher.full)
+        with pytest.raises(QueueFull):
+            await batcher.predict(png())
+        predictor.gate.set()
+        for task in (first, *waiting):
+            assert (await task).prediction.label == "bright"
+
+    asyncio.run(run())
+    batcher.close()
+
+
+def test_one_image_that_breaks_the_model_fails_alone(make_predictor: Any, png: Any) -> None:
+    predictor = make_predictor()
+    batcher = Batcher(lambda: predictor)
+
+    async def run() -> list[Any]:
+        predictor.gate.clear()
+        first = asyncio.create_task(batcher.predict(png()))
+        await _until(predictor.begun.is_set)
+        images = [png(200), png(200, size=(1, 1)), b"no image", png(3)]
+        tasks = [asyncio.create_task(batcher.predict(image)) for image in images]
+        await _until(lambda: batcher.waiting == 4)
+        predictor.gate.set()
+        await first
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    good, broken, undecodable, dark = asyncio.run(run())
+    assert good.prediction.label == "bright"
+    assert isinstance(broken, ZeroDivisionError)
+    assert isinstance(undecodable, InvalidImage)
+    assert dark.prediction.label == "dark"
+    batcher.close()
+
+
+def test_a_batch_that_has_begun_ends_on_its_model_and_the_next_uses_the_new_one(
+    make_predictor: Any, png: Any
+) -> None:
+    old, new = make_predictor("old", 0.5), make_predictor("new", 0.9)
+    current = [old]
+    batcher = Batcher(lambda: current[0])
+
+    async def run() -> tuple[Any, Any]:
+        old.gate.clear()
+        first = asyncio.create_task(batcher.predict(png(200)))
+        await _until(old.begun.is_set)
+        current[0] = new
+        second = asyncio.create_task(batcher.predict(png(200)))
+        old.gate.set()
+        return await first, await second
+
+    first, second = asyncio.run(run())
+    assert (first.model.id, first.prediction.label) == ("old", "bright")
+    assert (second.model.id, second.prediction.label) == ("new", "dark")
+    batcher.close()
+
+
+def test_a_caller_that_went_away_costs_no_prediction(make_predictor: Any, png: Any) -> None:
+    predictor = make_predictor()
+    batcher = Batcher(lambda: predictor)
+
+    async def run() -> None:
+        predictor.gate.clear()
+        first = asyncio.create_task(batcher.predict(png()))
+        await _until(predictor.begun.is_set)
+        gone, stays = (asyncio.create_task(batcher.predict(png())) for _ in range(2))
+        await _until(lambda: batcher.waiting == 2)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        predictor.gate.set()
+        await asyncio.gather(first, stays)
+
+    asyncio.run(run())
+    assert predictor.batches == [1, 1]
+    batcher.close()
+
+
+def test_closing_answers_what_waits_and_refuses_the_rest(make_predictor: Any, png: Any) -> None:
+    predictor = make_predictor()
+    batcher = Batcher(lambda: predictor)
+
+    async def run() -> None:
+        predictor.gate.clear()
+        tasks = [asyncio.create_task(batcher.predict(png()))]
+        await _until(predictor.begun.is_set)
+        tasks += [asyncio.create_task(batcher.predict(png())) for _ in range(4)]
+        await _until(lambda: batcher.waiting == 4)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        await _until(lambda: batcher._closed)
+        with pytest.raises(ShuttingDown):
+            await batcher.predict(png())
+        predictor.gate.set()
+        assert len(await asyncio.gather(*tasks)) == 5
+        await closing
+
+    asyncio.run(run())
+
+
+def test_no_model_is_an_error_for_each_caller(png: Any) -> None:
+    batcher = Batcher(lambda: None)
+    with pytest.raises(NoModel):
+        asyncio.run(batcher.predict(png()))
+    assert batcher.alive
+    batcher.close()

@@ -1,0 +1,173 @@
+"""The served model follows the wanted one, and nothing that fails on the way disturbs it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from threading import Event
+from typing import Any
+
+import pytest
+
+from autovision.errors import NotFound, StoreUnavailable
+from autovision.serving.follower import Failure, Follower, model_to_load, next_failure
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+FAILED_B = Failure("b", 1, "broken", AT + timedelta(seconds=10))
+
+
+@pytest.mark.parametrize(
+    ("desired", "served", "failure", "seconds", "expected"),
+    [
+        ("a", None, None, 0, "a"),
+        ("a", "a", None, 0, None),
+        ("b", "a", None, 0, "b"),
+        (None, None, None, 0, None),
+        (None, "a", None, 0, None),
+        ("b", "a", FAILED_B, 9, None),
+        ("b", "a", FAILED_B, 10, "b"),
+        ("c", "a", FAILED_B, 0, "c"),
+        ("a", "a", FAILED_B, 99, None),
+    ],
+)
+def test_what_is_loaded_when(
+    desired: str | None, served: str | None, failure: Failure | None, seconds: int, expected: str | None
+) -> None:
+    assert model_to_load(desired, served, failure, AT + timedelta(seconds=seconds)) == expected
+
+
+def test_the_pause_between_attempts_doubles_up_to_a_minute_and_starts_anew_for_another_model() -> None:
+    failure = None
+    pauses = []
+    for _ in range(9):
+        failure = next_failure(failure, "b", "broken", AT)
+        pauses.append((failure.retry_at - AT).total_seconds())
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert failure is not None and failure.attempts == 9
+    assert next_failure(failure, "c", "broken", AT).attempts == 1
+
+
+class World:
+    """What is wanted, what loads, and what answers."""
+
+    def __init__(self, make_predictor: Any, clock: Any) -> None:
+        self.wanted: str | Exception | None = None
+        self.broken: dict[str, Exception] = {}
+        self.loads: list[str] = []
+        self.serving: list[str] = []
+        self.while_loading = lambda: None
+        self._make = make_predictor
+        self.follower = Follower(self.desired, self.load, self.swap, clock=clock, poll_s=0.01)
+
+    def desired(self) -> str | None:
+        if isinstance(self.wanted, Exception):
+            raise self.wanted
+        return self.wanted
+
+    def load(self, model: str) -> Any:
+        self.loads.append(model)
+        self.while_loading()
+        if model in self.broken:
+            raise self.broken[model]
+        return self._make(model)
+
+    def swap(self, predictor: Any) -> None:
+        self.serving.append(predictor.model.id)
+
+
+@pytest.fixture
+def world(make_predictor: Any, clock: Any) -> World:
+    return World(make_predictor, clock)
+
+
+def test_it_follows_each_promotion_once(world: World) -> None:
+    for wanted in (None, "a", "a", "b", "b", "a"):
+        world.wanted = wanted
+        world.follower.step()
+    assert world.serving == world.loads == ["a", "b", "a"]
+    assert world.follower.status.desired == "a"
+    assert world.follower.status.error is None
+
+
+def test_a_model_that_does_not_load_keeps_the_old_one_is_visible_and_is_tried_again(
+    world: World, clock: Any
+) -> None:
+    world.wanted = "a"
+    world.follower.step()
+    world.wanted, world.broken = "b", {"b": NotFound("no weights of 'b'")}
+    world.follower.step()
+    world.follower.step()
+    status = world.follower.status
+    assert world.loads == ["a", "b"], "not again before the pause is over"
+    assert (status.desired, status.failed, status.attempts) == ("b", "b", 1)
+    assert status.error is not None and "no weights of 'b'" in status.error
+    clock.at = status.retry_at
+    world.follower.step()
+    assert world.follower.status.attempts == 2
+    assert world.serving == ["a"]
+    world.broken = {}
+    clock.at = world.follower.status.retry_at
+    world.follower.step()
+    assert world.serving == ["a", "b"]
+    assert world.follower.status.error is None
+
+
+def test_rolling_back_a_model_that_does_not_load_clears_the_error(world: World) -> None:
+    world.wanted = "a"
+    world.follower.step()
+    world.wanted, world.broken = "b", {"b": RuntimeError("boom")}
+    world.follower.step()
+    world.wanted = "a"
+    world.follower.step()
+    assert world.follower.status.error is None
+    assert world.loads == ["a", "b"]
+
+
+def test_a_store_outage_changes_nothing_but_the_status(world: World) -> None:
+    world.wanted = "a"
+    world.follower.step()
+    world.wanted = StoreUnavailable("the disk is gone")
+    world.follower.step()
+    assert "the disk is gone" in str(world.follower.status.error)
+    assert world.follower.status.desired == "a"
+    world.wanted = "b"
+    world.follower.step()
+    assert world.serving == ["a", "b"]
+    assert world.follower.status.error is None
+
+
+def test_a_promotion_that_is_rolled_back_while_it_loads_is_never_served(world: World) -> None:
+    world.wanted = "a"
+    world.follower.step()
+    world.wanted = "b"
+
+    def roll_back() -> None:
+        assert world.follower.status.loading == "b"
+        world.wanted = "a"
+
+    world.while_loading = roll_back
+    world.follower.step()
+    world.follower.step()
+    assert world.serving == ["a"]
+    assert world.follower.status.loading is None
+
+
+def test_an_outage_at_the_end_of_loading_does_not_lose_the_new_model(world: World) -> None:
+    world.wanted = "b"
+
+    def outage() -> None:
+        world.wanted = StoreUnavailable("away")
+
+    world.while_loading = outage
+    world.follower.step()
+    assert world.serving == ["b"]
+
+
+def test_the_thread_polls_and_stops(world: World) -> None:
+    swapped = Event()
+    world.follower._swap = lambda predictor: swapped.set()
+    world.follower.start()
+    assert world.follower.alive
+    world.wanted = "a"
+    assert swapped.wait(5)
+    world.follower.close()
+    assert not world.follower.alive

@@ -1,0 +1,60 @@
+"""A trial's configuration: what has no effect is not part of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from autovision.space.config import TrialConfig, check_value, field_names
+from autovision.space.reference import parameter_table
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value", "matters"),
+    [
+        ({"head": "linear"}, "head_width", 64, False),
+        ({"head": "mlp"}, "head_width", 64, True),
+        ({"unfreeze": 0}, "layer_decay", 0.5, False),
+        ({"unfreeze": 0}, "backbone_lr_ratio", 0.5, False),
+        ({"unfreeze": 0}, "cutmix", 1.0, False),
+        ({"unfreeze": 2}, "layer_decay", 0.5, True),
+        ({"unfreeze": 1}, "backbone_lr_ratio", 0.5, True),
+        ({"unfreeze": 1}, "cutmix", 1.0, True),
+        ({"unfreeze": 0}, "mixup", 1.0, True),
+    ],
+)
+def test_the_digest_is_of_what_has_an_effect(
+    base: dict[str, Any], name: str, value: Any, matters: bool
+) -> None:
+    one, other = TrialConfig(**base), TrialConfig(**base, **{name: value})
+    assert (one.digest != other.digest) == matters
+    assert (one.resolved() != other.resolved()) == matters
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    config = TrialConfig(head="cosine", head_width=32, layer_decay=0.1).resolved()
+    assert config.resolved() == config
+
+
+def test_unknown_fields_and_values_are_refused() -> None:
+    with pytest.raises(ValidationError, match="learning_rate"):
+        TrialConfig.model_validate({"learning_rate": 0.1})
+    with pytest.raises(ValidationError, match="greater than 0"):
+        check_value("lr", 0)
+    assert check_value("lr", 1) == 1.0
+
+
+def test_every_field_says_what_it_means() -> None:
+    for name in field_names():
+        assert TrialConfig.model_fields[name].description, name
+
+
+def test_the_table_tells_what_is_allowed() -> None:
+    rows = dict(row.strip("| ").split(" | ", 1) for row in parameter_table().splitlines()[2:])
+    assert list(rows) == [f"`{name}`" for name in field_names()]
+    assert rows["`lr`"].startswith("number > 0 ≤ 10 | 0.001 | ")
+    assert rows["`resolution`"].startswith("whole number ≥ 32 ≤ 1024 or None | None | ")
+    assert rows["`pooling`"].startswith("`avg`, `max`, `avgmax`, `gem` | `avg` | ")
+    assert rows["`confidence_weighting`"].startswith("True, False | False | ")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import random
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from autovision.errors import InvalidInput
+from autovision.records import Label
+from autovision.store import Store, keys, labels
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def word(request: str, label: str, by: str = "ann", at: float = 0, confidence: float = 1.0) -> Label:
+    return Label(
+        request_id=request,
+        label=label,
+        annotator=by,
+        confidence=confidence,
+        received_at=AT + timedelta(seconds=at),
+    )
+
+
+def test_a_label_is_news_once(store: Store) -> None:
+    assert labels.add(store, "plant", word("r1", "good"))
+    assert not labels.add(store, "plant", word("r1", "good"))
+    assert not labels.add(store, "plant", word("r1", "good", at=60)), "a repeated delivery is no second label"
+    assert labels.read(store, "plant") == [word("r1", "good")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        word("r2", "good"),
+        word("r1", "bad", at=1),
+        word("r1", "good", by="bob"),
+        word("r1", "good", at=1, confidence=0.5),
+    ],
+)
+def test_another_request_word_annotator_or_confidence_is_news(store: Store, other: Label) -> None:
+    labels.add(store, "plant", word("r1", "good"))
+    assert labels.add(store, "plant", other)
+    assert len(labels.read(store, "plant")) == 2
+
+
+def test_changing_ones_mind_back_is_news(store: Store) -> None:
+    words = [word("r1", label, at=at) for at, label in enumerate(["good", "bad", "good", "bad", "good"])]
+    assert all(labels.add(store, "plant", one) for one in words)
+    assert labels.read(store, "plant") == words
+    assert labels.consensus(words) == ({"r1": words[-1]}, [])
+
+
+def test_delivering_everything_again_in_order_is_no_news(store: Store) -> None:
+    words = [word("r1", "good", at=0), word("r1", "bad", at=1), word("r1", "good", at=2)]
+    for one in words:
+        labels.add(store, "plant", one)
+    assert not any(labels.add(store, "plant", one) for one in words)
+
+
+def test_deployments_and_requests_that_begin_alike_are_apart(store: Store) -> None:
+    labels.add(store, "plant", word("r1", "good"))
+    assert labels.add(store, "plant", word("r10", "good"))
+    assert labels.add(store, "plant-2", word("r1", "good"))
+    assert labels.add(store, "plant", word("r1.x", "good"))
+    assert {one.request_id for one in labels.read(store, "plant")} == {"r1", "r10", "r1.x"}
+
+
+def test_the_same_label_from_many_at_once_is_stored_once(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        new = list(pool.map(lambda at: labels.add(store, "plant", word("r1", "good", at=at)), range(8)))
+    assert new.count(True) == 1
+    assert len(labels.read(store, "plant")) == 1
+
+
+@pytest.mark.parametrize("request_id", [str(uuid.uuid4()), "A", "a" * 128, "..a", "-", "REQ_7.b-2"])
+def test_request_ids_that_are_taken(store: Store, request_id: str) -> None:
+    assert labels.add(store, "plant", word(request_id, "good"))
+    assert [one.request_id for one in labels.read(store, "plant")] == [request_id]
+
+
+@pytest.mark.parametrize(
+    "request_id", ["", ".", "..", "a/b", "../../x", "a" * 129, "a b", "é", "a\n", "\0", "a%2Fb", "٣"]
+)
+def test_request_ids_that_are_refused(store: Store, request_id: str) -> None:
+    with pytest.raises(InvalidInput, match=r"request id .* is not valid; use 1 to 128 of"):
+        labels.add(store, "plant", word(request_id, "good"))
+    assert list(store.list()) == []
+
+
+def test_annotators_who_agree() -> None:
+    words = [
+        word("r1", "good", by="ann", confidence=0.6),
+        word("r1", "good", by="bob", confidence=0.9, at=-5),
+    ]
+    assert labels.consensus(words) == ({"r1": words[1]}, [])
+
+
+def test_annotators_who_contradict_each_other() -> None:
+    words = [
+        word("r2", "good"),
+        word("r2", "bad", by="bob"),
+        word("r1", "bad"),
+        word("r0", "a"),
+        word("r0", "b", "c"),
+    ]
+    assert labels.consensus(words) == ({"r1": words[2]}, ["r0", "r2"])
+
+
+def test_a_contradiction_ends_when_one_changes_their_mind() -> None:
+    words = [word("r1", "good"), word("r1", "bad", by="bob"), word("r1", "good", by="bob", at=1)]
+    assert labels.consensus(words) == ({"r1": words[2]}, [])
+    # An earlier word that arrives late is not the latest word.
+    assert labels.consensus([*words, word("r1", "bad", by="bob", at=0.5)]) == ({"r1": words[2]}, [])
+
+
+def test_consensus_does_not_depend_on_the_order() -> None:
+    random_ = random.Random(0)
+    words = [
+        word(
+            f"r{random_.randrange(12)}",
+            random_.choice("ab"),
+            random_.choice("xyz"),
+            random_.randrange(4),
+            confidence,
+        )
+        for confidence in [1.0, 0.5] * 30
+    ]
+    expected = labels.consensus(words)
+    assert expected[0] and expected[1]
+    for _ in range(20):
+        random_.shuffle(words)
+        assert labels.consensus(words) == expected
+    assert labels.consensus([]) == ({}, [])
+
+
+def test_labels_of_the_store_are_in_the_order_of_time(store: Store) -> None:
+    for at in (3, 1, 2):
+        labels.add(store, "plant", word(f"r{9 - at}", "good", at=at))
+    assert [one.received_at.second for one in labels.read(store, "plant")] == [1, 2, 3]
+    assert next(store.list(keys.labels("plant", "r8"))).startswith("deployments/plant/labels/r8/")
