@@ -93,6 +93,12 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIX
         ImageTooLarge: more than `max_bytes` bytes or `max_pixels` pixels (width times height).
         InvalidImage: not one of the formats, truncated, damaged, or values that cannot be scaled.
     """
+    decoded = _decode(data, max_bytes, max_pixels)
+    return decoded if decoded.mode == "RGB" else decoded.convert("RGB")
+
+
+def _decode(data: bytes, max_bytes: int, max_pixels: int) -> Image.Image:
+    """`decode`, but grey images stay in mode L: a third of the work for what comes next."""
     if len(data) > max_bytes:
         raise ImageTooLarge(
             f"the image file has {len(data):,} bytes, and {max_bytes:,} are allowed; scale the image down"
@@ -102,7 +108,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIX
         opened = _open(data)
         _check_size(opened, max_pixels)
         opened.load()
-        return _to_rgb(_upright(opened))
+        return _to_8_bit(_upright(opened))
     except InvalidImage:
         raise
     except Image.DecompressionBombError as error:
@@ -160,7 +166,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if transpose is None else image.transpose(transpose)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """In mode RGB or L, and without what the file's format left in `info`."""
     if image.mode.startswith("I;16"):
         return _from_16_bit(np.asarray(image))
     if image.mode == "I":
@@ -172,13 +179,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         canvas = Image.new("RGB", rgba.size, BACKGROUND)
         canvas.paste(rgba, mask=rgba.getchannel("A"))
         return canvas
-    # A copy in any case: what the file's format left in `info` is no part of the image.
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    plain = image if image.mode in ("RGB", "L") else image.convert("RGB")
+    bare = plain.crop((0, 0, *plain.size))
+    bare.info = {}
+    return bare
 
 
 def _from_16_bit(values: npt.NDArray[Any]) -> Image.Image:
     wide = values.astype(np.uint32)
-    return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
 
 
 def _from_32_bit(values: npt.NDArray[Any]) -> Image.Image:
@@ -198,7 +207,7 @@ def _from_float(values: npt.NDArray[Any]) -> Image.Image:
             f"the image has floating-point values from {low:g} to {high:g}, of which only 0 to 1 can be "
             "scaled; bring them to that range, or save it with 8 or 16 bits"
         )
-    return Image.fromarray(np.rint(values * 255).astype(np.uint8)).convert("RGB")
+    return Image.fromarray(np.rint(values * 255).astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:
@@ -218,7 +227,7 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     longer than eight times their breadth: there only the cropped part is computed, which may turn a rounding.
 
     Args:
-        image: in mode RGB, as `decode` gives it.
+        image: in mode RGB, as `decode` gives it; or in mode L, with the same result for less work.
 
     Raises:
         InvalidInput: an unknown interpolation, or `crop_pct` not within 0 to 1.
@@ -237,18 +246,23 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     top, left = round((new_height - height) / 2), round((new_width - width) / 2)
     if max(new_height, new_width) <= _LONG * min(new_height, new_width):
         resized = image.resize((new_width, new_height), filter_)
-        return np.asarray(resized.crop((left, top, left + width, top + height)))
+        return _pixels(resized.crop((left, top, left + width, top + height)))
     # Of a long thin image, only what the crop keeps: all of it may be a thousand times larger.
     x_scale, y_scale = image.width / new_width, image.height / new_height
     right, bottom = (left + width) * x_scale, (top + height) * y_scale
     # The product may exceed the image by its last bit, which Pillow refuses.
     box = (left * x_scale, top * y_scale, min(right, image.width), min(bottom, image.height))
-    return np.asarray(image.resize((width, height), filter_, box=box))
+    return _pixels(image.resize((width, height), filter_, box=box))
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    values = np.array(image)
+    return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
 
 
 def load(data: bytes, preprocessing: Preprocessing) -> Pixels:
-    """`preprocess(decode(data), preprocessing)`; raises what they raise."""
-    return preprocess(decode(data), preprocessing)
+    """The same as `preprocess(decode(data), preprocessing)`, and faster for grey images."""
+    return preprocess(_decode(data, MAX_BYTES, MAX_PIXELS), preprocessing)
 
 
 def _resized(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
@@ -359,7 +373,7 @@ def _zoomed(pixels: Pixels, top: float, left: float, side: float) -> Pixels:
         return np.stack([_zoomed(image, top, left, side) for image in pixels]) if len(pixels) else pixels
     height, width = pixels.shape[:2]
     box = (left * width, top * height, min((left + side) * width, width), min((top + side) * height, height))
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box=box))
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
 def _tone(brightness: float, contrast: float) -> Pixels | None:

@@ -368,11 +368,8 @@ def _bootstrapped(
     if binary and not present[positive]:
         return _percentiles(observed, balanced), Interval(value=0.0, low=0.0, high=1.0)
     scores = _f1_of(true, masses, predicted)
-    if binary:
-        drawn = scores[:, positive]
-    else:
-        # The same classes as in the figure itself: those that occur or are predicted.
-        drawn = scores[:, present | (confusion.sum(0) > 0)].mean(1)
+    # The same classes as in the figure itself: those that occur or are predicted.
+    drawn = scores[:, positive] if binary else scores[:, present | (confusion.sum(0) > 0)].mean(1)
     return _percentiles(observed, balanced), _percentiles(of_f1, drawn)
 
 

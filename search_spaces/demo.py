@@ -33,7 +33,7 @@ class Demo(Space):
     # With one stage unfrozen there is no stage below it for the rate to decay to.
     layer_decay = Float(0.4, 1.0, default=0.7, when={"unfreeze": 2})
 
-    augmentation = Choice("flip", "none", "dihedral")
+    augmentation = Choice("none", "flip", "dihedral")
     mixup = Choice(0.0, 0.2, 0.4)
     cutmix = Choice(0.0, 1.0, when={"unfreeze": (1, 2)})
     class_weighting = Choice("none", "balanced")

@@ -1,7 +1,7 @@
 """Images in a CSV or Parquet table.
 
-The columns `path` and `label` have to be there; `split`, `confidence` and `group` may be; every further column
-is metadata. Paths are relative to the table's folder. An empty cell is as good as none.
+The columns `path` and `label` have to be there; `split`, `confidence` and `group` may be; every further
+column is metadata. Paths are relative to the table's folder. An empty cell is as good as none.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _source(table: Path, text: dict[str, str], place: str) -> SourceImage:
 def _split(name: str, place: str) -> Split | None:
     if name and name.lower() not in SPLIT_NAMES:
         raise InvalidInput(
-            f"{place}: unknown split {name!r}{near(name.lower(), SPLIT_NAMES)}; use train, validation or test, "
-            "or leave it empty"
+            f"{place}: unknown split {name!r}{near(name.lower(), SPLIT_NAMES)}; use train, validation "
+            "or test, or leave it empty"
         )
     return SPLIT_NAMES[name.lower()] if name else None
 

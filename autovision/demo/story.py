@@ -99,7 +99,7 @@ class Story:
         with self._stage("import") as done:
             version = importer.import_images(self.store, DATASET, cells.development, seed=self.seed, positive_class="defective")
             test = {row.source for row in manifest.read(self.store, version) if row.split == Split.TEST}
-            mono_test = [cell for cell in cells.development if cell.display in test]
+            mono_test = [cell for cell in cells.development if cell.shown in test]
             importer.import_images(
                 self.store, HELD_OUT, plant.held_out(cells, mono_test), seed=self.seed, positive_class="defective"
             )

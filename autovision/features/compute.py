@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,39 +103,45 @@ class FeatureSource:
         return tables
 
     def _fill(self, tables: list[FeatureTable], images: Sequence[str], cut: int | None, deadline: float) -> None:
-        """Compute missing rows under a lease, so that no two trials compute the same ones."""
-        name = f"features-{digest_of([table.spec.model_dump(mode='json', exclude={'view'}) for table in tables[:1]])[:24]}"
+        """Compute missing rows chunk by chunk; whoever else needs the same ones computes other chunks meanwhile.
+
+        A lease on each chunk keeps two from computing the same; one whose holder was killed is free again when
+        its lease ends.
+        """
         holder = f"{socket.gethostname()}:{os.getpid()}"
-        while True:
-            _check(deadline)
-            if (held := lease.acquire(self.store, name, holder, _LEASE_S)) is not None:
-                break
-            time.sleep(0.1)
-        with held:
-            held.keep_alive()
-            for table in tables:
-                table.refresh(self.store)
-            self._compute(tables, images, cut, lambda: _check(deadline))
+        distinct = list(dict.fromkeys(images))
+        chunks = [distinct[start : start + _CHUNK] for start in range(0, len(distinct), _CHUNK)]
+        name = f"features-{tables[-1].spec.digest}"
+        while chunks := [chunk for chunk in chunks if any(table.missing(chunk) for table in tables)]:
+            computed = False
+            for chunk in chunks:
+                _check(deadline)
+                held = lease.acquire(self.store, f"{name}-{digest_of(chunk)[:12]}", holder, _LEASE_S)
+                if held is None:
+                    continue
+                with held.keep_alive():
+                    for table in tables:
+                        table.refresh(self.store)
+                    self._compute(tables, chunk, cut)
+                computed = True
+            if not computed:
+                time.sleep(0.1)
             for table in tables:
                 table.refresh(self.store)
 
-    def _compute(
-        self, tables: list[FeatureTable], images: Sequence[str], cut: int | None, check: Callable[[], None]
-    ) -> None:
-        missing = {table.spec.digest: set(table.missing(images)) for table in tables}
-        wanted = [name for name in dict.fromkeys(images) if any(name in names for names in missing.values())]
-        for start in range(0, len(wanted), _CHUNK):
-            check()
-            chunk = wanted[start : start + _CHUNK]
-            pixels = load_pixels(self.store, chunk, self.preprocessing, threads=self.threads)
-            for table in tables:
-                rows = [row for row, name in enumerate(chunk) if name in missing[table.spec.digest]]
-                if rows:
-                    check()
-                    view = image.apply_view(pixels[rows], *view_of(table.spec.view))
-                    values = self._extractor(cut)(np.ascontiguousarray(view))[0]
-                    write_shard(self.store, table.spec, [chunk[row] for row in rows], values)
-                    self.computed += len(rows)
+    def _compute(self, tables: list[FeatureTable], chunk: Sequence[str], cut: int | None) -> None:
+        missing = {table.spec.digest: set(table.missing(chunk)) for table in tables}
+        wanted = [name for name in chunk if any(name in names for names in missing.values())]
+        if not wanted:
+            return
+        pixels = load_pixels(self.store, wanted, self.preprocessing, threads=self.threads)
+        for table in tables:
+            rows = [row for row, name in enumerate(wanted) if name in missing[table.spec.digest]]
+            if rows:
+                view = image.apply_view(pixels[rows], *view_of(table.spec.view))
+                values = self._extractor(cut)(np.ascontiguousarray(view))[0]
+                write_shard(self.store, table.spec, [wanted[row] for row in rows], values)
+                self.computed += len(rows)
 
     def _extractor(self, cut: int | None) -> Compiled:
         if cut not in self._compiled:

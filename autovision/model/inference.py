@@ -9,11 +9,14 @@ import functools
 import logging
 import threading
 import warnings
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
+
+from autovision.model import converted
 
 Precision = Literal["f32", "bf16"]
 
@@ -66,10 +69,9 @@ class OpenVinoModule:
     def __init__(self, module: nn.Module, size: tuple[int, int], precision: Precision, threads: int) -> None:
         import openvino as ov
 
-        example = torch.zeros(2, *size, 3, dtype=torch.uint8)
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as a constant
-            model = ov.convert_model(module, example_input=example, input=[ov.PartialShape([-1, *size, 3])])
+        path = converted.folder(module, size) / "model.xml"
+        if not path.is_file():
+            converted.publish(path.parent, lambda folder: _convert(module, size, folder / path.name))
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
@@ -77,7 +79,7 @@ class OpenVinoModule:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # pinned, two trials on one machine would share the first core
         }
-        self._compiled = ov.Core().compile_model(model, "CPU", settings)
+        self._compiled = ov.Core().compile_model(str(path), "CPU", settings)
         self._local = threading.local()
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
@@ -85,6 +87,16 @@ class OpenVinoModule:
             self._local.request = self._compiled.create_infer_request()
         result = self._local.request.infer([pixels], share_inputs=True)
         return [np.array(result[i], dtype=np.float32) for i in range(len(result))]
+
+
+def _convert(module: nn.Module, size: tuple[int, int], path: Path) -> None:
+    import openvino as ov
+
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as a constant
+        model = ov.convert_model(module, example_input=example, input=[ov.PartialShape([-1, *size, 3])])
+    ov.save_model(model, path, compress_to_fp16=False)
 
 
 class EagerModule:

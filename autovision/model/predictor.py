@@ -84,7 +84,7 @@ class Predictor:
 
     def _decode(self, data: bytes) -> np.ndarray | InvalidImage:
         try:
-            return image.preprocess(image.decode(data), self.model.preprocessing)
+            return image.load(data, self.model.preprocessing)
         except InvalidImage as error:
             return error
 

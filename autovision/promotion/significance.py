@@ -108,7 +108,7 @@ def f1_gain_lower_bound(
     return float(np.quantile(f1([1, 3, 5, 7], [5, 7]) - f1([2, 3, 6, 7], [6, 7]), LEVEL))
 
 
-def independence_test(table: NDArray[np.int64], resamples: int = 5000) -> float:
+def independence_test(table: NDArray[np.int64], resamples: int = 2000) -> float:
     """P-value of a balanced accuracy this high from answers that know nothing of the labels.
 
     `table` is the (C, C) confusion matrix; its margins are kept, as in Fisher's exact test, and the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from autovision.model import bundle
 from autovision.model.predictor import Predictor
 from autovision.records import DatasetVersion, Evaluation, Split
 from autovision.store import keys
-from autovision.store.protocol import KeyNotFound, Store
+from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 
 _MOST_GROUPS = 8
 
@@ -96,7 +97,8 @@ def store_predictions(store: Store, model_id: str, version: DatasetVersion, spli
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    store.put_immutable(keys.evaluation(model_id, version.digest, split), sink.getvalue().to_pybytes())
+    with suppress(AlreadyExists):  # the first word stands, so that every gate sees the same figures
+        store.put_new(keys.evaluation(model_id, version.digest, split), sink.getvalue().to_pybytes())
 
 
 def evaluate_subgroups(
@@ -118,7 +120,8 @@ def evaluate_subgroups(
     found = {str(split): evaluate(np.ones(len(what), dtype=bool), {})}
     for column in what.metadata:
         groups = what.groups(column)
-        if len(groups) > 1:
+        # A column that gives the label away makes groups of one class, where no figure says anything.
+        if len(groups) > 1 and all(len(set(what.labels[mask].tolist())) > 1 for mask in groups.values()):
             for name, mask in groups.items():
                 found[f"{split}:{column}={name}"] = evaluate(mask, {column: name})
     return found

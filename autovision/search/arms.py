@@ -76,12 +76,19 @@ def choose(
 ) -> Arm | None:
     """The arm with the most expected improvement per second among those that still fit, or None if none does.
 
+    As long as there is no result, the cheapest arm: a search of any length should have a model.
+
     Args:
         records: every arm, tried or not.
         predicted_s: seconds until an arm's next trial has a result, features that are missing included.
         remaining_s: seconds left for trials.
     """
     best = max((max(record.values) for record in records.values() if record.values), default=None)
+    if best is None:
+        # Until there is a first result, all work for it: trials on the same features share the computing.
+        return next((arm for arm, record in records.items() if record.running), None) or min(
+            records, key=predicted_s, default=None
+        )
     affordable = [
         (arm, record, seconds)
         for arm, record in records.items()

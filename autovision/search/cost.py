@@ -11,7 +11,7 @@ from autovision.search.arms import Arm
 from autovision.space.config import TrialConfig
 from autovision.trial.trial import DataSplits, Workbench
 
-_FIRST_GFLOPS_S = 8.0
+_FIRST_GFLOPS_S = 20.0
 """one CPU thread, until there is a measurement"""
 _TRAIN_SLOWDOWN = 4.0
 """a training step against compiled inference: backward pass, and PyTorch instead of the compiler"""

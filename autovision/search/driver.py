@@ -25,6 +25,10 @@ from autovision.store.protocol import Store
 from autovision.trial.worker import Assignment, value_of
 
 
+_START_SHARE = 0.25
+"""a starting point that is predicted to take more of the seconds left is passed over"""
+
+
 @dataclass
 class Running:
     """A trial that has been begun."""
@@ -104,6 +108,7 @@ class Driver:
             metric=self.request.metric,
             seed=self.request.seed,
             deadline=self.deadline,
+            must_report=not any(result.value is not None for result in self.ledger) and not self._have_value(),
             search_started=self.search_started,
             initial_model=initial,
             threads=self.threads,
@@ -115,14 +120,23 @@ class Driver:
         self._report()
         return assignment
 
+    def _have_value(self) -> bool:
+        return any(running.objectives for running in self.running.values())
+
+    @property
+    def pending_first(self) -> bool:
+        """Whether the budget may not end yet, because a trial is about to give the first value of all."""
+        first = any(running.assignment.must_report for running in self.running.values())
+        return first and not self._have_value() and all(result.value is None for result in self.ledger)
+
     @property
     def begun(self) -> int:
         return len(self.ledger) + len(self.running)
 
     def _propose(self, remaining: float) -> tuple[Any, Arm | None, str, str | None]:
         arms = list(self._arms)
-        if self.starts:
-            start = self.starts.pop(0)
+        start = self._affordable_start(remaining)
+        if start is not None:
             proposal = self._sampler.ask(start.point)
             return proposal, arm_of(proposal.point, arms), start.origin, start.initial_model
         if not arms:
@@ -132,6 +146,14 @@ class Driver:
             return None, None, "", None
         proposal = self._sampler.ask(dict(arm))
         return proposal, arm, "sampled", None
+
+    def _affordable_start(self, remaining: float) -> Start | None:
+        """The next starting point, unless it would eat most of the budget before anything has a value."""
+        while self.starts:
+            start = self.starts.pop(0)
+            if self.cost.predicted_s(self.space.config(start.point)) <= _START_SHARE * remaining or not self._arms:
+                return start
+        return None
 
     def _predicted_s(self, arm: Arm) -> float:
         record = self._arms[arm]
@@ -147,7 +169,7 @@ class Driver:
             return False
         running.last = result
         if "point" in result:
-            running.curve.append(CurvePoint.model_validate(result["point"]))
+            running.curve.append(CurvePoint.model_validate_json(result["point"]))
             running.objectives.append(result["objective"])
             if len(running.curve) == 1:
                 self.cost.observe(running.expected_gflops, result["feature_s"])

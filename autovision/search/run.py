@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autovision.errors import AutoVisionError, Conflict, Interrupted
+from autovision.errors import Conflict, Interrupted
 from autovision.model.flops import stage_gflops
 from autovision.records import SearchRequest, SearchState, SearchStatus, TrialResult
 from autovision.search import requests
@@ -106,7 +106,7 @@ def _attempt(
     except KeyboardInterrupt:
         _note(store, request, requests.trials(store, request.id), before, started, status=SearchStatus.STOPPED)
         raise
-    except AutoVisionError as error:
+    except Exception as error:
         _note(store, request, requests.trials(store, request.id), before, started,
               status=SearchStatus.FAILED, error=str(error))
         raise

@@ -6,6 +6,7 @@ estimator learns from all of them, and none is left running for ever.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,13 +34,12 @@ class Sampler:
     def __init__(self, space: Space, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            seed=seed,
-            n_startup_trials=8,
-        )
+        with warnings.catch_warnings():
+            # Grouping and the constant liar are experimental in name; conditional, parallel searches need both.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                multivariate=True, group=True, constant_liar=True, seed=seed, n_startup_trials=8
+            )
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._asked: dict[int, optuna.Trial] = {}
 
@@ -84,7 +84,7 @@ class Sampler:
             state=TrialState.COMPLETE if complete else TrialState.PRUNED if pruned else TrialState.FAIL,
             params=recorder.params,
             distributions=recorder.distributions,
-            value=max(value for _, value in steps) if complete else None,
+            value=max(value for _, value in steps) if complete else steps[-1][1] if pruned else None,
             intermediate_values=dict(steps),
         )
 

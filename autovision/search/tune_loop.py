@@ -24,7 +24,14 @@ _GRACE_S = 3.0
 """trials end by themselves at the deadline; whoever has not by then is stopped"""
 
 
-class DriverSearcher(Searcher):  # type: ignore[misc]
+class _NeverPickled:
+    """Tune pickles its parts into snapshots that nobody reads here: the ledger is what a search is rebuilt from."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()
+
+
+class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
     """Asks the driver for trials, and tells it how they ended."""
 
     def __init__(self, driver: Driver) -> None:
@@ -43,6 +50,9 @@ class DriverSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id in self.names:
+            if result and result.get("done"):
+                # A trial's last report does not pass the scheduler: Tune hands it over here alone.
+                self._driver.goes_on(self.names[trial_id], result)
             reason = "the worker was lost; see Ray's logs for the cause" if error else None
             self._driver.ended(self.names[trial_id], error=reason)
 
@@ -53,7 +63,7 @@ class DriverSearcher(Searcher):  # type: ignore[misc]
         """Nothing: see `save`."""
 
 
-class DriverScheduler(FIFOScheduler):  # type: ignore[misc]
+class DriverScheduler(_NeverPickled, FIFOScheduler):  # type: ignore[misc]
     """Passes every rung to the driver and stops what it prunes."""
 
     def __init__(self, driver: Driver, searcher: DriverSearcher) -> None:
@@ -65,7 +75,7 @@ class DriverScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
 
-class BudgetStopper(Stopper):  # type: ignore[misc]
+class BudgetStopper(_NeverPickled, Stopper):  # type: ignore[misc]
     """Stops everything after the deadline, or when asked to; called in every turn of Tune's loop."""
 
     def __init__(self, driver: Driver, should_stop: Callable[[], bool]) -> None:
@@ -79,7 +89,8 @@ class BudgetStopper(Stopper):  # type: ignore[misc]
         if time.monotonic() - self._reported > 0.5:
             self._reported = time.monotonic()
             self._driver.emit(self._driver.event())
-        return self._should_stop() or time.time() > self._driver.deadline + _GRACE_S
+        over = time.time() > self._driver.deadline + _GRACE_S and not self._driver.pending_first
+        return over or self._should_stop()
 
 
 def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:

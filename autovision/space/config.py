@@ -51,7 +51,7 @@ class TrialConfig(Record):
 
     # data
     augmentation: Augmentation = "none"
-    """deterministic views of each training image: see `autovision.image.views`"""
+    """deterministic views of each training image: see `autovision.image.VIEWS`"""
     mixup: float = Field(default=0.0, ge=0, le=4)
     """alpha of the Beta distribution (Zhang et al. 2018), on activations; 0: off"""
     cutmix: float = Field(default=0.0, ge=0, le=4)

@@ -131,7 +131,7 @@ def _fit(
             loss.backward()
             nn.utils.clip_grad_norm_(suffix.parameters(), 5.0)
             optimizer.step()
-            loss_sum, rung_steps = loss_sum + float(loss), rung_steps + 1
+            loss_sum, rung_steps = loss_sum + loss.item(), rung_steps + 1
             if time.time() >= deadline:
                 break
         late = time.time() >= deadline

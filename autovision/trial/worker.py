@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ class Assignment(Record):
     seed: int
     deadline: float
     """seconds since the epoch"""
+    must_report: bool
+    """compute features past the deadline, too: without this trial the search might end with nothing"""
     search_started: float
     """when the search would have begun, had it never been interrupted; seconds since the epoch"""
     initial_model: str | None
@@ -71,17 +74,29 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         try:
             return self._advance()
         except OutOfTime:
-            return {"outcome": "stopped", "error": "the budget ended before the first rung", "done": True, **self._spent()}
+            return self._without_value("stopped", "the budget ended before the first rung")
         except (NotFinite, AutoVisionError) as error:
-            return {"outcome": "failed", "error": str(error), "done": True, **self._spent()}
+            return self._without_value("failed", str(error))
         except Exception:  # noqa: BLE001 - whatever a configuration does must not take the search down
-            return {"outcome": "failed", "error": traceback.format_exc(limit=8), "done": True, **self._spent()}
+            return self._without_value("failed", traceback.format_exc(limit=8))
+
+    def _without_value(self, outcome: str, error: str) -> dict[str, Any]:
+        # Tune insists on the metric in every report.
+        return {"outcome": outcome, "error": error, "objective": float("nan"), "done": True, **self._spent()}
 
     def _advance(self) -> dict[str, Any]:
         task = self._task
         if self._steps is None:
             assert self._bench is not None
-            self._trial = Trial(self._bench, task.dataset, task.config, task.seed, task.deadline, task.initial_model)
+            self._trial = Trial(
+                self._bench,
+                task.dataset,
+                task.config,
+                task.seed,
+                task.deadline,
+                initial=task.initial_model,
+                must_report=task.must_report,
+            )
             self._steps = self._trial.run()
         report = next(self._steps)
         value = report.metrics.get(task.metric)
@@ -103,7 +118,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         return {
             "outcome": ("stopped" if cut_short else "complete") if report.last else "running",
             "objective": objective,
-            "point": point,
+            "point": json.dumps(point),  # as text: Tune would flatten a mapping into a hundred columns
             "weights_key": self._weights,
             "notes": list(self._trial.notes),
             "done": report.last,

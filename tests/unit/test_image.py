@@ -348,6 +348,22 @@ def test_preprocessing_equals_timms_evaluation_transform(size: tuple[int, int], 
         assert difference.max() <= 2 and (difference > 0).mean() < 0.02
 
 
+@pytest.mark.parametrize("how", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_loading_at_once_equals_the_two_steps(how: str) -> None:
+    grey = photo(300, 200).convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    for data in (
+        encoded(photo(300, 200), "PNG"),
+        encoded(grey, "PNG"),
+        encoded(grey, "JPEG"),
+        encoded(grey.resize((900, 40)), "PNG"),
+        encoded(deep, "PNG"),
+    ):
+        loaded = image.load(data, prep(how=how))
+        assert loaded.shape == (224, 224, 3) and loaded.flags.writeable
+        assert np.array_equal(loaded, image.preprocess(image.decode(data), prep(how=how)))
+
+
 def test_equality_holds_for_every_interpolation() -> None:
     for how in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"):
         p = prep(how=how)

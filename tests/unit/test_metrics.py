@@ -175,7 +175,7 @@ def test_no_error_on_few_images_is_not_certainty():
 
 
 def test_intervals_cover_the_truth():
-    """600 sets of 80 images whose true figures are known; 95 % intervals, ±3 standard errors = ±2.7 points."""
+    """600 sets of 80 images whose true figures are known; 95 %, ±3 standard errors = ±2.7 points."""
 
     def draw(n, rng):
         y = (rng.random(n) < 0.3).astype(int)

@@ -1,4 +1,4 @@
-"""The shipped search spaces: they are complete, described, sound, and every parameter of them does something."""
+"""The shipped search spaces: complete, described, sound, and every parameter of them does something."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def some_values(parameter: Float | Integer | Choice) -> list[Any]:
 def without_effect(space: type[Space]) -> dict[str, Any]:
     """Parameters of which two values give the same resolved configuration somewhere, with such a point."""
     silent: dict[str, Any] = {}
-    for point in points(space, 200):
+    for point in points(space, 60):
         for name in point:
             parameter = space.parameters[name]
             assert not isinstance(parameter, Constant)
@@ -85,7 +85,7 @@ def test_all_differ() -> None:
 @each_space
 def test_every_parameter_changes_the_resolved_configuration_wherever_it_is_active(space: type[Space]) -> None:
     searched = {name for name, each in space.parameters.items() if not isinstance(each, Constant)}
-    assert set().union(*points(space, 200)) == searched, "every condition is met by some point"
+    assert set().union(*points(space, 60)) == searched, "every condition is met by some point"
     assert without_effect(space) == {}
 
 
@@ -100,7 +100,7 @@ def test_every_constant_is_in_the_configuration(space: type[Space]) -> None:
 
 @each_space
 def test_a_configuration_leads_back_to_its_point(space: type[Space]) -> None:
-    for point in points(space, 200):
+    for point in points(space, 60):
         assert space.project(space.config(point)) == point
 
 
@@ -114,7 +114,7 @@ def test_a_parameter_without_effect_would_be_found() -> None:
     assert without_effect(Silent).keys() == {"head_width", "layer_decay"}
 
 
-# ------------------------------------------------------------------------------------- sound for the backbones
+# ------------------------------------------------------------------------------------ sound for backbones
 
 
 def backbones_of(space: type[Space]) -> list[str]:
@@ -155,7 +155,7 @@ def test_no_point_cuts_off_unfreezes_or_taps_more_stages_than_there_are(space: t
 def test_a_backbone_of_fixed_size_is_given_no_other(space: type[Space]) -> None:
     import timm
 
-    for point in points(space, 300):
+    for point in points(space, 60):
         config = space.config(point)
         own = timm.get_pretrained_cfg(config.backbone)
         if own is not None and own.fixed_input_size:

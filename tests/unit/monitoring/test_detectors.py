@@ -29,11 +29,10 @@ def test_false_alarms_come_at_the_stated_rate(embeddings):
 def test_more_dimensions_than_rows_do_not_raise_the_rate():
     """Where a projection that saw the compared rows would alarm nearly always."""
 
-    def draw(n, rng, shift):
-        return rng.normal(size=(n, 400)) / np.sqrt(np.arange(1, 401))
+    def draw(n, rng, shift=0.0):
+        return rng.normal(size=(n, 200)) / np.sqrt(np.arange(1, 201))
 
-    found = p_values(lambda n, rng, shift=0.0: draw(n, rng, shift), 100)
-    assert np.mean(found <= 0.05) <= 0.12
+    assert np.mean(p_values(draw, 60) <= 0.05) <= 0.15  # 3 expected; above 9 with a probability under 0.1 %
 
 
 def test_alarms_are_rare_at_a_small_alpha(embeddings):

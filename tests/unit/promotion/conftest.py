@@ -18,7 +18,7 @@ def answers():
 
 @pytest.fixture
 def paired(answers):
-    """Two models that disagree on `gained` and `lost` images; both are right on the share `accuracy` of the rest."""
+    """Two models that disagree on `gained` and `lost` images, and agree on the others."""
 
     def make(n, gained, lost, accuracy=0.8, seed=0, groups=None):
         rng = np.random.default_rng(seed)

@@ -32,10 +32,10 @@ def test_a_detector_of_a_rare_class_may_lose_accuracy(answers):
 def test_guessing_beats_the_majority_in_at_most_five_percent(answers):
     rng = np.random.default_rng(0)
     passed = 0
-    for _ in range(150):
+    for _ in range(100):
         labels, predicted = (rng.random(80) < 0.4).astype(int), (rng.random(80) < 0.3).astype(int)
         passed += beats_majority(Paired(labels, None, answers(predicted))).passed
-    assert passed <= 15  # 7.5 expected at the most; above 15 with a probability under 1 %
+    assert passed <= 11  # 5 expected at the most; above 11 with a probability under 1 %
 
 
 def test_one_class_alone_proves_nothing(answers):
@@ -83,7 +83,7 @@ def test_subgroups_are_judged_apart(paired):
     mono = np.arange(400) < 150
     right_before = both.champion.argmax(1) == both.labels
     challenger = both.challenger.copy()
-    flipped = mono & right_before & (np.arange(400) % 3 == 0)
+    flipped = mono & right_before & (np.arange(400) % 2 == 0)
     challenger[flipped] = challenger[flipped][:, ::-1]
     pair = dataclasses.replace(both, challenger=challenger, groups={"mono": mono, "poly": ~mono})
     assert not_worse_on(pair, "poly").passed and not not_worse_on(pair, "mono").passed
@@ -91,7 +91,7 @@ def test_subgroups_are_judged_apart(paired):
 
 
 def test_gain_on_a_subgroup_alone_counts(paired):
-    pair = paired(1000, 10, 0)
+    pair = paired(1000, 30, 30)
     gained = (pair.challenger.argmax(1) == pair.labels) & (pair.champion.argmax(1) != pair.labels)
     result = better_somewhere(dataclasses.replace(pair, groups={"new": gained, "none": ~gained & False}))
     assert result.passed and result.numbers["where"] == "new" and len(result.numbers["p_values"]) == 2
@@ -134,7 +134,7 @@ def test_a_metric_that_is_undefined_in_a_group_gives_way_to_accuracy(paired):
     pair = paired(300, 30, 0)
     pair = dataclasses.replace(pair, groups={"ok": pair.labels == 0})
     assert not_worse_on(pair, "ok", metric="auroc").numbers["metric"] == "accuracy"
-    with pytest.raises(InvalidInput, match="auroc is undefined on the .* show only ok"):
+    with pytest.raises(InvalidInput, match=r"auroc is undefined on the .* show only ok"):
         not_worse_overall(pair.only(pair.labels == 0), metric="auroc")
 
 

@@ -67,7 +67,7 @@ def test_the_majority_class_alone_is_never_promoted(n, n_classes, seed):
     assert not decide(Paired(labels, constant, constant, groups={"g": rng.random(n) < 0.5})).accepted
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(
     st.integers(4, 50),
     st.integers(0, 10_000),

@@ -53,9 +53,15 @@ def test_the_cheapest_comes_first_when_nothing_is_known() -> None:
 
 
 def test_what_does_not_fit_into_the_rest_of_the_budget_is_not_begun() -> None:
-    records = {arm("big"): ArmRecord()}
+    records = {arm("big"): ArmRecord(), arm("known"): ArmRecord(values=[0.5], seconds=[99.0])}
     assert choose(records, lambda _: 50.0, 100.0) is None
-    assert choose(records, lambda _: 30.0, 100.0) == arm("big")
+    assert choose({**records, arm("small"): ArmRecord()}, lambda a: 30.0 if a == arm("small") else 50.0, 100.0) == arm("small")
+
+
+def test_a_search_that_has_nothing_yet_begins_with_the_cheapest_even_if_it_hardly_fits() -> None:
+    records = {arm("big"): ArmRecord(), arm("small"): ArmRecord()}
+    cost = {arm("big"): 500.0, arm("small"): 90.0}
+    assert choose(records, cost.__getitem__, 100.0) == arm("small")
 
 
 def test_a_well_explored_arm_gives_way_to_a_new_one_and_a_bad_one_stays_behind() -> None:
@@ -70,7 +76,9 @@ def test_a_well_explored_arm_gives_way_to_a_new_one_and_a_bad_one_stays_behind()
     assert choose(records, cost.__getitem__, 100.0) == arm("known")
 
 
-def test_two_workers_do_not_wait_for_the_same_new_features() -> None:
+def test_until_the_first_result_all_workers_share_one_arm_and_then_they_spread() -> None:
+    cost = {arm("first"): 9.0, arm("second"): 8.0}
     records = {arm("first"): ArmRecord(running=1), arm("second"): ArmRecord()}
-    cost = {arm("first"): 9.0, arm("second"): 10.0}
+    assert choose(records, cost.__getitem__, 100.0) == arm("first")
+    records = {arm("first"): ArmRecord(values=[0.8] * 9, running=1), arm("second"): ArmRecord(running=0)}
     assert choose(records, cost.__getitem__, 100.0) == arm("second")

@@ -49,7 +49,7 @@ WORDS: dict[str, tuple[Any, ...]] = {
 
 
 # No deadline: on a busy machine the time of one example says nothing about the code.
-steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+steady = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_the_strategies_below_reach_every_parameter() -> None:

@@ -144,17 +144,17 @@ def test_a_time_to_live_is_above_zero(store: Store, clock: FakeClock, ttl_s: flo
 
 
 def test_keeping_alive_outlasts_the_time_to_live(store: Store) -> None:
-    held = acquire(store, "controller", "a", 0.6)
+    held = acquire(store, "controller", "a", 1)
     assert held is not None
     with held.keep_alive():
         held.keep_alive()
         first = held.lease.expires_at
         _wait_until(
-            lambda: held.lease.expires_at > first and (held.lease.expires_at - first).total_seconds() > 0.7
+            lambda: held.lease.expires_at > first and (held.lease.expires_at - first).total_seconds() > 1.1
         )
-        assert held.held and acquire(store, "controller", "b", 0.6) is None
+        assert held.held and acquire(store, "controller", "b", 1) is None
     assert not _renewers()
-    assert acquire(store, "controller", "b", 0.6) is not None
+    assert acquire(store, "controller", "b", 1) is not None
 
 
 def test_keeping_alive_survives_an_outage_and_ends_with_the_lease(

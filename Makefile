@@ -1,0 +1,50 @@
+# Two commands do everything from a clean clone: `make demo` and `make test`.
+# They need Python 3.11 or newer, git and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+BUDGET_S ?= 120
+SEED ?= 0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all lint bench clean help
+
+help:
+	@echo "make demo    set up, then run the whole loop on real images (BUDGET_S=$(BUDGET_S) SEED=$(SEED))"
+	@echo "make test    set up, then run all checks and tests"
+	@echo "make test-all  the tests, and the slow proofs"
+	@echo "make lint    style, types and layers"
+	@echo "make bench   benchmarks: tables, and JSON in bench-results/"
+	@echo "make clean   remove the environment and what the commands above left"
+
+demo: $(READY)
+	$(BIN)/autovision demo --budget-s $(BUDGET_S) --seed $(SEED) --store demo-store --json demo.json
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest tests/unit tests/integration tests/slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	mkdir -p bench-results
+	for bench in tests/benchmarks/bench_*.py; do $(BIN)/python $$bench --json bench-results/ || exit 1; done
+
+# Installed again whenever what is declared changes. The marker is written last: an interrupted set-up is repeated.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --progress-bar off -e '.[demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-store demo.json bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

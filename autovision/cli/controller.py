@@ -1,0 +1,120 @@
+"""`autovision controller`: turn the loop, and say why it did what it did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autovision.cli.deployment import DeploymentName
+from autovision.cli.options import Json, Seed, Store
+from autovision.cli.output import Output, answering, library, table
+from autovision.cli.signals import StopFlag
+
+if TYPE_CHECKING:
+    from autovision.api import AutoVision
+    from autovision.console import SearchProgress
+    from autovision.controller import Controller, Event
+    from autovision.search.progress import ProgressEvent
+
+app = typer.Typer(no_args_is_help=True, help="Turn the loop, and say why it did what it did.")
+
+
+@app.command()
+def run(
+    once: Annotated[bool, typer.Option("--once", help="End when there is nothing left to do.")] = False,
+    interval_s: Annotated[
+        float, typer.Option("--interval-s", metavar="SECONDS", help="Pause when there is nothing to do.")
+    ] = 2.0,
+    seed: Seed = 0,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Search what is queued, promote what is better, watch what is served, and search again when it drifts.
+
+    Runs until Ctrl-C. Everything that it knows is in the store: it may be stopped and started at any time.
+    With --json the list of all that was done is printed at the end.
+    """
+    from autovision.errors import InvalidInput
+
+    if not 0 < interval_s < float("inf"):
+        raise InvalidInput(f"--interval-s {interval_s:g}: give a finite number of seconds above 0")
+    with answering(as_json) as out:
+        av = library(store)
+        progress = _Progress(out, av)
+        happened: list[Event] = []
+        stopping = StopFlag(lambda: out.note("stopping; what was done is kept (once more: stop at once)"))
+        with stopping, progress:
+            for event in _controller(av, progress, stopping, seed).run(once=once, interval_s=interval_s):
+                progress.close()
+                happened.append(event)
+                if not as_json:
+                    out.answer(None, f"{event.stage}: {event.text}")
+        if not happened and once:
+            out.note("nothing to do")
+        if as_json:
+            out.answer([{"stage": e.stage, "text": e.text, "record": e.record} for e in happened])
+
+
+@app.command()
+def why(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
+    """Show every decision about a deployment with its reasons, newest last."""
+    with answering(as_json) as out:
+        decisions = library(store).decisions(deployment)
+        rows = [[each.created_at, each.accepted, f"{each.what}\n{each.why}"] for each in decisions]
+        out.answer(
+            decisions,
+            table(["decided (UTC)", "act", "what and why"], rows)
+            if rows
+            else f"Nothing has been decided about {deployment} yet.",
+        )
+
+
+def _controller(av: AutoVision, progress: _Progress, stopping: StopFlag, seed: int) -> Controller:
+    controller = av.controller(on_progress=progress, should_stop=stopping, seed=seed)
+    connect = controller.connect
+
+    def connect_and_listen() -> None:
+        connect()
+        stopping.install()
+
+    return replace(controller, connect=connect_and_listen)
+
+
+class _Progress:
+    """The progress of whichever search runs."""
+
+    def __init__(self, out: Output, av: AutoVision) -> None:
+        self._out, self._av = out, av
+        self._shown: SearchProgress | None = None
+        self._elapsed_s = 0.0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __call__(self, event: ProgressEvent) -> None:
+        if self._shown is not None and event.elapsed_s < self._elapsed_s:
+            self.close()  # another search has begun
+        self._elapsed_s = event.elapsed_s
+        if self._shown is None:
+            self._shown = self._begin(event)
+        self._shown.update(event)
+
+    def close(self) -> None:
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
+
+    def _begin(self, event: ProgressEvent) -> SearchProgress:
+        from autovision.console import SearchProgress
+        from autovision.records import SearchStatus
+
+        running = [r for r, state in self._av.searches() if state.status is SearchStatus.RUNNING]
+        for request in running:
+            self._out.note(f"search {request.id}: {request.reason}")
+        metric = running[0].metric if running else "value"
+        return SearchProgress(event.budget_s, self._out.err, metric)

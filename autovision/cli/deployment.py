@@ -1,0 +1,253 @@
+"""What is done with a deployment: promote, rollback, serve, feedback, monitor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autovision.cli.model import Model
+from autovision.cli.options import Json, Store
+from autovision.cli.output import Output, answering, cell, facts, library, table, text
+from autovision.cli.signals import StopFlag
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autovision.api import AutoVision
+    from autovision.records import Decision, DriftReport
+
+REFUSED = 8
+"""exit code of a promotion that the gates refused"""
+
+DeploymentName = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="A deployment's name.")]
+
+
+def promote(
+    model: Model,
+    to: Annotated[str, typer.Option("--to", metavar="DEPLOYMENT", help="Made if there is none yet.")],
+    force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gates say.")] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a model with a deployment's champion on held-out images, and promote it if every gate passes.
+
+    Exits with 8 if the gates refuse it; the decision is stored with its numbers either way.
+    """
+    with answering(as_json) as out:
+        decision = library(store).promote(model, to, force=force)
+        out.answer(decision, _decision_facts(decision), *_gates(decision))
+        if not decision.accepted:
+            out.note("refused; --force promotes it nevertheless")
+            raise typer.Exit(REFUSED)
+
+
+def rollback(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
+    """Serve the champion before this one again."""
+    with answering(as_json) as out:
+        decision = library(store).roll_back(deployment)
+        out.answer(decision, _decision_facts(decision))
+
+
+def serve(
+    model: Model,
+    port: Annotated[int, typer.Option("--port", metavar="P", help="0: any free one.")] = 8000,
+    host: Annotated[str, typer.Option("--host", metavar="H", help="0.0.0.0: every interface.")] = "127.0.0.1",
+    replicas: Annotated[int, typer.Option("--replicas", metavar="N", help="Processes that answer.")] = 1,
+    no_capture: Annotated[bool, typer.Option("--no-capture", help="Do not store the requests.")] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Answer over HTTP until Ctrl-C.
+
+    A deployment's name serves its champion, and follows as another one is promoted; its requests are captured
+    for the monitor. A model's id serves that model for good.
+    """
+    from autovision.serving.ports import claim_port
+
+    with answering(as_json) as out:
+        av = library(store)
+        champion = _served(av, model)
+        if port != 0:
+            claim_port(host, port)  # said at once, not after Ray has started
+        out.note(f"starting with {champion or 'no model yet: the first that is promoted will answer'}")
+        server = av.serve(model, host=host, port=port, replicas=replicas, capture=not no_capture)
+        # From here on only: Ray has taken SIGTERM for itself while it connected.
+        with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
+            _say_where(out, server.url, champion)
+            while not stopping():
+                time.sleep(0.2)
+
+
+def feedback(
+    deployment: DeploymentName,
+    request_id: Annotated[
+        str | None,
+        typer.Argument(metavar="REQUEST_ID", help="The id that the answer named."),
+    ] = None,
+    label: Annotated[str | None, typer.Argument(metavar="LABEL", help="What the image really was.")] = None,
+    annotator: Annotated[str, typer.Option("--annotator", metavar="A", help="Who says so.")] = "unknown",
+    confidence: Annotated[float, typer.Option("--confidence", metavar="C", help="From 0 to 1.")] = 1.0,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            metavar="CSV",
+            help="Many: columns request_id, label and, if wanted, annotator, confidence.",
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Say what captured requests really showed, one by one or from a CSV file.
+
+    A row of the file that cannot be used is reported with its line, and the others are stored; the exit code
+    is 1 then.
+    """
+    from autovision.cli import labels
+    from autovision.errors import InvalidInput
+
+    if file is not None and (request_id is not None or label is not None):
+        raise InvalidInput("give either REQUEST_ID and LABEL, or --file, not both")
+    if file is None and (request_id is None or label is None):
+        raise InvalidInput("give REQUEST_ID and LABEL, or --file with a CSV file that has them as columns")
+    with answering(as_json) as out:
+        if file is not None:
+            rows = labels.read(file, annotator, confidence)
+            outcome = labels.send(library(store), deployment, rows)
+            out.answer({"deployment": deployment, **outcome.to_json()}, outcome.to_text())
+            if outcome.bad:
+                raise typer.Exit(1)
+            return
+        assert request_id is not None and label is not None
+        given = labels.check_confidence(confidence)
+        new = library(store).feedback(deployment, request_id, label, annotator=annotator, confidence=given)
+        out.answer(
+            {"deployment": deployment, "request_id": request_id, "label": label, "new": new},
+            f"stored: {request_id} is {label}" if new else f"known already: {request_id} is {label}",
+        )
+
+
+def monitor(
+    deployment: DeploymentName,
+    history: Annotated[bool, typer.Option("--history", help="List the reports there are instead.")] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Examine the requests since the last report for drift, if they fill a window."""
+    with answering(as_json) as out:
+        av = library(store)
+        if history:
+            reports = av.drift_reports(deployment)
+            out.answer(reports, _reports_table(reports) if reports else "No window has been examined yet.")
+            return
+        report = av.monitor(deployment)
+        if report is not None:
+            out.answer({"examined": True, "report": report}, _report_facts(report))
+            return
+        have, window = _unexamined(av, deployment)
+        out.answer(
+            {"examined": False, "requests": have, "window": window, "missing": window - have},
+            f"too few requests to examine: {have} since the last report, and a window is {window}; "
+            f"{window - have} are missing",
+        )
+
+
+# ---------------------------------------------------------------------------------------------- helpers
+
+
+def _decision_facts(decision: Decision) -> Table:
+    return facts(
+        {
+            "decision": decision.what,
+            "accepted": decision.accepted,
+            "why": decision.why,
+            "deployment": decision.deployment,
+            "stored as": decision.id,
+        }
+    )
+
+
+def _gates(decision: Decision) -> list[Table]:
+    gates: list[dict[str, Any]] = decision.numbers.get("gates", [])
+    if not gates:
+        return []
+    rows = [
+        [
+            gate["name"],
+            "passed" if gate["passed"] else text("FAILED", "red"),
+            f"{gate['reason']}\n{_numbers(gate['numbers'])}",
+        ]
+        for gate in gates
+    ]
+    return [table(["gate", "", "numbers"], rows)]
+
+
+def _numbers(numbers: Mapping[str, Any]) -> str:
+    """Plain figures in one line; what is nested is in the JSON form."""
+    shown = {name: value for name, value in numbers.items() if isinstance(value, int | float | str)}
+    return ", ".join(f"{name} {cell(value)}" for name, value in shown.items())
+
+
+def _served(av: AutoVision, name: str) -> str | None:
+    """The id of the model that will answer; None: a deployment that has none yet."""
+    from autovision.registry import deployments
+
+    if name in deployments.names(av.store):
+        return deployments.get(av.store, name).model
+    return av.model(name).id
+
+
+def _say_where(out: Output, url: str, model: str | None) -> None:
+    if out.as_json:
+        import json
+
+        out.stream.write(json.dumps({"url": url, "model": model}) + "\n")
+        out.stream.flush()
+        return
+    out.answer(
+        None,
+        f"serving {model or 'no model yet'} at {url}; Ctrl-C stops it",
+        f"    curl --data-binary @image.jpg {url}/v1/predict",
+    )
+
+
+def _report_facts(report: DriftReport) -> Table:
+    return facts(
+        {
+            "verdict": "DRIFT" if report.alarm else "no drift",
+            "score": f"{report.score:.5f}, alarm at {report.threshold:.5f}",
+            "p-value": f"{report.p_value:.2g}, alarm at {report.alpha:g}",
+            "requests": f"{report.n}, compared with {report.reference_n} held-out images",
+            "from (UTC)": report.window_start,
+            "to (UTC)": report.window_end,
+            "model": report.model,
+            **report.details,
+            "stored as": report.id,
+        }
+    )
+
+
+def _reports_table(reports: list[DriftReport]) -> Table:
+    rows = [
+        [each.created_at, "DRIFT" if each.alarm else "no drift", f"{each.score:.5f}", f"{each.threshold:.5f}",
+         f"{each.p_value:.2g}", each.n, each.model]
+        for each in reports
+    ]  # fmt: skip
+    return table(["examined (UTC)", "verdict", ">score", ">alarm at", ">p", ">n", "model"], rows)
+
+
+def _unexamined(av: AutoVision, name: str) -> tuple[int, int]:
+    """How many requests wait to be examined, and how many fill a window."""
+    from autovision.registry import deployments
+    from autovision.retraining.request import latest_report
+    from autovision.store import captures
+
+    deployment = deployments.get(av.store, name)
+    last = latest_report(av.store, deployment)
+    since = captures.read(av.store, name, after=last.window_end if last else None).captures
+    usable = {each.request_id for each in since if each.model == deployment.model and each.embedding}
+    return len(usable), deployment.policy.window

@@ -1,0 +1,177 @@
+"""`autovision model`: list, show and evaluate models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autovision.cli.figures import (
+    confusion_table,
+    figures_table,
+    full_figures,
+    plain_figures,
+    subgroups,
+)
+from autovision.cli.options import Json, Store
+from autovision.cli.output import answering, facts, heading, library, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autovision.records import ModelVersion
+
+app = typer.Typer(no_args_is_help=True, help="List, show and evaluate models.")
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's id, or a deployment's name for its champion.")
+]
+
+
+@app.command("list")
+def list_(store: Store = None, as_json: Json = False) -> None:
+    """List the models, oldest first, and which deployment serves which."""
+    with answering(as_json) as out:
+        av = library(store)
+        serving = _champions(av.store)
+        found = av.models()
+        out.answer(
+            [_brief(version, serving.get(version.id, [])) for version in found],
+            _list_table(found, serving)
+            if found
+            else "There is no model yet; `autovision search submit DATASET --wait` makes one.",
+        )
+
+
+@app.command()
+def show(model: Model, store: Store = None, as_json: Json = False) -> None:
+    """Show a model: how good it is, what it needs, and everything that it came from."""
+    with answering(as_json) as out:
+        av = library(store)
+        version = av.model(model)
+        deployments = _champions(av.store).get(version.id, [])
+        lineage = version.lineage
+        out.answer(
+            {"model": version.id, **version.model_dump(mode="json"), "deployments": deployments},
+            _facts(version, deployments),
+            figures_table(version.metrics, title="On images that it never saw, with 95 % intervals"),
+            heading("Lineage"),
+            facts(
+                {
+                    **{name.replace("_", " "): value for name, value in _lineage(version).items()},
+                    "parents": ", ".join(lineage.parents) or "none",
+                }
+            ),
+            heading("Configuration"),
+            facts(lineage.config),
+            heading("Packages"),
+            facts(lineage.packages),
+        )
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    dataset: Annotated[str, typer.Option("--dataset", metavar="NAME", help="A data set, or NAME@V.")],
+    split: Annotated[
+        str, typer.Option("--split", metavar="SPLIT", help="train, validation or test.")
+    ] = "test",
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a model on a split of a data set, and on each subgroup of it."""
+    with answering(as_json) as out:
+        av = library(store)
+        version = av.model(model)
+        found = av.evaluate(version.id, dataset, split=split)
+        whole = found[split]
+        out.answer(
+            {
+                "model": version.id,
+                "dataset": whole.dataset,
+                "split": whole.split,
+                **full_figures(whole),
+                "classes": version.classes,
+                "subgroups": {name: full_figures(each) for name, each in subgroups(found, split).items()},
+            },
+            facts(
+                {
+                    "model": version.id,
+                    "data set": whole.dataset,
+                    "split": whole.split,
+                    "log loss": whole.log_loss,
+                    "calibration error": whole.ece,
+                }
+            ),
+            figures_table(found, title="With 95 % intervals"),
+            confusion_table(whole, version.classes),
+        )
+
+
+# ---------------------------------------------------------------------------------------------- helpers
+
+
+def _champions(store: Any) -> dict[str, list[str]]:
+    """model -> the deployments that serve it"""
+    from autovision.registry import deployments
+
+    serving: dict[str, list[str]] = {}
+    for name in deployments.names(store):
+        champion = deployments.get(store, name).model
+        if champion is not None:
+            serving.setdefault(champion, []).append(name)
+    return serving
+
+
+def _brief(version: ModelVersion, deployments: list[str]) -> dict[str, Any]:
+    return {
+        "model": version.id,
+        "dataset": version.lineage.dataset,
+        "backbone": version.lineage.backbone,
+        "classes": version.classes,
+        "metrics": plain_figures(version.metrics["test"]) if "test" in version.metrics else {},
+        "size_bytes": version.size_bytes,
+        "search": version.lineage.search,
+        "deployments": deployments,
+        "created_at": version.created_at,
+    }
+
+
+def _list_table(found: list[ModelVersion], serving: dict[str, list[str]]) -> Table:
+    rows = []
+    for version in found:
+        test = version.metrics.get("test")
+        rows.append(
+            [
+                version.id,
+                version.lineage.dataset,
+                version.lineage.backbone.removeprefix("tf_"),
+                test and f"{test.accuracy.value:.3f}",
+                test and f"{test.f1.value:.3f}",
+                f"{version.size_bytes / 1e6:.1f}",
+                ", ".join(serving.get(version.id, [])),
+            ]
+        )
+    return table(["!model", "data set", "backbone", ">accuracy", ">F1", ">MB", "champion of"], rows)
+
+
+def _facts(version: ModelVersion, deployments: list[str]) -> Table:
+    prep = version.preprocessing
+    return facts(
+        {
+            "model": version.id,
+            "classes": ", ".join(version.classes),
+            "positive class": version.positive_class,
+            "champion of": ", ".join(deployments) or "no deployment",
+            "input": f"{prep.height} x {prep.width} pixels, crop {prep.crop_pct:g}, {prep.interpolation}",
+            "size": f"{version.size_bytes / 1e6:.2f} MB, {version.parameters:,} parameters",
+            "precision": version.precision,
+            "temperature": version.temperature,
+            "made (UTC)": version.created_at,
+        }
+    )
+
+
+def _lineage(version: ModelVersion) -> dict[str, Any]:
+    """Everything but what is shown apart."""
+    return version.lineage.model_dump(mode="json", exclude={"config", "packages", "parents"})

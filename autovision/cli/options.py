@@ -1,0 +1,25 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+STORE_VARIABLE = "AUTOVISION_STORE"
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URI",
+        envvar=STORE_VARIABLE,
+        help="The store: a folder, or file:///path. Without it: the folder autovision-store here.",
+    ),
+]
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, and everything else on stderr.")
+]
+
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed draws the same.")]

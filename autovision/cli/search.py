@@ -1,0 +1,266 @@
+"""`autovision search`: submit, follow, stop and resume searches."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autovision.cli import search_views as views
+from autovision.cli.figures import figures_table, plain_figures
+from autovision.cli.options import Json, Seed, Store
+from autovision.cli.output import Output, answering, facts, library
+from autovision.cli.signals import StopFlag
+
+if TYPE_CHECKING:
+    from autovision.api import AutoVision
+    from autovision.console import SearchProgress
+    from autovision.records import SearchRequest, SearchState
+
+app = typer.Typer(no_args_is_help=True, help="Submit, follow, stop and resume searches.")
+
+Search = Annotated[str, typer.Argument(metavar="SEARCH", help="A search's id; `search list` shows them.")]
+
+_POLL_S = 1.0
+_OVERDUE_S = 60.0
+"""a search that runs for so much longer than its budget has probably lost its process"""
+
+
+@app.command()
+def submit(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A data set, or NAME@V for a version.")],
+    space: Annotated[
+        str,
+        typer.Option(
+            "--space",
+            metavar="SPACE",
+            help="A shipped search space such as quick, MODULE:NAME for your own, or a .json file.",
+        ),
+    ] = "quick",
+    budget_s: Annotated[
+        float, typer.Option("--budget-s", metavar="SECONDS", help="Wall seconds that the search may use.")
+    ] = 120.0,
+    seed: Seed = 0,
+    metric: Annotated[
+        str, typer.Option("--metric", metavar="METRIC", help="What trials are ranked by on validation.")
+    ] = "accuracy",
+    max_trials: Annotated[
+        int | None,
+        typer.Option("--max-trials", metavar="N", help="At most so many; else what the budget allows."),
+    ] = None,
+    deployment: Annotated[
+        str | None,
+        typer.Option("--deployment", metavar="NAME", help="Where the controller shall promote the model."),
+    ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Begin without what earlier searches and the champion know.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="A new search, even if the same one was done already.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Run it here and now, and show its progress.")] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Search for the best model of a data set.
+
+    Without --wait the search is put into the queue that `autovision controller run` works through. The same
+    request again is the same search: a finished one is shown, a stopped one goes on.
+    """
+    import secrets
+
+    with answering(as_json) as out:
+        began = time.monotonic()
+        av = library(store)
+        state = av.search(
+            dataset,
+            space=space,
+            budget_s=budget_s,
+            seed=seed,
+            wait=False,
+            deployment=deployment,
+            metric=metric,
+            max_trials=max_trials,
+            warm_start=not cold,
+            nonce=secrets.token_hex(8) if again else "",
+        )
+        if wait:
+            _run(out, av, state.search, began)
+        else:
+            _queued(out, state)
+
+
+@app.command("list")
+def list_(store: Store = None, as_json: Json = False) -> None:
+    """List the searches, oldest first."""
+    with answering(as_json) as out:
+        found = library(store).searches()
+        out.answer(
+            [views.summary(request, state) for request, state in found],
+            views.searches_table(found)
+            if found
+            else "There is no search yet; `autovision search submit DATASET --wait` makes one.",
+        )
+
+
+@app.command()
+def show(search: Search, store: Store = None, as_json: Json = False) -> None:
+    """Show what a search was asked, how it stands, its best trials and why trials failed."""
+    with answering(as_json) as out:
+        av = library(store)
+        request, state = av.search_of(search)
+        trials = av.trials(search)
+        out.answer(
+            {**views.summary(request, state), "request": request, "state": state, "trial_results": trials},
+            views.request_facts(request, state),
+            *views.ledger(trials, request.metric),
+        )
+
+
+@app.command()
+def watch(search: Search, store: Store = None, as_json: Json = False) -> None:
+    """Follow a search that runs elsewhere until it has ended; exits with 1 if it failed."""
+    from autovision.console import SearchProgress
+
+    with answering(as_json) as out:
+        av = library(store)
+        request, _ = av.search_of(search)
+        try:
+            with SearchProgress(request.budget_s, out.err, request.metric) as progress:
+                state = _follow(out, av, search, progress)
+        except KeyboardInterrupt:
+            out.note(f"no longer watching; search {search} goes on")
+            raise typer.Exit(130) from None
+        _print_state(out, av, request, state)
+        if state.error is not None:
+            raise typer.Exit(1)
+
+
+@app.command()
+def stop(search: Search, store: Store = None, as_json: Json = False) -> None:
+    """Ask whoever runs a search to stop it; what it has done is kept, and `search resume` goes on with it."""
+    with answering(as_json) as out:
+        state = library(store).stop(search)
+        if state.status.terminal:
+            text = f"search {search} is over already: {state.status}"
+        elif state.stop_requested:
+            text = f"search {search} was asked to stop; `autovision search watch {search}` tells when it has"
+        else:
+            text = f"search {search} is stopped; `autovision search resume {search}` goes on with it"
+        out.answer(state, text)
+
+
+@app.command()
+def resume(search: Search, store: Store = None, as_json: Json = False) -> None:
+    """Go on with a search that was stopped, failed or lost its process, here and now."""
+    with answering(as_json) as out:
+        began = time.monotonic()
+        _run(out, library(store), search, began)
+
+
+# ---------------------------------------------------------------------------------------------- helpers
+
+
+def _queued(out: Output, state: SearchState) -> None:
+    next_step = {
+        "queued": "`autovision controller run` works through the queue, "
+        f"`autovision search resume {state.search}` runs it here",
+        "running": f"`autovision search watch {state.search}` follows it",
+        "finished": f"its model is {state.model}; --again makes a new search",
+    }.get(state.status, f"`autovision search resume {state.search}` goes on with it")
+    out.answer(
+        {"search": state.search, "status": state.status},
+        f"search {state.search} is {state.status}: {next_step}",
+    )
+
+
+def _run(out: Output, av: AutoVision, search: str, began: float) -> None:
+    """Run a search to its end, or until a signal, and print its model."""
+    from autovision.console import SearchProgress
+    from autovision.errors import Interrupted
+    from autovision.records import SearchStatus
+
+    request, state = av.search_of(search)
+    if state.status is SearchStatus.FINISHED:
+        out.note(f"search {search} was finished before; `search submit … --again` makes a new one")
+        return _finished(out, av, request, state, began)
+    out.note(f"search {search}: {request.budget_s:g} s on {request.dataset}@{request.dataset_version}")
+    resumable = f"what was done is kept, and `autovision search resume {search}` goes on with it"
+    stopping = StopFlag(lambda: out.note(f"stopping; {resumable} (once more: stop at once)"))
+    try:
+        with stopping:
+            av.connect()
+            stopping.install()
+            with SearchProgress(request.budget_s, out.err, request.metric) as progress:
+                state = av.resume(search, on_progress=progress.update, should_stop=stopping)
+    except KeyboardInterrupt:
+        raise Interrupted(f"search {search} was interrupted; {resumable}") from None
+    return _finished(out, av, request, state, began)
+
+
+def _finished(out: Output, av: AutoVision, request: SearchRequest, state: SearchState, began: float) -> None:
+    assert state.model is not None, "a finished search has a model"
+    model = av.model(state.model)
+    wall_s = time.monotonic() - began
+    spent = f"{state.spent_s:.0f} s of {request.budget_s:g} s"
+    best = None if state.best_value is None else f"{request.metric} {state.best_value:.4f} on validation"
+    answer = {
+        "search": request.id,
+        "model": model.id,
+        "metrics": plain_figures(model.metrics["test"]),
+        "trials": state.trials,
+        "wall_s": round(wall_s, 3),
+    }
+    out.answer(
+        answer,
+        facts(
+            {
+                "model": model.id,
+                "search": f"{request.id}: {state.trials} trials, {spent}",
+                "best": best,
+                "next": f"autovision promote {model.id} --to NAME",
+            }
+        ),
+        figures_table(model.metrics, title="On images that it never saw, with 95 % intervals"),
+    )
+
+
+def _follow(out: Output, av: AutoVision, search: str, progress: SearchProgress) -> SearchState:
+    """Show a search once a second until nobody works on it any more."""
+    from autovision.records import SearchStatus
+
+    elapsed, said = 0.0, ""
+    while True:
+        request, state = av.search_of(search)
+        event = views.progress_event(request, state, av.trials(search), least_s=elapsed)
+        elapsed = event.elapsed_s
+        progress.update(event)
+        remark = _remark(request, state, elapsed)
+        if remark and remark != said:
+            out.note(remark)
+            said = remark
+        if state.status not in (SearchStatus.QUEUED, SearchStatus.RUNNING):
+            return state
+        time.sleep(_POLL_S)
+
+
+def _remark(request: SearchRequest, state: SearchState, elapsed_s: float) -> str:
+    if state.status == "queued":
+        return f"search {request.id} waits in the queue; `autovision controller run` works through it"
+    if state.status == "running" and elapsed_s > request.budget_s + _OVERDUE_S:
+        return (
+            f"search {request.id} is far beyond its budget; if its process is gone, "
+            f"`autovision search resume {request.id}` goes on with it"
+        )
+    return ""
+
+
+def _print_state(out: Output, av: AutoVision, request: SearchRequest, state: SearchState) -> None:
+    machine: dict[str, Any] = views.summary(request, state)
+    human = [views.request_facts(request, state)]
+    if state.model is not None:
+        metrics = av.model(state.model).metrics
+        machine["metrics"] = plain_figures(metrics["test"])
+        human.append(figures_table(metrics))
+    out.answer(machine, *human)

@@ -1,0 +1,122 @@
+"""How searches look: in lists, in full, and while they run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from autovision.cli.output import facts, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autovision.records import SearchRequest, SearchState, TrialResult
+    from autovision.search.progress import ProgressEvent
+
+_BEST = 10
+_REASONS = 5
+
+
+def summary(request: SearchRequest, state: SearchState) -> dict[str, Any]:
+    """A search in a few plain figures."""
+    from autovision.search import requests
+
+    return {**requests.summary(request, state), "seed": request.seed, "created_at": state.created_at}
+
+
+def searches_table(found: Sequence[tuple[SearchRequest, SearchState]]) -> Table:
+    rows = [
+        [request.id, s.status, s.trials, s.best_value, f"{s.spent_s:.0f}/{request.budget_s:.0f}", s.model]
+        for request, s in found
+    ]
+    return table(["!search", "status", ">trials", ">best", ">seconds", "model"], rows)
+
+
+def request_facts(request: SearchRequest, state: SearchState) -> Table:
+    """What was asked, and how it stands."""
+    best = None if state.best_value is None else f"{state.best_value:.4f} on validation, {state.best_trial}"
+    most = "" if request.max_trials is None else f" of {request.max_trials}"
+    return facts(
+        {
+            "search": request.id,
+            "status": f"{state.status}, asked to stop" if state.stop_requested else state.status,
+            "error": state.error,
+            "data set": f"{request.dataset}@{request.dataset_version}",
+            "space": request.space.get("name"),
+            "reason": request.reason,
+            "seconds": f"{state.spent_s:.1f} of {request.budget_s:g}, attempt {state.attempt}",
+            "trials": f"{state.trials}{most}",
+            "best": best,
+            "model": state.model,
+            "metric": request.metric,
+            "seed": request.seed,
+            "warm start": request.warm_start,
+            "parent": request.parent_model,
+            "deployment": request.deployment,
+            "made (UTC)": state.created_at,
+        }
+    )
+
+
+def ledger(trials: Sequence[TrialResult], metric: str) -> list[Table]:
+    """The best trials, how many ended how, and why some failed."""
+    if not trials:
+        return []
+    states = Counter(str(trial.state) for trial in trials)
+    parts = [best_trials(trials, metric), table(["ended", ">trials"], states.most_common())]
+    reasons = Counter(_last_line(trial.error) for trial in trials if trial.error)
+    if reasons:
+        parts.append(table([">times", "why trials failed"], _reversed(reasons.most_common(_REASONS))))
+    return parts
+
+
+def best_trials(trials: Sequence[TrialResult], metric: str) -> Table:
+    """The ten with the highest value."""
+    usable = [(-trial.value, trial.number, trial) for trial in trials if trial.value is not None]
+    ranked = [trial for *_, trial in sorted(usable, key=lambda each: each[:2])]
+    return table(
+        [f">{metric}", "ended", "backbone", ">px", ">unfreeze", "views", ">lr", ">s"],
+        [_trial_row(trial, metric) for trial in ranked[:_BEST]],
+        title=f"The best {min(_BEST, len(ranked))} of {len(trials)} trials, on validation",
+    )
+
+
+def progress_event(
+    request: SearchRequest, state: SearchState, trials: Sequence[TrialResult], *, least_s: float
+) -> ProgressEvent:
+    """What the store says of a search that runs elsewhere. How many trials run is not known there.
+
+    The state's seconds change at the end of an attempt only; while one runs, time goes on from its last
+    change. `least_s` is what was shown before: time never goes back.
+    """
+    from autovision.search.progress import ProgressEvent
+    from autovision.search.select import counts
+
+    elapsed = max([least_s, state.spent_s, *(point.search_s for trial in trials for point in trial.curve)])
+    if state.status == "running":
+        elapsed = max(elapsed, state.spent_s + (datetime.now(UTC) - state.updated_at).total_seconds())
+    return ProgressEvent(elapsed_s=elapsed, budget_s=request.budget_s, **counts(trials, request.metric))
+
+
+def _trial_row(trial: TrialResult, metric: str) -> list[Any]:
+    config = trial.config
+    return [
+        f"{trial.metrics.get(metric, trial.value or 0.0):.4f}",
+        trial.state,
+        str(config.get("backbone", "")).removeprefix("tf_"),
+        config.get("resolution"),
+        config.get("unfreeze"),
+        config.get("augmentation"),
+        config.get("lr"),
+        f"{trial.seconds:.1f}",
+    ]
+
+
+def _last_line(error: str) -> str:
+    return error.strip().splitlines()[-1] if error.strip() else "no reason given"
+
+
+def _reversed(pairs: Sequence[tuple[str, int]]) -> list[tuple[int, str]]:
+    return [(count, reason) for reason, count in pairs]

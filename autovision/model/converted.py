@@ -1,0 +1,61 @@
+"""Converted networks, kept on the node: conversion takes seconds, and the same network is wanted again and again.
+
+A folder's name is a digest of everything that the conversion depends on; it appears whole, by a rename. The
+folder is a cache below `XDG_CACHE_HOME` and may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from torch import nn
+
+from autovision.model.weights import digest_of_tensors
+from autovision.provenance import code_version
+from autovision.records import digest_of
+
+_MOST = 48
+"""networks that are kept; of some 5 to 100 MB each"""
+
+
+def folder(module: nn.Module, size: tuple[int, int]) -> Path:
+    """Where the converted form of a module for images of `size` (height, width) lies, or would lie."""
+    buffers = dict(module.named_buffers())  # also those that a state dict leaves out
+    tensors = {**module.state_dict(), **{f"buffer.{name}": tensor for name, tensor in buffers.items()}}
+    made_of = [digest_of_tensors(tensors), repr(module), size, code_version(), metadata.version("openvino")]
+    return _root() / digest_of(made_of)[:32]
+
+
+def publish(where: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder by `write` and reveal it at `where`; one that another process revealed meanwhile is kept."""
+    where.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=where.parent, prefix=".converting-"))
+    try:
+        write(scratch)
+        with suppress(OSError):  # it is there already
+            scratch.rename(where)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    _evict(where.parent)
+
+
+def _evict(root: Path) -> None:
+    """Remove the oldest networks beyond the limit; a process that has one mapped keeps it."""
+
+    def age(path: Path) -> float:
+        with suppress(OSError):
+            return path.stat().st_mtime
+        return 0.0
+
+    for path in sorted(root.iterdir(), key=age)[:-_MOST]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _root() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autovision" / "openvino"

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+INTERVALS = ("accuracy", "balanced_accuracy", "f1", "auroc")
+
+
+def test_list(cli: Any, world: Any) -> None:
+    (listed,) = cli("model", "list", "--json").answer
+    assert (listed["model"], listed["dataset"], listed["backbone"]) == (world.model, "pets@1", "test_resnet")
+    assert listed["deployments"] == []
+    cli("promote", world.model, "--to", "door", "--force")
+    assert cli("model", "list", "--json").answer[0]["deployments"] == ["door"]
+    shown = cli("model", "list").out
+    assert world.model in shown and "door" in shown
+
+
+def test_list_of_none(cli: Any) -> None:
+    assert cli("model", "list", "--json").answer == []
+    assert "no model yet" in cli("model", "list").out
+
+
+def test_show_tells_where_a_model_came_from(cli: Any, world: Any) -> None:
+    answer = cli("model", "show", world.model, "--json").answer
+    ran = cli("model", "show", world.model)
+    assert max(map(len, ran.out.splitlines())) <= 80
+    squeezed = "".join(ran.out.split())
+    lineage = answer["lineage"]
+    for name in (
+        "search",
+        "trial",
+        "dataset_digest",
+        "backbone_weights_digest",
+        "space_fingerprint",
+        "code_version",
+    ):
+        assert lineage[name] in squeezed, name
+    for package, version in lineage["packages"].items():
+        assert package + version in squeezed
+    for parameter in lineage["config"]:
+        assert parameter in squeezed
+
+
+def test_a_deployment_stands_for_its_champion(cli: Any, world: Any) -> None:
+    cli("promote", world.model, "--to", "door", "--force")
+    assert cli("model", "show", "door", "--json").answer["model"] == world.model
+
+
+def test_evaluate_gives_every_figure_of_the_split_and_of_its_subgroups(cli: Any, world: Any) -> None:
+    answer = cli("model", "evaluate", world.model, "--dataset", "pets", "--split", "test", "--json").answer
+    assert (answer["model"], answer["dataset"], answer["split"]) == (world.model, "pets@1", "test")
+    assert answer["classes"] == ["cat", "dog"]
+    assert set(answer["subgroups"]) == {"fur=short", "fur=long"}
+    assert sum(group["n"] for group in answer["subgroups"].values()) == answer["n"]
+    for figures in (answer, *answer["subgroups"].values()):
+        for name in INTERVALS:
+            low, high = figures[f"{name}_interval"]
+            assert 0 <= low <= figures[name] <= high <= 1
+        assert sum(map(sum, figures["confusion"])) == figures["n"]
+        assert set(figures["per_class_recall"]) == {"cat", "dog"}
+        assert {"log_loss", "ece", "majority_accuracy"} <= set(figures)
+    right = answer["confusion"][0][0] + answer["confusion"][1][1]
+    assert answer["accuracy"] == pytest.approx(right / answer["n"])
+
+
+def test_evaluate_for_people(cli: Any, world: Any) -> None:
+    ran = cli("model", "evaluate", world.model, "--dataset", "pets@1", "--split", "validation")
+    assert ran.code == 0
+    assert max(map(len, ran.out.splitlines())) <= 80
+    assert "fur=short" in ran.out and "recall" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (["model", "show", "pets-m-0"], 3, "pets-m-"),
+        (["model", "evaluate", "MODEL", "--dataset", "petz"], 3, "'pets'"),
+        (
+            ["model", "evaluate", "MODEL", "--dataset", "pets", "--split", "tset"],
+            2,
+            "train, validation, test",
+        ),
+        (["predict", "pets-m-0", "photo.png"], 3, "pets-m-"),
+        (["promote", "pets-m-0", "--to", "door"], 3, "pets-m-"),
+        (["serve", "pets-m-0"], 3, "pets-m-"),
+    ],
+)
+def test_what_does_not_exist(cli: Any, world: Any, line: list[str], code: int, said: str) -> None:
+    ran = cli(*(world.model if word == "MODEL" else word for word in line), "--json")
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith("error: ") and said in ran.err
+
+
+# ------------------------------------------------------------------------------------------------- predict
+
+
+def test_predict_answers_every_file_that_can_be_read(cli: Any, world: Any, tmp_path: Path) -> None:
+    text = tmp_path / "not really\x1b[31m.png"
+    text.write_text("no image")
+    files = [world.photos / "cat-0.png", tmp_path / "missing.png", text, tmp_path, world.photos / "dog-3.png"]
+    ran = cli("predict", world.model, *files, "--json")
+    assert ran.code == 1
+    answers = ran.answer
+    assert [answer["file"] for answer in answers] == [str(file) for file in files]
+    assert [set(answer) for answer in answers] == [
+        {"file", "label", "probabilities", "model"},
+        *[{"file", "error"}] * 3,
+        {"file", "label", "probabilities", "model"},
+    ]
+    for answer, label in ((answers[0], "cat"), (answers[4], "dog")):
+        assert (answer["label"], answer["model"]) == (label, world.model)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert "No such file" in answers[1]["error"]
+    shown = cli("predict", world.model, *files).out
+    assert "\x1b" not in shown and "error" in shown
+
+
+def test_predict_exits_with_0_if_all_is_well(cli: Any, world: Any) -> None:
+    files = sorted(world.photos.glob("*.png"))
+    ran = cli("predict", world.model, *files, "--json")
+    assert len(files) > 64, "more than one batch"
+    assert ran.code == 0
+    right = [answer["label"] == Path(answer["file"]).name.split("-")[0] for answer in ran.answer]
+    assert sum(right) / len(right) > 0.9

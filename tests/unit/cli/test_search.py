@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autovision.cli import search_views
+from autovision.records import CurvePoint, SearchRequest, SearchState, SearchStatus, TrialResult, TrialState
+from autovision.search import requests
+from autovision.store import open_store
+
+SPACE = "tiny:Tiny"
+
+
+@pytest.fixture
+def pets(cli: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A data set, and the search space `SPACE` in a module here."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "tiny.py").write_text(
+        "from autovision.space import Float, Space\n\n\n"
+        "class Tiny(Space):\n"
+        "    backbone = 'test_resnet'\n    weights = 'random'\n    lr = Float(1e-3, 1e-1, log=True)\n"
+    )
+    assert cli("dataset", "import", photos, "--name", "pets").code == 0
+    return "pets"
+
+
+def test_without_wait_a_search_is_queued(cli: Any, pets: str) -> None:
+    ran = cli("search", "submit", pets, "--space", SPACE, "--budget-s", 20, "--seed", 2, "--json")
+    assert ran.code == 0
+    assert ran.answer["status"] == "queued" and set(ran.answer) == {"search", "status"}
+    shown = cli("search", "submit", pets, "--space", SPACE, "--budget-s", 20, "--seed", 2)
+    assert ran.answer["search"] in shown.out and "autovision controller run" in shown.out
+
+
+def test_the_same_request_is_the_same_search_unless_asked_again(cli: Any, pets: str) -> None:
+    line = ("search", "submit", pets, "--space", SPACE, "--json")
+    first = cli(*line).answer["search"]
+    assert cli(*line).answer["search"] == first
+    others = {
+        cli(*line, *more).answer["search"] for more in (["--again"], ["--again"], ["--cold"], ["--seed", 1])
+    }
+    assert len(others | {first}) == 5
+
+
+def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
+    line = ("search", "submit", "pets@1", "--space", SPACE, "--budget-s", 7.5, "--seed", 9)
+    more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
+    search = cli(*line, *more).answer["search"]
+    request = cli("search", "show", search, "--json").answer["request"]
+    assert request["space"]["name"] == "Tiny"
+    wanted = {
+        **{"budget_s": 7.5, "seed": 9, "metric": "f1", "max_trials": 4},
+        **{"deployment": "door", "warm_start": False, "dataset_version": 1, "nonce": ""},
+    }
+    assert {name: request[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--budget-s", "0"], 2, "budget"),
+        (["--budget-s", "-3"], 2, "budget"),
+        (["--budget-s", "nan"], 2, "budget"),
+        (["--budget-s", "inf"], 2, "budget"),
+        (["--max-trials", "0"], 2, "max_trials"),
+        (["--metric", "acuracy"], 2, "accuracy"),
+        (["--space", "quik"], 2, "quick"),
+        (["--space", "nowhere:Space"], 2, "nowhere"),
+        (["--space", "missing.json"], 2, "missing.json"),
+        (["--deployment", "No Name"], 2, "No Name"),
+    ],
+)
+def test_bad_input_is_one_error(cli: Any, pets: str, more: list[str], code: int, said: str) -> None:
+    ran = cli("search", "submit", pets, "--space", SPACE, *more, "--json", "--wait")
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith("error: ") and said in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_an_unknown_backbone_gets_the_near_ones(cli: Any, pets: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from autovision.space import Space\n\n\nclass Odd(Space):\n    backbone = 'tf_eficientnet_lite0'\n"
+    )
+    ran = cli("search", "submit", pets, "--space", "odd:Odd")
+    assert ran.code == 2
+    assert "tf_efficientnet_lite0" in ran.err
+
+
+def test_a_data_set_that_does_not_exist(cli: Any) -> None:
+    ran = cli("search", "submit", "nothing", "--wait", "--json")
+    assert (ran.code, ran.out) == (3, "")
+
+
+def test_list(cli: Any, pets: str) -> None:
+    assert cli("search", "list", "--json").answer == []
+    assert "no search yet" in cli("search", "list").out
+    search = cli("search", "submit", pets, "--space", SPACE, "--json").answer["search"]
+    (listed,) = cli("search", "list", "--json").answer
+    assert (listed["search"], listed["dataset"], listed["status"]) == (search, "pets@1", "queued")
+    shown = cli("search", "list").out
+    assert search in shown and "queued" in shown
+
+
+def test_stop_resume_and_watch_of_a_queued_search(cli: Any, pets: str) -> None:
+    search = cli("search", "submit", pets, "--space", SPACE, "--json").answer["search"]
+    stopped = cli("search", "stop", search)
+    assert stopped.code == 0 and "search resume" in stopped.out
+    assert cli("search", "stop", search, "--json").answer["status"] == "stopped"
+    watched = cli("search", "watch", search, "--json")
+    assert (watched.code, watched.answer["status"]) == (0, "stopped")
+    again = cli("search", "submit", pets, "--space", SPACE)
+    assert "is stopped" in again.out and "search resume" in again.out
+
+
+@pytest.mark.parametrize("verb", ["show", "watch", "stop", "resume"])
+def test_a_search_that_does_not_exist(cli: Any, pets: str, verb: str) -> None:
+    search = cli("search", "submit", pets, "--space", SPACE, "--json").answer["search"]
+    ran = cli("search", verb, search[:-1] + "!", "--json")
+    assert (ran.code, ran.out) == (3, "")
+    assert search in ran.err, "the near id is offered"
+
+
+# -------------------------------------------------------------------------------------- a search that is over
+
+
+def test_show_has_the_best_trials_first_and_the_reasons_of_failures(cli: Any, world: Any) -> None:
+    ran = cli("search", "show", world.search)
+    assert ran.code == 0
+    assert max(map(len, ran.out.splitlines())) <= 80
+    shown = " ".join(ran.out.split())
+    assert "The best 2 of 3 trials" in shown
+    assert "complete 2" in shown and "failed 1" in shown
+    assert "1 NotFinite: the loss is not finite at epoch 2" in shown and "Traceback" not in shown
+    answer = cli("search", "show", world.search, "--json").answer
+    assert [trial["number"] for trial in answer["trial_results"]] == [0, 1, 2]
+    assert answer["state"]["status"] == "finished" and answer["model"] == world.model
+
+
+@pytest.mark.parametrize("verb", ["submit", "resume"])
+def test_a_finished_search_answers_with_its_model_and_plain_figures(cli: Any, world: Any, verb: str) -> None:
+    """Ray is not needed for it, and cannot be started here."""
+    if verb == "resume":
+        ran = cli("search", "resume", world.search, "--json")
+    else:
+        request = cli("search", "show", world.search, "--json").answer["request"]
+        Path("space.json").write_text(json.dumps(request["space"]))
+        ran = cli(
+            *("search", "submit", "pets", "--space", "space.json", "--budget-s", 30, "--seed", 1),
+            *("--max-trials", 5, "--wait", "--json"),
+        )
+    assert ran.code == 0
+    answer = ran.answer
+    assert set(answer) == {"search", "model", "metrics", "trials", "wall_s"}
+    assert (answer["search"], answer["model"], answer["trials"]) == (world.search, world.model, 3)
+    assert answer["wall_s"] > 0
+    metrics = answer["metrics"]
+    for name in ("accuracy", "balanced_accuracy", "f1", "auroc", "log_loss", "ece"):
+        assert isinstance(metrics[name], float), name
+    low, high = metrics["accuracy_interval"]
+    assert low <= metrics["accuracy"] <= high
+    assert metrics["n"] == sum(cli("dataset", "show", "pets", "--json").answer["counts"]["test"].values())
+    assert "--again" in ran.err
+
+
+def test_people_see_the_model_and_what_to_do_next(cli: Any, world: Any) -> None:
+    shown = cli("search", "resume", world.search).out
+    assert world.model in shown and f"autovision promote {world.model} --to NAME" in " ".join(shown.split())
+
+
+def test_watch_a_finished_search(cli: Any, world: Any) -> None:
+    ran = cli("search", "watch", world.search, "--json")
+    assert ran.code == 0
+    assert ran.answer["status"] == "finished" and ran.answer["metrics"]["accuracy"] <= 1
+    assert "2 complete" in ran.err, "the progress is on stderr"
+
+
+def test_watch_follows_until_the_search_has_failed(cli: Any, world: Any) -> None:
+    store = open_store(world.folder)
+    requests.set_state(store, world.search, status=SearchStatus.RUNNING, model=None)
+
+    def fail() -> None:
+        requests.set_state(store, world.search, status=SearchStatus.FAILED, error="every trial failed")
+
+    later = threading.Timer(1.5, fail)
+    later.start()
+    ran = cli("search", "watch", world.search, "--json")
+    later.join()
+    assert ran.code == 1
+    assert (ran.answer["status"], ran.answer["error"]) == ("failed", "every trial failed")
+
+
+def test_stopping_what_is_over_changes_nothing(cli: Any, world: Any) -> None:
+    ran = cli("search", "stop", world.search)
+    assert ran.code == 0 and "over already" in ran.out
+    assert cli("search", "list", "--json").answer[0]["status"] == "finished"
+
+
+# --------------------------------------------------------------------------------------------------- views
+
+
+def _request() -> SearchRequest:
+    return SearchRequest(dataset="pets", dataset_version=1, dataset_digest="d", space={}, budget_s=60)
+
+
+def _trial(number: int, at: Callable[[float], datetime], **changes: Any) -> TrialResult:
+    point = CurvePoint(
+        rung=0, epoch=1, seconds=1, search_s=30 + number, train_loss=1, metrics={"accuracy": 0.5}
+    )
+    base: dict[str, Any] = {
+        **{
+            "search": "s",
+            "trial": f"t{number}",
+            "number": number,
+            "state": TrialState.COMPLETE,
+            "config": {},
+        },
+        **{"parameters": {}, "origin": "sampled", "curve": (point,), "created_at": at(0)},
+    }
+    return TrialResult(**{**base, **changes})
+
+
+def test_time_in_a_followed_search_never_goes_back(at: Callable[[float], datetime]) -> None:
+    state = SearchState(search="s", spent_s=10, created_at=at(0), updated_at=at(0))
+    trials = [_trial(1, at), _trial(2, at, state=TrialState.FAILED)]
+    event = search_views.progress_event(_request(), state, trials, least_s=0)
+    assert event.elapsed_s == 32, "the last thing that a trial reported"
+    assert (event.complete, event.failed) == (1, 1)
+    assert search_views.progress_event(_request(), state, [], least_s=0).elapsed_s == 10
+    assert search_views.progress_event(_request(), state, trials, least_s=40).elapsed_s == 40
+    running = state.with_(status=SearchStatus.RUNNING)
+    assert search_views.progress_event(_request(), running, trials, least_s=0).elapsed_s > 1000
