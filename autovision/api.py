@@ -1,11 +1,11 @@
 """The Python API: what a notebook uses, and what the command line is a thin layer over.
 
-    from autovision import AutoVision
+from autovision import AutoVision
 
-    av = AutoVision("runs/store")
-    av.import_dataset("photos/", "flowers")
-    search = av.search("flowers", space="quick", budget_s=60)
-    print(av.evaluate(search.model, "flowers")["test"].accuracy)
+av = AutoVision("runs/store")
+av.import_dataset("photos/", "flowers")
+search = av.search("flowers", space="quick", budget_s=60)
+print(av.evaluate(search.model, "flowers")["test"].accuracy)
 """
 
 from __future__ import annotations
@@ -243,12 +243,20 @@ class AutoVision:
         )
 
     def feedback(
-        self, deployment: str, request_id: str, label: str, *, annotator: str = "unknown", confidence: float = 1.0
+        self,
+        deployment: str,
+        request_id: str,
+        label: str,
+        *,
+        annotator: str = "unknown",
+        confidence: float = 1.0,
     ) -> bool:
         """Say what a request's image really was; False if that was known already."""
         classes = self._classes(deployment)
         if label not in classes:
-            raise InvalidInput(f"label {label!r} is not a class of deployment {deployment!r}; its classes: {', '.join(classes)}")
+            raise InvalidInput(
+                f"label {label!r} is not a class of deployment {deployment!r}; its classes: {', '.join(classes)}"
+            )
         given = Label(
             request_id=keys.check_request_id(request_id),
             label=label,

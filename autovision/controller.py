@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from autovision.errors import AutoVisionError, Conflict
 from autovision.model import bundle
@@ -36,6 +37,7 @@ from autovision.records import (
 from autovision.registry import deployments
 from autovision.retraining import policy as retraining_policy
 from autovision.retraining import request as retraining
+from autovision.retraining.policy import Snapshot
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
@@ -98,7 +100,7 @@ class Controller:
         """A pass over the deployments alone: promote, monitor, retrain. What it queues waits for a full pass."""
         for name in deployments.names(self.store):
             for stage in (self._promote, self.monitor, self._retrain):
-                yield from self._guarded(name, lambda stage=stage, name=name: stage(name))
+                yield from self._guarded(name, partial(stage, name))
 
     # --------------------------------------------------------------------------------------------- stages
 
@@ -106,19 +108,31 @@ class Controller:
         for request, state in requests.all_searches(self.store):
             if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING) and not self.should_stop():
                 # One that is said to run, but whose driver is gone, is gone on with; its lease tells.
-                yield from self._guarded(request.id, lambda request=request: self._run(request))
+                yield from self._guarded(request.id, partial(self._run, request))
 
     def _run(self, request: SearchRequest) -> Iterator[Event]:
         self.connect()
         state = run_search(self.store, request.id, on_progress=self.on_progress, should_stop=self.should_stop)
-        best = f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
-        yield Event("search", f"search {request.id}: {state.trials} trials, {best}, model {state.model}", state)
+        best = (
+            f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
+        )
+        yield Event(
+            "search", f"search {request.id}: {state.trials} trials, {best}, model {state.model}", state
+        )
 
     def _promote(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)
-        judged = {d.subject for d in deployments.decisions(self.store, deployment.name) if d.kind is DecisionKind.PROMOTE}
+        judged = {
+            d.subject
+            for d in deployments.decisions(self.store, deployment.name)
+            if d.kind is DecisionKind.PROMOTE
+        }
         for request, state in requests.all_searches(self.store):
-            if request.deployment == deployment.name and state.model is not None and state.model not in judged:
+            if (
+                request.deployment == deployment.name
+                and state.model is not None
+                and state.model not in judged
+            ):
                 decision = rollout.consider(
                     self.store, deployment.name, state.model, metric=request.metric, clock=self.clock
                 )
@@ -159,7 +173,7 @@ class Controller:
             return
         situation = retraining.observe(self.store, deployment, self.clock)
         verdict = retraining_policy.decide(situation.snapshot, deployment.policy)
-        if not verdict.accepted and not self._is_news(deployment, verdict.why):
+        if not verdict.accepted and not self._is_news(deployment, situation.snapshot, verdict.why):
             return
         at = self.clock()
         subject = None
@@ -185,10 +199,13 @@ class Controller:
 
     # -------------------------------------------------------------------------------------------- helpers
 
-    def _is_news(self, deployment: Deployment, why: str) -> bool:
-        """Whether a decision to wait differs from the one before: the same word over and over is no record."""
-        said = [d for d in deployments.decisions(self.store, deployment.name) if d.kind is DecisionKind.RETRAIN]
-        return not said or said[-1].why != why
+    def _is_news(self, deployment: Deployment, snapshot: Snapshot, why: str) -> bool:
+        """Whether a decision to wait is worth a record: something could have led to a search, and the reason is new."""
+        stirred = snapshot.labels > 0 or (snapshot.report is not None and snapshot.report.alarm)
+        said = [
+            d for d in deployments.decisions(self.store, deployment.name) if d.kind is DecisionKind.RETRAIN
+        ]
+        return stirred and (not said or said[-1].why != why)
 
     def _guarded(self, subject: str, act: Callable[[], Iterator[Event]]) -> Iterator[Event]:
         """One subject's fault does not keep the others from their turn."""

@@ -28,7 +28,14 @@ def summary(request: SearchRequest, state: SearchState) -> dict[str, Any]:
 
 def searches_table(found: Sequence[tuple[SearchRequest, SearchState]]) -> Table:
     rows = [
-        [request.id, s.status, s.trials, s.best_value, f"{s.spent_s:.0f}/{request.budget_s:.0f}", s.model]
+        [
+            request.id,
+            s.status,
+            s.trials,
+            _four(s.best_value),
+            f"{s.spent_s:.0f}/{request.budget_s:.0f}",
+            s.model,
+        ]
         for request, s in found
     ]
     return table(["!search", "status", ">trials", ">best", ">seconds", "model"], rows)
@@ -98,6 +105,10 @@ def progress_event(
     if state.status == "running":
         elapsed = max(elapsed, state.spent_s + (datetime.now(UTC) - state.updated_at).total_seconds())
     return ProgressEvent(elapsed_s=elapsed, budget_s=request.budget_s, **counts(trials, request.metric))
+
+
+def _four(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _trial_row(trial: TrialResult, metric: str) -> list[Any]:

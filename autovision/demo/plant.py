@@ -72,7 +72,9 @@ def parts(cells: Cells, version: DatasetVersion, labelled: int) -> tuple[Part, .
         *found,
         _part("mono traffic", cells.mono_traffic, "sent to the server; no labels"),
         _part("poly traffic", cells.poly_traffic, f"sent to the server; late labels for {labelled} of them"),
-        _part("poly held out", cells.poly_held_out, "held-out poly of the table; never sent, never trained on"),
+        _part(
+            "poly held out", cells.poly_held_out, "held-out poly of the table; never sent, never trained on"
+        ),
     )
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ class Story:
     stages: list[Stage] = field(default_factory=list)
     drift: list[DriftWindow] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
-    _started_at: object = field(default_factory=now)
+    _started_at: datetime = field(default_factory=now)
 
     def tell(self) -> DemoResult:
         cells = plant.share_out(self.seed)
@@ -97,11 +98,17 @@ class Story:
 
     def _import(self, cells: Cells) -> DatasetVersion:
         with self._stage("import") as done:
-            version = importer.import_images(self.store, DATASET, cells.development, seed=self.seed, positive_class="defective")
+            version = importer.import_images(
+                self.store, DATASET, cells.development, seed=self.seed, positive_class="defective"
+            )
             test = {row.source for row in manifest.read(self.store, version) if row.split == Split.TEST}
             mono_test = [cell for cell in cells.development if cell.shown in test]
             importer.import_images(
-                self.store, HELD_OUT, plant.held_out(cells, mono_test), seed=self.seed, positive_class="defective"
+                self.store,
+                HELD_OUT,
+                plant.held_out(cells, mono_test),
+                seed=self.seed,
+                positive_class="defective",
             )
             problems = f", {sum(version.problem_counts.values())} problems" if version.problem_counts else ""
             done(f"{version.id}: {version.n} mono cells{problems}")
@@ -140,7 +147,9 @@ class Story:
             done(f"{len(answered)} of {len(cells.mono_traffic)} mono cells answered")
         self._watch(server, "mono")
 
-    def _poly_traffic(self, server: ServerHandle, traffic: Traffic, cells: Cells) -> list[tuple[str, SourceImage]]:
+    def _poly_traffic(
+        self, server: ServerHandle, traffic: Traffic, cells: Cells
+    ) -> list[tuple[str, SourceImage]]:
         with self._stage("poly traffic") as done:
             answered = traffic.send(cells.poly_traffic)
             done(f"{len(answered)} of {len(cells.poly_traffic)} poly cells answered")
@@ -153,7 +162,7 @@ class Story:
             events = self._turn()
             for event in events:
                 if isinstance(event.record, DriftReport):
-                    self.drift.append(DriftWindow(cell_type=cell_type, report=event.record))  # type: ignore[arg-type]
+                    self.drift.append(DriftWindow(cell_type=cell_type, report=event.record))
             done("; ".join(event.text for event in events))
 
     def _late_labels(self, client: Client, sent: list[tuple[str, SourceImage]]) -> int:
@@ -196,7 +205,8 @@ class Story:
             held_out = self.av.dataset(HELD_OUT)
             champion = self.av.model(DEPLOYMENT).id
             found = {
-                model: predictions(self.store, model, held_out, Split.TEST) for model in dict.fromkeys([models[0], champion])
+                model: predictions(self.store, model, held_out, Split.TEST)
+                for model in dict.fromkeys([models[0], champion])
             }
             before, after = (self._side(model, found[model], held_out) for model in (models[0], champion))
             done(f"both models on {held_out.n} held-out cells")
@@ -205,13 +215,13 @@ class Story:
             seed=self.seed,
             budget_s=self.budget_s,
             store=self.store.uri,
-            started_at=self._started_at,  # type: ignore[arg-type]
+            started_at=self._started_at,
             stages=tuple(self.stages),
             parts=plant.parts(cells, version, labelled),
             searches=tuple(searches),
             before=before,
             after=after,
-            outcomes=_outcomes(found[before.model.id], found[after.model.id]),  # type: ignore[arg-type]
+            outcomes=_outcomes(found[before.model.id], found[after.model.id]),
             drift=tuple(self.drift),
             decisions=tuple(self.av.decisions(DEPLOYMENT)),
             requests=Requests(
@@ -251,7 +261,7 @@ class Story:
         return list(self.av.controller(seed=self.seed).step_without_search())
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[object]:
+    def _stage(self, name: str) -> Iterator[Callable[[str], None]]:
         """Time a stage, and say what came out of it."""
         began, details = time.monotonic(), [""]
         self.console.print(f"[bold]{len(self.stages) + 1:>2}. {name}[/bold]")
@@ -282,7 +292,9 @@ def _outcomes(before: Predictions, after: Predictions) -> dict[str, Outcomes]:
     return outcomes
 
 
-def _examples(store: Store, before: Predictions, after: Predictions, side: Side, seed: int) -> tuple[Example, ...]:
+def _examples(
+    store: Store, before: Predictions, after: Predictions, side: Side, seed: int
+) -> tuple[Example, ...]:
     """Held-out cells drawn at random, two thirds of them poly: what they are is not chosen by how they came out."""
     rng = np.random.default_rng(seed)
     types = np.array(before.metadata["cell_type"])
@@ -299,7 +311,7 @@ def _examples(store: Store, before: Predictions, after: Predictions, side: Side,
     return tuple(
         Example(
             image=store.get(keys.image(before.images[at])).data,
-            cell_type=str(types[at]),  # type: ignore[arg-type]
+            cell_type=str(types[at]),
             truth=classes[before.labels[at]],
             before=answer(before, at),
             after=answer(after, at),

@@ -35,7 +35,9 @@ class Traffic:
         """Send cells; the request id of each that was answered."""
         with ThreadPoolExecutor(_CLIENTS) as pool:
             ids = list(pool.map(self._one, cells))
-        return [(request_id, cell) for request_id, cell in zip(ids, cells, strict=True) if request_id is not None]
+        return [
+            (request_id, cell) for request_id, cell in zip(ids, cells, strict=True) if request_id is not None
+        ]
 
     @contextmanager
     def background(self, cells: Sequence[SourceImage], *, per_second: float) -> Iterator[None]:

@@ -60,7 +60,9 @@ class FeatureSource:
         """Pooled statistics: float16 (V, N, len(columns)). Raises `OutOfTime`."""
         return self._fetch(images, augmentation, None, columns, deadline)
 
-    def cut(self, images: Sequence[str], augmentation: Augmentation, cut: int, *, deadline: float) -> np.ndarray:
+    def cut(
+        self, images: Sequence[str], augmentation: Augmentation, cut: int, *, deadline: float
+    ) -> np.ndarray:
         """Activations below stage number `cut`: float16 (V, N, *shape). Raises `OutOfTime`."""
         return self._fetch(images, augmentation, cut, None, deadline)
 
@@ -102,7 +104,9 @@ class FeatureSource:
             tables.append(table)
         return tables
 
-    def _fill(self, tables: list[FeatureTable], images: Sequence[str], cut: int | None, deadline: float) -> None:
+    def _fill(
+        self, tables: list[FeatureTable], images: Sequence[str], cut: int | None, deadline: float
+    ) -> None:
         """Compute missing rows chunk by chunk; whoever else needs the same ones computes other chunks meanwhile.
 
         A lease on each chunk keeps two from computing the same; one whose holder was killed is free again when
@@ -152,7 +156,9 @@ class FeatureSource:
                 else CutExtractor(staged, cut, self.preprocessing)
             )
             size = (self.preprocessing.height, self.preprocessing.width)
-            self._compiled[cut] = compile_module(module, size, precision=native_precision(), threads=self.threads)
+            self._compiled[cut] = compile_module(
+                module, size, precision=native_precision(), threads=self.threads
+            )
         return self._compiled[cut]
 
 

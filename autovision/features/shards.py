@@ -69,8 +69,12 @@ def write_shard(store: Store, spec: FeatureSpec, images: Sequence[str], values: 
         metadata={"shape": ",".join(map(str, shape)), "spec": spec.model_dump_json()},
     )
     flat = pa.array(rows.reshape(-1), pa.float16())
-    batch = pa.record_batch([pa.array(list(images)), pa.FixedSizeListArray.from_arrays(flat, width)], schema=schema)
+    batch = pa.record_batch(
+        [pa.array(list(images)), pa.FixedSizeListArray.from_arrays(flat, width)], schema=schema
+    )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(batch)
-    store.put_immutable(keys.feature_shard(spec.digest, digest_of(list(images))[:24]), sink.getvalue().to_pybytes())
+    store.put_immutable(
+        keys.feature_shard(spec.digest, digest_of(list(images))[:24]), sink.getvalue().to_pybytes()
+    )

@@ -47,7 +47,9 @@ def preprocessing(config: TrialConfig) -> Preprocessing:
     _, height, width = own["input_size"]
     if config.resolution is not None:
         if own.get("fixed_input_size") and config.resolution != height:
-            raise InvalidInput(f"backbone {config.backbone!r} takes {height} px only, not resolution={config.resolution}")
+            raise InvalidInput(
+                f"backbone {config.backbone!r} takes {height} px only, not resolution={config.resolution}"
+            )
         height = width = config.resolution
     return Preprocessing(
         height=height,

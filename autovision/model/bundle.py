@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import nn
 
 from autovision.errors import CorruptObject, NotFound, near
 from autovision.model import backbone as backbones
@@ -35,14 +36,18 @@ def build_network(config: TrialConfig, classes: int) -> Network:
     return Network(staged, head, config, prep).eval()
 
 
-def weights_of(network: Network) -> bytes:
-    """All weights as a safetensors file."""
-    return save_tensors({name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()})
+def weights_of(module: nn.Module) -> bytes:
+    """All tensors of a network, or of a part of one, as a safetensors file."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()
+    }
+    return bytes(save_tensors(tensors))
 
 
 def reference_bytes(embeddings: np.ndarray) -> bytes:
     """The reference embeddings as a safetensors file."""
-    return save_tensors({"embeddings": torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))})
+    tensor = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
+    return bytes(save_tensors({"embeddings": tensor}))
 
 
 def publish(store: Store, version: ModelVersion, files: dict[str, bytes]) -> None:
@@ -72,7 +77,9 @@ def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
     """A file of the bundle, verified against its digest."""
     data = store.get(keys.model_file(version.id, name)).data
     if hashlib.sha256(data).hexdigest() != version.files[name]:
-        raise CorruptObject(f"file {name!r} of model {version.id!r} in {store.uri} does not match its digest; restore it")
+        raise CorruptObject(
+            f"file {name!r} of model {version.id!r} in {store.uri} does not match its digest; restore it"
+        )
     return data
 
 
@@ -85,4 +92,5 @@ def load_network(store: Store, version: ModelVersion) -> Network:
 
 def load_reference(store: Store, version: ModelVersion) -> np.ndarray:
     """The version's reference embeddings, (N, D) float32."""
-    return load_tensors(read_file(store, version, REFERENCE_FILE))["embeddings"].numpy()
+    reference: np.ndarray = load_tensors(read_file(store, version, REFERENCE_FILE))["embeddings"].numpy()
+    return reference

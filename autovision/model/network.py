@@ -1,6 +1,6 @@
 """The network of a configuration: staged backbone, pooled taps, head; and its frozen prefix as a feature extractor.
 
-    pixels (B, H, W, 3) uint8 -> normalize -> stages -> pool each tapped stage -> head -> logits (B, classes)
+pixels (B, H, W, 3) uint8 -> normalize -> stages -> pool each tapped stage -> head -> logits (B, classes)
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Head(nn.Module):
         self.kind = config.head
         self.dropout = nn.Dropout(config.dropout)
         self.hidden = nn.Linear(features, config.head_width) if config.head == "mlp" else None
-        self.out = nn.Linear(config.head_width if config.head == "mlp" else features, classes, bias=config.head != "cosine")
+        self.out = nn.Linear(
+            config.head_width if config.head == "mlp" else features, classes, bias=config.head != "cosine"
+        )
         self.scale = nn.Parameter(torch.tensor(10.0)) if config.head == "cosine" else None
         if config.head != "cosine":
             nn.init.zeros_(self.out.weight)
@@ -104,13 +106,17 @@ class Suffix(nn.Module):
     Takes the activation at the cut and the pooled taps from below it; with nothing unfrozen, those taps alone.
     """
 
-    def __init__(self, backbone: StagedBackbone, config: TrialConfig, channels: list[int], classes: int) -> None:
+    def __init__(
+        self, backbone: StagedBackbone, config: TrialConfig, channels: list[int], classes: int
+    ) -> None:
         super().__init__()
         self.config = config
         self.cut = cut_of(config, len(backbone))
         self.taps = tapped_stages(config, len(backbone))
         self.upper = StagedBackbone(
-            list(zip(backbone.names, backbone.stages, strict=True))[self.cut :], backbone.layout, backbone.prefix_tokens
+            list(zip(backbone.names, backbone.stages, strict=True))[self.cut :],
+            backbone.layout,
+            backbone.prefix_tokens,
         )
         self.head = Head(config, tap_width(config, channels), classes)
 
@@ -144,7 +150,9 @@ def cut_of(config: TrialConfig, stages: int) -> int:
 class Network(nn.Module):
     """The whole network, as it is served: uint8 pixels in; logits and the head's input (the embedding) out."""
 
-    def __init__(self, backbone: StagedBackbone, head: Head, config: TrialConfig, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, backbone: StagedBackbone, head: Head, config: TrialConfig, preprocessing: Preprocessing
+    ) -> None:
         super().__init__()
         self.normalize = Normalize(preprocessing)
         self.backbone = backbone
@@ -190,7 +198,7 @@ class CutExtractor(nn.Module):
         self.stages = backbone.stages[:cut]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.normalize(pixels)
+        x: Tensor = self.normalize(pixels)
         for stage in self.stages:
             x = stage(x)
         return x

@@ -69,13 +69,17 @@ class Predictor:
         threads = threads or len(os.sched_getaffinity(0))
         version = bundle.read_version(store, model_id)
         prep = version.preprocessing
-        scorer = Scorer(bundle.load_network(store, version), (prep.height, prep.width), version.precision, threads)
+        scorer = Scorer(
+            bundle.load_network(store, version), (prep.height, prep.width), version.precision, threads
+        )
         scorer(np.zeros((1, prep.height, prep.width, 3), np.uint8))
         return cls(version, scorer, threads)
 
     def predict(self, images: Sequence[bytes]) -> list[Prediction | InvalidImage]:
         """One result per image; an image that cannot be decoded gives its error in its place."""
-        decoded = [self._decode(images[0])] if len(images) == 1 else list(self._pool.map(self._decode, images))
+        decoded = (
+            [self._decode(images[0])] if len(images) == 1 else list(self._pool.map(self._decode, images))
+        )
         good = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
         if not good:
             return [pixels for pixels in decoded if isinstance(pixels, InvalidImage)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,10 @@ FAMILIES = (
 class VitStem(nn.Module):
     """Patches, position embedding and what a ViT does before its first block."""
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self, vit: Any) -> None:
         super().__init__()
-        self.patch_embed = vit.patch_embed
-        self.norm_pre = vit.norm_pre
+        self.patch_embed: nn.Module = vit.patch_embed
+        self.norm_pre: nn.Module = vit.norm_pre
         # The model itself makes the position embedding, from parameters (class and register tokens, …)
         # that this stage must own, so that they are saved, moved and trained with it.
         for name, parameter in vit.named_parameters(recurse=False):
@@ -53,7 +53,9 @@ class StagedBackbone(nn.Module):
         prefix_tokens: tokens before the patch tokens (class token, registers); 0 for maps.
     """
 
-    def __init__(self, stages: Iterable[tuple[str, nn.Module]], layout: Layout, prefix_tokens: int = 0) -> None:
+    def __init__(
+        self, stages: Iterable[tuple[str, nn.Module]], layout: Layout, prefix_tokens: int = 0
+    ) -> None:
         super().__init__()
         named = list(stages)
         self.names = tuple(name for name, _ in named)
@@ -89,25 +91,26 @@ def stages_of(model: nn.Module) -> StagedBackbone:
     Raises:
         UnsupportedBackbone: the model is of a family that cannot be cut here; the families that can are named.
     """
+    m: Any = model  # which attributes a timm model has is what the patterns find out
     match model:
         case nn.Module(conv_stem=_, blocks=_):
-            return _efficientnet(model)
+            return _efficientnet(m)
         case nn.Module(layer1=_, layer4=_, maxpool=_):
-            return _resnet(model)
+            return _resnet(m)
         case nn.Module(stem=_, s1=_, s4=_):
             names = ("stem", "s1", "s2", "s3", "s4", "final_conv")
-            return StagedBackbone([(name, getattr(model, name)) for name in names], "map")
+            return StagedBackbone([(name, getattr(m, name)) for name in names], "map")
         case nn.Module(stem=_, stages=_, norm_pre=_):
-            return _with_tail([("stem", model.stem), *_numbered("stages", model.stages)], model.norm_pre, "map")
+            return _with_tail([("stem", m.stem), *_numbered("stages", m.stages)], m.norm_pre, "map")
         case nn.Module(patch_embed=_, blocks=_, pos_embed=_, norm=_):
-            return _vit(model)
-        case nn.Module(patch_embed=_, layers=_, norm=_) if type(model).__name__ == "SwinTransformer":
-            first = [("patch_embed", model.patch_embed), *_numbered("layers", model.layers)]
-            return _with_tail(first, model.norm, "map_channels_last")
-        case nn.Module(features=_) if type(model).__name__ == "DenseNet":
-            return _densenet(model)
+            return _vit(m)
+        case nn.Module(patch_embed=_, layers=_, norm=_) if type(m).__name__ == "SwinTransformer":
+            first = [("patch_embed", m.patch_embed), *_numbered("layers", m.layers)]
+            return _with_tail(first, m.norm, "map_channels_last")
+        case nn.Module(features=_) if type(m).__name__ == "DenseNet":
+            return _densenet(m)
         case nn.Module(features=_, pre_logits=_):
-            return _vgg(model)
+            return _vgg(m)
     raise UnsupportedBackbone(
         f"backbone of type {type(model).__name__!r} cannot be cut into stages; choose one of these families: {FAMILIES}"
     )
@@ -125,7 +128,7 @@ def _with_tail(stages: list[tuple[str, nn.Module]], tail: nn.Module, layout: Lay
     return StagedBackbone(stages, layout)
 
 
-def _efficientnet(model: nn.Module) -> StagedBackbone:
+def _efficientnet(model: Any) -> StagedBackbone:
     stem = nn.Sequential(OrderedDict(conv_stem=model.conv_stem, bn1=model.bn1))
     stages: list[tuple[str, nn.Module]] = [("stem", stem), *_numbered("blocks", model.blocks)]
     # MobileNetV3 and its like apply their last convolution after pooling: it is no feature layer there.
@@ -134,20 +137,22 @@ def _efficientnet(model: nn.Module) -> StagedBackbone:
     return StagedBackbone(stages, "map")
 
 
-def _resnet(model: nn.Module) -> StagedBackbone:
-    stem = nn.Sequential(OrderedDict(conv1=model.conv1, bn1=model.bn1, act1=model.act1, maxpool=model.maxpool))
+def _resnet(model: Any) -> StagedBackbone:
+    stem = nn.Sequential(
+        OrderedDict(conv1=model.conv1, bn1=model.bn1, act1=model.act1, maxpool=model.maxpool)
+    )
     layers = [(f"layer{i}", getattr(model, f"layer{i}")) for i in range(1, 5)]
     return StagedBackbone([("stem", stem), *layers], "map")
 
 
-def _vit(model: nn.Module) -> StagedBackbone:
+def _vit(model: Any) -> StagedBackbone:
     stages: list[tuple[str, nn.Module]] = [("stem", VitStem(model)), *_numbered("blocks", model.blocks)]
     staged = _with_tail(stages, model.norm, "tokens")
     staged.prefix_tokens = int(model.num_prefix_tokens)
     return staged
 
 
-def _densenet(model: nn.Module) -> StagedBackbone:
+def _densenet(model: Any) -> StagedBackbone:
     groups: list[tuple[str, list[nn.Module]]] = [("stem", [])]
     for name, module in model.features.named_children():
         if name.startswith("denseblock"):
@@ -156,7 +161,7 @@ def _densenet(model: nn.Module) -> StagedBackbone:
     return StagedBackbone([(name, nn.Sequential(*modules)) for name, modules in groups], "map")
 
 
-def _vgg(model: nn.Module) -> StagedBackbone:
+def _vgg(model: Any) -> StagedBackbone:
     groups: list[list[nn.Module]] = [[]]
     for module in model.features:
         groups[-1].append(module)

@@ -64,8 +64,11 @@ def _find(name: str) -> tuple[Path | None, str, str]:
         for suffix in (".safetensors", ".pth", ".pt"):
             if (path := Path(folder) / f"{name}{suffix}").is_file():
                 return path, f"file {path.name}", "as given by the user"
-    if (package := _DEMO_PACKAGES.get(name)) and (spec := importlib.util.find_spec(package)) and spec.origin:
-        if found := sorted((Path(spec.origin).parent / "models").glob("*.pth")):
+    package = _DEMO_PACKAGES.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if package and spec and spec.origin:
+        found = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+        if found:
             return found[0], f"package {package.replace('_', '-')}", "Apache-2.0"
     return None, "", ""
 
@@ -73,10 +76,10 @@ def _find(name: str) -> tuple[Path | None, str, str]:
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return dict(load_file(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         return dict(loaded.get("state_dict", loaded))
-    except Exception as error:  # noqa: BLE001 - every reader of foreign bytes raises its own kinds
+    except Exception as error:
         raise CorruptObject(f"weights file {path} cannot be read ({error}); fetch it again") from error
 
 
@@ -90,7 +93,9 @@ def _load_by_order(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
         kept = [tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")]
         names = [name for name in own if not name.endswith("num_batches_tracked")]
         if len(kept) != len(names):
-            raise CorruptObject(f"weights file {path} holds {len(kept)} tensors where the backbone has {len(names)}")
+            raise CorruptObject(
+                f"weights file {path} holds {len(kept)} tensors where the backbone has {len(names)}"
+            )
         ordered = dict(zip(names, kept, strict=True))
     for name, tensor in ordered.items():
         if tensor.shape != own[name].shape:
@@ -104,14 +109,19 @@ def _load_by_order(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
 def _from_hub(model: nn.Module, name: str) -> WeightsInfo:
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
-        raise WeightsUnavailable(f"timm has no pretrained weights for {name!r}; choose another backbone or weights='random'")
+        raise WeightsUnavailable(
+            f"timm has no pretrained weights for {name!r}; choose another backbone or weights='random'"
+        )
     try:
         timm.models.load_pretrained(model, pretrained_cfg=config.to_dict(), num_classes=config.num_classes)
-    except Exception as error:  # noqa: BLE001 - hub, network and file errors are of many kinds
+    except Exception as error:
         raise WeightsUnavailable(
-            f"weights of {name!r} cannot be fetched from timm's hub ({type(error).__name__}: {str(error)[:200]}); connect to it, "
-            f"put {name}.safetensors into the folder that AUTOVISION_WEIGHTS names, or use a backbone of the `demo` extra: "
+            f"weights of {name!r} cannot be fetched from timm's hub ({type(error).__name__}: {str(error)[:200]}); "
+            f"connect to it, put {name}.safetensors into the folder that AUTOVISION_WEIGHTS names, or use "
+            f"a backbone of the `demo` extra: "
             f"{', '.join(_DEMO_PACKAGES)}"
         ) from error
     source = config.hf_hub_id or config.url
-    return WeightsInfo(digest_of_tensors(model.state_dict()), f"timm hub {source}", str(config.license or "unknown"))
+    return WeightsInfo(
+        digest_of_tensors(model.state_dict()), f"timm hub {source}", str(config.license or "unknown")
+    )

@@ -36,11 +36,15 @@ def get(store: Store, name: str) -> Deployment:
         return records.read(store, keys.deployment(name), Deployment)
     except KeyNotFound:
         known = names(store)
-        raise NotFound(f"no deployment {name!r} in {store.uri}{near(name, known)}; known: {known or 'none'}") from None
+        raise NotFound(
+            f"no deployment {name!r} in {store.uri}{near(name, known)}; known: {known or 'none'}"
+        ) from None
 
 
 def names(store: Store) -> list[str]:
-    return sorted({key.split("/")[1] for key in store.list(keys.DEPLOYMENTS) if key.endswith("/deployment.json")})
+    return sorted(
+        {key.split("/")[1] for key in store.list(keys.DEPLOYMENTS) if key.endswith("/deployment.json")}
+    )
 
 
 def set_champion(store: Store, name: str, model: str, *, expected: str | None) -> Deployment:
@@ -57,8 +61,8 @@ def set_champion(store: Store, name: str, model: str, *, expected: str | None) -
             return None
         if current.model != expected:
             raise Conflict(
-                f"deployment {name!r} was to change from {expected!r} to {model!r}, but serves {current.model!r} by now; "
-                "compare again with that one"
+                f"deployment {name!r} was to change from {expected!r} to {model!r}, but serves {current.model!r} "
+                "by now; compare again with that one"
             )
         previous = (*current.previous, current.model) if current.model else current.previous
         return current.with_(model=model, previous=previous, revision=current.revision + 1, updated_at=now())

@@ -63,7 +63,12 @@ class Predictions:
 
 
 def predictions(
-    store: Store, model_id: str, version: DatasetVersion, split: Split, *, classes: Sequence[str] | None = None
+    store: Store,
+    model_id: str,
+    version: DatasetVersion,
+    split: Split,
+    *,
+    classes: Sequence[str] | None = None,
 ) -> Predictions:
     """What a model says of a split; computed by the served runtime once, then read from the store.
 
@@ -74,13 +79,17 @@ def predictions(
         NotFound: no such model.
         InvalidInput: a label is not among the classes, or the split is empty.
     """
-    rows = sorted((row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image)
+    rows = sorted(
+        (row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image
+    )
     if not rows:
         raise InvalidInput(f"data set {version.id} has no image in its {split} split")
     model = bundle.read_version(store, model_id)
     known = tuple(classes or model.classes)
     if unknown := sorted({row.label for row in rows} - set(known)):
-        raise InvalidInput(f"model {model_id!r} does not know the classes {unknown} of {version.id}; it knows {list(known)}")
+        raise InvalidInput(
+            f"model {model_id!r} does not know the classes {unknown} of {version.id}; it knows {list(known)}"
+        )
     if (stored := _read(store, model_id, version, split)) is not None:
         return Predictions.of(rows, known, stored)
     predictor = Predictor.load(store, model_id)
@@ -90,10 +99,15 @@ def predictions(
     return result
 
 
-def store_predictions(store: Store, model_id: str, version: DatasetVersion, split: Split, what: Predictions) -> None:
+def store_predictions(
+    store: Store, model_id: str, version: DatasetVersion, split: Split, what: Predictions
+) -> None:
     """Keep predictions, so that a gate compares models without running them again."""
     table = pa.table(
-        {"image": list(what.images), "probabilities": pa.array(what.probabilities.tolist(), pa.list_(pa.float64()))}
+        {
+            "image": list(what.images),
+            "probabilities": pa.array(what.probabilities.tolist(), pa.list_(pa.float64())),
+        }
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)

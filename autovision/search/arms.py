@@ -43,7 +43,9 @@ def arms_of(space: Space) -> list[Arm]:
             case _:
                 return []
     combinations = [tuple(arm) for arm in itertools.product(*axes)] if axes else []
-    return [] if len(combinations) > _MOST_ARMS else list(dict.fromkeys(_canonical(arm) for arm in combinations))
+    return (
+        [] if len(combinations) > _MOST_ARMS else list(dict.fromkeys(_canonical(arm) for arm in combinations))
+    )
 
 
 def _canonical(arm: Arm) -> Arm:

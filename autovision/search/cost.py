@@ -67,5 +67,7 @@ class CostModel:
 
 def config_of(arm: Arm, defaults: Mapping[str, object]) -> TrialConfig:
     """The configuration that stands for an arm: the space's default with the arm's values."""
-    known = {name: value for name, value in {**defaults, **dict(arm)}.items() if name in TrialConfig.model_fields}
+    known = {
+        name: value for name, value in {**defaults, **dict(arm)}.items() if name in TrialConfig.model_fields
+    }
     return TrialConfig.model_validate(known)

@@ -24,7 +24,6 @@ from autovision.store import keys, records
 from autovision.store.protocol import Store
 from autovision.trial.worker import Assignment, value_of
 
-
 _START_SHARE = 0.25
 """a starting point that is predicted to take more of the seconds left is passed over"""
 
@@ -108,7 +107,8 @@ class Driver:
             metric=self.request.metric,
             seed=self.request.seed,
             deadline=self.deadline,
-            must_report=not any(result.value is not None for result in self.ledger) and not self._have_value(),
+            must_report=not any(result.value is not None for result in self.ledger)
+            and not self._have_value(),
             search_started=self.search_started,
             initial_model=initial,
             threads=self.threads,
@@ -151,7 +151,10 @@ class Driver:
         """The next starting point, unless it would eat most of the budget before anything has a value."""
         while self.starts:
             start = self.starts.pop(0)
-            if self.cost.predicted_s(self.space.config(start.point)) <= _START_SHARE * remaining or not self._arms:
+            if (
+                self.cost.predicted_s(self.space.config(start.point)) <= _START_SHARE * remaining
+                or not self._arms
+            ):
                 return start
         return None
 

@@ -89,11 +89,15 @@ def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], benc
 
 
 def _rows(store: Store, version: DatasetVersion, split: Split) -> list[Row]:
-    return sorted((row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image)
+    return sorted(
+        (row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image
+    )
 
 
 def _evaluations(test: Predictions, version: DatasetVersion) -> dict[str, Evaluation]:
-    return evaluate_subgroups(test, version.classes, version.positive_class, dataset=version.id, split=Split.TEST)
+    return evaluate_subgroups(
+        test, version.classes, version.positive_class, dataset=version.id, split=Split.TEST
+    )
 
 
 def _lineage(
@@ -119,7 +123,9 @@ def _lineage(
 
 
 def _model_id(request: SearchRequest, files: dict[str, bytes], lineage: Lineage) -> str:
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name == bundle.WEIGHTS_FILE}
+    digests = {
+        name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name == bundle.WEIGHTS_FILE
+    }
     return f"{request.dataset}-m-{digest_of([digests, lineage.model_dump(mode='json')])[:10]}"
 
 
@@ -130,7 +136,7 @@ def _nothing(request: SearchRequest, ledger: Sequence[TrialResult]) -> str:
             f"search {request.id} could not begin a single trial in its budget of {request.budget_s:g} s; "
             "give it more seconds (features that were computed are kept)"
         )
-    listed = "; ".join(f"{count} × {error}" for error, count in errors.most_common(3))
+    listed = "; ".join(f"{count} x {error}" for error, count in errors.most_common(3))
     return (
         f"search {request.id}: none of {len(ledger)} trials gave a model within {request.budget_s:g} s ({listed}); "
         "submit it again with a larger budget, or mend what the errors name"

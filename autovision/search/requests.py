@@ -15,7 +15,9 @@ from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 
 
-def make_request(store: Store, dataset: str, space: Space, *, budget_s: float, **options: Any) -> SearchRequest:
+def make_request(
+    store: Store, dataset: str, space: Space, *, budget_s: float, **options: Any
+) -> SearchRequest:
     """A checked request for a search on the latest (`name`) or a given (`name@3`) version of a data set.
 
     Raises:
@@ -23,7 +25,9 @@ def make_request(store: Store, dataset: str, space: Space, *, budget_s: float, *
         NotFound: no such data set.
     """
     if not 0 < budget_s < float("inf"):
-        raise InvalidInput(f"budget of {budget_s:g} s: a search needs a finite time above 0; try --budget-s 120")
+        raise InvalidInput(
+            f"budget of {budget_s:g} s: a search needs a finite time above 0; try --budget-s 120"
+        )
     max_trials = options.get("max_trials")
     if max_trials is not None and max_trials < 1:
         raise InvalidInput(f"max_trials={max_trials}: a search needs at least one trial")
@@ -33,7 +37,8 @@ def make_request(store: Store, dataset: str, space: Space, *, budget_s: float, *
     for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
         if not sum(version.counts.get(split, {}).values()):
             raise InvalidInput(
-                f"data set {version.id} has no image in its {split} split; import more images, or assign splits in a manifest"
+                f"data set {version.id} has no image in its {split} split; import more images, "
+                "or assign splits in a manifest"
             )
     return SearchRequest(
         dataset=version.name,
@@ -93,7 +98,9 @@ def all_searches(store: Store) -> list[tuple[SearchRequest, SearchState]]:
 
 def trials(store: Store, search: str) -> list[TrialResult]:
     """The ledger of a search, in the order in which its trials were begun."""
-    return sorted(records.read_all(store, keys.trials(search), TrialResult), key=lambda r: (r.number, r.trial))
+    return sorted(
+        records.read_all(store, keys.trials(search), TrialResult), key=lambda r: (r.number, r.trial)
+    )
 
 
 def request_stop(store: Store, search: str) -> SearchState:

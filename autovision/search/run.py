@@ -88,7 +88,12 @@ def _attempt(
 ) -> SearchState:
     started = time.time()
     requests.set_state(
-        store, request.id, status=SearchStatus.RUNNING, attempt=before.attempt + 1, stop_requested=False, error=None
+        store,
+        request.id,
+        status=SearchStatus.RUNNING,
+        attempt=before.attempt + 1,
+        stop_requested=False,
+        error=None,
     )
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))))
     try:
@@ -99,16 +104,27 @@ def _attempt(
                 f"search {request.id} was stopped after {len(ledger)} trials; "
                 f"`autovision search resume {request.id}` goes on with it"
             )
-        on_progress(_last_event(request, ledger, before, started, "evaluating the best trial on the test split"))
+        on_progress(
+            _last_event(request, ledger, before, started, "evaluating the best trial on the test split")
+        )
         version = finish(store, request, ledger, bench)
     except Interrupted:
         raise
     except KeyboardInterrupt:
-        _note(store, request, requests.trials(store, request.id), before, started, status=SearchStatus.STOPPED)
+        _note(
+            store, request, requests.trials(store, request.id), before, started, status=SearchStatus.STOPPED
+        )
         raise
     except Exception as error:
-        _note(store, request, requests.trials(store, request.id), before, started,
-              status=SearchStatus.FAILED, error=str(error))
+        _note(
+            store,
+            request,
+            requests.trials(store, request.id),
+            before,
+            started,
+            status=SearchStatus.FAILED,
+            error=str(error),
+        )
         raise
     return _note(store, request, ledger, before, started, status=SearchStatus.FINISHED, model=version.id)
 
@@ -135,7 +151,9 @@ def _trials(
         starts=starting_points(store, request, space),
         ledger=requests.trials(store, request.id),
         attempt=before.attempt + 1,
-        deadline=started + left - _finish_reserve(request, space, cost, len(splits.validation) + len(splits.test)),
+        deadline=started
+        + left
+        - _finish_reserve(request, space, cost, len(splits.validation) + len(splits.test)),
         search_started=started - before.spent_s,
         threads=1,
         emit=on_progress,
@@ -155,12 +173,20 @@ def _last_event(
     request: SearchRequest, ledger: list[TrialResult], before: SearchState, started: float, message: str
 ) -> ProgressEvent:
     return ProgressEvent(
-        elapsed_s=before.spent_s + time.time() - started, budget_s=request.budget_s, message=message, **counts(ledger, request.metric)
+        elapsed_s=before.spent_s + time.time() - started,
+        budget_s=request.budget_s,
+        message=message,
+        **counts(ledger, request.metric),
     )
 
 
 def _note(
-    store: Store, request: SearchRequest, ledger: list[TrialResult], before: SearchState, started: float, **changes: object
+    store: Store,
+    request: SearchRequest,
+    ledger: list[TrialResult],
+    before: SearchState,
+    started: float,
+    **changes: object,
 ) -> SearchState:
     best = best_trial(ledger)
     return requests.set_state(

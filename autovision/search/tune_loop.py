@@ -48,7 +48,9 @@ class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
         self.names[trial_id] = assignment.trial
         return {"assignment": assignment.model_dump(mode="json")}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         if trial_id in self.names:
             if result and result.get("done"):
                 # A trial's last report does not pass the scheduler: Tune hands it over here alone.

@@ -49,7 +49,13 @@ class Features:
 
 
 def load_features(
-    source: FeatureSource, split: Labelled, config: TrialConfig, channels: list[int], *, training: bool, deadline: float
+    source: FeatureSource,
+    split: Labelled,
+    config: TrialConfig,
+    channels: list[int],
+    *,
+    training: bool,
+    deadline: float,
 ) -> Features:
     """The features that a configuration needs of a split; validation has the identity view only.
 

@@ -75,5 +75,7 @@ class Mixer:
         top = int(self._rng.integers(height - box_h + 1))
         left = int(self._rng.integers(width - box_w + 1))
         mixed = maps.clone()
-        mixed[:, :, top : top + box_h, left : left + box_w] = maps[other, :, top : top + box_h, left : left + box_w]
+        mixed[:, :, top : top + box_h, left : left + box_w] = maps[
+            other, :, top : top + box_h, left : left + box_w
+        ]
         return mixed, 1 - box_h * box_w / (height * width)

@@ -126,9 +126,11 @@ def _fit(
                 logits = suffix(activation, below)
             loss = soft_cross_entropy(logits, mixed, weighed)
             if not torch.isfinite(loss):
-                raise NotFinite(f"loss is {loss.item()} in epoch {epoch + 1} at lr={config.lr:g}; lower the learning rate")
+                raise NotFinite(
+                    f"loss is {loss.item()} in epoch {epoch + 1} at lr={config.lr:g}; lower the learning rate"
+                )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(suffix.parameters(), 5.0)
             optimizer.step()
             loss_sum, rung_steps = loss_sum + loss.item(), rung_steps + 1
@@ -139,8 +141,14 @@ def _fit(
             outputs = predict(suffix, problem.validation_features)
             scores = metrics.score(_softmax(outputs), problem.validation.labels.numpy(), problem.positive)
             last = late or epoch + 1 == config.epochs
-            yield RungReport(rungs.index(epoch + 1) if epoch + 1 in rungs else len(rungs), epoch + 1,
-                             loss_sum / max(1, rung_steps), scores, outputs, last)
+            yield RungReport(
+                rungs.index(epoch + 1) if epoch + 1 in rungs else len(rungs),
+                epoch + 1,
+                loss_sum / max(1, rung_steps),
+                scores,
+                outputs,
+                last,
+            )
             loss_sum, rung_steps = 0.0, 0
             if late:
                 return
@@ -148,12 +156,15 @@ def _fit(
 
 def _batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
     order = torch.from_numpy(rng.permutation(n))
-    yield from order.split(size)
+    yield from torch.split(order, size)
 
 
 def _draw(features: Features, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor | None, Tensor | None]:
     """One view for each row, drawn at random: the activation and the pooled taps below it."""
-    views = torch.from_numpy(rng.integers(features.views, size=len(rows)))
+    return _inputs(features, torch.from_numpy(rng.integers(features.views, size=len(rows))), rows)
+
+
+def _inputs(features: Features, views: Tensor, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
     if features.activation is None:
         return None, features.pooled[views, rows]
     below = None if features.below is None else features.below[views, rows]
@@ -171,15 +182,10 @@ def predict(suffix: Suffix, features: Features, *, batch: int = 256) -> np.ndarr
     device = next(suffix.head.parameters()).device
     parts = []
     for start in range(0, features.pooled.shape[1], batch):
-        rows = slice(start, start + batch)
-        if features.activation is None:
-            activation, below = None, features.pooled[0, rows]
-        else:
-            activation = features.activation[0, rows].float()
-            below = None if features.below is None else features.below[0, rows]
-        parts.append(suffix(*_to(device, activation, below)).cpu())
+        rows = torch.arange(start, min(start + batch, features.pooled.shape[1]))
+        parts.append(suffix(*_to(device, *_inputs(features, torch.zeros_like(rows), rows))).cpu())
     return torch.cat(parts).float().numpy()
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).double().softmax(1).numpy()  # type: ignore[no-any-return]
+    return torch.from_numpy(logits).double().softmax(1).numpy()

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from autovision.dataset import catalog, manifest
 from autovision.features.compute import FeatureSource
@@ -127,26 +126,29 @@ class Trial:
         started = time.monotonic()
         source, channels = self.bench.source(self.config), self.bench.channels(self.config)
         deadline = math.inf if self.must_report else self.deadline
-        features = [
+        train_features, validation_features = (
             load_features(source, split, self.config, channels, training=training, deadline=deadline)
             for split, training in ((self.splits.train, True), (self.splits.validation, False))
-        ]
+        )
         self.feature_s = time.monotonic() - started
         problem = Problem(
             self.splits.train,
             self.splits.validation,
-            *features,
+            train_features,
+            validation_features,
             classes=len(self.splits.version.classes),
             positive=self.splits.positive,
         )
         if torch.cuda.is_available():
             self.suffix.cuda()
         initial = self._initial_head()
-        yield from train(self.suffix, problem, self.config, seed=self.seed, deadline=self.deadline, initial=initial)
+        yield from train(
+            self.suffix, problem, self.config, seed=self.seed, deadline=self.deadline, initial=initial
+        )
 
     def trained(self) -> bytes:
         """The trained tensors, head and unfrozen stages, as a safetensors file."""
-        return save_tensors({name: t.detach().cpu().contiguous().clone() for name, t in self.suffix.state_dict().items()})
+        return bundle.weights_of(self.suffix)
 
     def _initial_head(self) -> dict[str, torch.Tensor] | None:
         """The champion's head, if it is of the same shape: its knowledge is where this trial starts."""
@@ -158,7 +160,9 @@ class Trial:
         own = self.suffix.head.state_dict()
         same_classes = version.classes == self.splits.version.classes
         if not same_classes or {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in own.items()}:
-            self.notes += (f"the head of {self.initial} does not fit this configuration; the head starts anew",)
+            self.notes += (
+                f"the head of {self.initial} does not fit this configuration; the head starts anew",
+            )
             return None
         return head
 

@@ -101,7 +101,9 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         report = next(self._steps)
         value = report.metrics.get(task.metric)
         if value is None:
-            raise AutoVisionError(f"metric {task.metric!r} is not defined on this validation split; choose another metric")
+            raise AutoVisionError(
+                f"metric {task.metric!r} is not defined on this validation split; choose another metric"
+            )
         point = {
             "rung": report.rung,
             "epoch": report.epoch,

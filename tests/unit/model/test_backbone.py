@@ -49,7 +49,8 @@ def test_the_demo_packages_fill_every_tensor(lite: int, parameters: int) -> None
 
 def test_a_weights_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = timm.create_model("test_resnet")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, tmp_path / "test_resnet.safetensors")
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, tmp_path / "test_resnet.safetensors")
     monkeypatch.setenv("AUTOVISION_WEIGHTS", str(tmp_path))
     loaded = backbone.load(TrialConfig(backbone="test_resnet"))
     torch.testing.assert_close(loaded.staged.stages[0].conv1[0].weight, model.conv1[0].weight)
