@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autovision import runtime
-from autovision.controller import Controller
 from autovision.dataset import catalog as datasets
-from autovision.dataset import importer
 from autovision.errors import InvalidInput, NotFound
-from autovision.model.predictor import Prediction, Predictor
-from autovision.promotion import rollout
+from autovision.model.version import read_version
 from autovision.records import (
     DatasetVersion,
     Decision,
@@ -38,14 +35,15 @@ from autovision.records import (
 )
 from autovision.registry import catalog as models
 from autovision.registry import deployments
-from autovision.registry.evaluate import evaluate_subgroups, predictions
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
-from autovision.search.run import run_search
 from autovision.space import Space, load_space
 from autovision.store import keys, labels, open_store, records
 
+# What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
 if TYPE_CHECKING:
+    from autovision.controller import Controller
+    from autovision.model.predictor import Prediction
     from autovision.serving.deploy import ServerHandle
 
 OnProgress = Callable[[ProgressEvent], None]
@@ -79,6 +77,8 @@ class AutoVision:
         progress: Callable[[int, int], None] | None = None,
     ) -> DatasetVersion:
         """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`."""
+        from autovision.dataset import importer
+
         return importer.import_dataset(
             self.store, Path(path), name, seed=seed, positive_class=positive_class, progress=progress
         )
@@ -130,6 +130,8 @@ class AutoVision:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> SearchState:
         """Go on with a search that was stopped or lost its driver; a finished one is returned as it is."""
+        from autovision.search.run import run_search
+
         requests.get(self.store, search)
         self.connect()
         return run_search(self.store, search, on_progress=on_progress, should_stop=should_stop)
@@ -158,8 +160,6 @@ class AutoVision:
 
     def model(self, name: str) -> ModelVersion:
         """A model version by its id, or a deployment's champion by the deployment's name."""
-        from autovision.model.bundle import read_version
-
         return read_version(self.store, models.resolve(self.store, name))
 
     def evaluate(self, model: str, dataset: str, *, split: str = "test") -> dict[str, Evaluation]:
@@ -169,6 +169,8 @@ class AutoVision:
             NotFound: no such model or data set.
             InvalidInput: no such split, an empty one, or one with a class that the model does not know.
         """
+        from autovision.registry.evaluate import evaluate_subgroups, predictions
+
         if split not in tuple(Split):
             raise InvalidInput(f"no split {split!r}; choose one of {', '.join(Split)}")
         version, data = self.model(model), self.dataset(dataset)
@@ -179,6 +181,8 @@ class AutoVision:
 
     def predict(self, model: str, images: Sequence[bytes]) -> list[Prediction | Exception]:
         """One answer per image; an image that cannot be decoded gives its error in its place."""
+        from autovision.model.predictor import Predictor
+
         return list(Predictor.load(self.store, models.resolve(self.store, model)).predict(images))
 
     # ----------------------------------------------------------------------------------------- deployments
@@ -195,6 +199,8 @@ class AutoVision:
 
         A deployment of that name is made if there is none, with the search space that the model came from.
         """
+        from autovision.promotion import rollout
+
         version = self.model(model)
         request, _ = requests.get(self.store, version.lineage.search)
         deployments.create(self.store, deployment, version.dataset, request.space)
@@ -202,6 +208,8 @@ class AutoVision:
 
     def roll_back(self, deployment: str) -> Decision:
         """Serve the champion before this one again."""
+        from autovision.promotion import rollout
+
         return rollout.roll_back(self.store, deployment)
 
     def decisions(self, deployment: str) -> list[Decision]:
@@ -252,6 +260,8 @@ class AutoVision:
         confidence: float = 1.0,
     ) -> bool:
         """Say what a request's image really was; False if that was known already."""
+        if not 0 <= confidence <= 1:
+            raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
         classes = self._classes(deployment)
         if label not in classes:
             raise InvalidInput(
@@ -292,6 +302,8 @@ class AutoVision:
         seed: int = 0,
     ) -> Controller:
         """The loop that searches, promotes, monitors and retrains by itself."""
+        from autovision.controller import Controller
+
         return Controller(
             self.store, seed=seed, on_progress=on_progress, should_stop=should_stop, connect=self.connect
         )

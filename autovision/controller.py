@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from autovision.errors import AutoVisionError, Conflict
+from autovision.errors import AutoVisionError, Conflict, Interrupted
 from autovision.model import bundle
+from autovision.model.version import read_version
 from autovision.monitoring.report import examine
 from autovision.monitoring.window import latest_window
 from autovision.promotion import rollout
@@ -89,7 +90,7 @@ class Controller:
                 if once and not done:
                     return
                 if not done:
-                    time.sleep(interval_s)
+                    self._wait(interval_s)
 
     def step(self) -> Iterator[Event]:
         """One pass over everything, one event for each thing that was done."""
@@ -112,7 +113,15 @@ class Controller:
 
     def _run(self, request: SearchRequest) -> Iterator[Event]:
         self.connect()
-        state = run_search(self.store, request.id, on_progress=self.on_progress, should_stop=self.should_stop)
+        try:
+            state = run_search(
+                self.store, request.id, on_progress=self.on_progress, should_stop=self.should_stop
+            )
+        except Interrupted:
+            if self.should_stop():
+                # Whoever stopped this controller did not mean the search: the next one goes on with it.
+                requests.set_state(self.store, request.id, status=SearchStatus.QUEUED)
+            raise
         best = (
             f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
         )
@@ -149,7 +158,7 @@ class Controller:
         window = latest_window(seen, deployment.policy.window, deployment.model, after=after)
         if window is None:
             return
-        version = bundle.read_version(self.store, deployment.model)
+        version = read_version(self.store, deployment.model)
         report = examine(
             deployment.name,
             deployment.model,
@@ -206,6 +215,11 @@ class Controller:
             d for d in deployments.decisions(self.store, deployment.name) if d.kind is DecisionKind.RETRAIN
         ]
         return stirred and (not said or said[-1].why != why)
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.should_stop() and time.monotonic() < until:
+            time.sleep(min(0.2, seconds))
 
     def _guarded(self, subject: str, act: Callable[[], Iterator[Event]]) -> Iterator[Event]:
         """One subject's fault does not keep the others from their turn."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,12 @@ def connect(address: str | None = None) -> None:
     if address is None:
         # Trials exchange records through the store, so the object store of an embedded Ray stays small.
         settings |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
+    # Ray puts its own handler in the place of whatever the caller does on SIGTERM.
+    main = threading.current_thread() is threading.main_thread()
+    on_terminate = signal.getsignal(signal.SIGTERM) if main else None
     ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
+    if on_terminate is not None:
+        signal.signal(signal.SIGTERM, on_terminate)
 
 
 def disconnect() -> None:

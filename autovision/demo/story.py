@@ -36,7 +36,7 @@ from autovision.demo.result import (
     Stage,
 )
 from autovision.demo.traffic import Traffic
-from autovision.errors import AutoVisionError
+from autovision.errors import AutoVisionError, InvalidInput
 from autovision.records import DatasetVersion, DriftReport, RetrainingPolicy, Split, now
 from autovision.registry.evaluate import Predictions, evaluate_subgroups, predictions
 from autovision.serving.client import Client
@@ -65,6 +65,10 @@ def run_demo(store: str | Path, *, seed: int, budget_s: float, console: Console)
     Raises:
         AutoVisionError: a stage could not be done; what was done before it is in the store.
     """
+    if not 0 < budget_s < float("inf"):
+        raise InvalidInput(
+            f"budget of {budget_s:g} s: each search needs a finite time above 0; try --budget-s 120"
+        )
     with runtime.connected():
         return Story(AutoVision(store), seed, budget_s, console).tell()
 

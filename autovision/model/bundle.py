@@ -13,14 +13,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from autovision.errors import CorruptObject, NotFound, near
+from autovision.errors import CorruptObject
 from autovision.model import backbone as backbones
 from autovision.model.network import Head, Network, tap_width
 from autovision.model.stages import channels_of
+from autovision.model.version import read_file
 from autovision.records import ModelVersion
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
-from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
+from autovision.store.protocol import AlreadyExists, Store
 
 WEIGHTS_FILE = "model.safetensors"
 REFERENCE_FILE = "reference.safetensors"
@@ -60,27 +61,6 @@ def publish(store: Store, version: ModelVersion, files: dict[str, bytes]) -> Non
         records.create(store, keys.model(version.id), version)
     except AlreadyExists:
         return
-
-
-def read_version(store: Store, model_id: str) -> ModelVersion:
-    """The record of a model version. Raises `NotFound`, with the near names."""
-    try:
-        return records.read(store, keys.model(model_id), ModelVersion)
-    except KeyNotFound:
-        known = [key.split("/")[1] for key in store.list(keys.MODELS) if key.endswith("/model.json")]
-        raise NotFound(
-            f"no model {model_id!r} in {store.uri}{near(model_id, known)}; `autovision model list` shows them"
-        ) from None
-
-
-def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
-    """A file of the bundle, verified against its digest."""
-    data = store.get(keys.model_file(version.id, name)).data
-    if hashlib.sha256(data).hexdigest() != version.files[name]:
-        raise CorruptObject(
-            f"file {name!r} of model {version.id!r} in {store.uri} does not match its digest; restore it"
-        )
-    return data
 
 
 def load_network(store: Store, version: ModelVersion) -> Network:

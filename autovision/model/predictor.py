@@ -14,6 +14,7 @@ from autovision.errors import InvalidImage
 from autovision.model import bundle
 from autovision.model.inference import Compiled, compile_module
 from autovision.model.network import Network
+from autovision.model.version import read_version
 from autovision.records import ModelVersion
 from autovision.store.protocol import Store
 
@@ -67,7 +68,7 @@ class Predictor:
             CorruptObject: a file does not match its digest.
         """
         threads = threads or len(os.sched_getaffinity(0))
-        version = bundle.read_version(store, model_id)
+        version = read_version(store, model_id)
         prep = version.preprocessing
         scorer = Scorer(
             bundle.load_network(store, version), (prep.height, prep.width), version.precision, threads

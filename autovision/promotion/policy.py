@@ -40,9 +40,7 @@ def decide(paired: Paired, *, metric: str = "accuracy", margin: float = MARGIN) 
     else:
         what = "promote the challenger over the champion"
     told = gates if accepted else failed
-    passed = (
-        f"it passes all {len(gates)} gates" if accepted else f"it fails {len(failed)} of {len(gates)} gates"
-    )
+    passed = _passed(len(gates)) if accepted else f"it fails {len(failed)} of {len(gates)} gates"
     return Verdict(
         accepted=accepted,
         what=what,
@@ -57,6 +55,10 @@ def decide(paired: Paired, *, metric: str = "accuracy", margin: float = MARGIN) 
             ],
         },
     )
+
+
+def _passed(gates: int) -> str:
+    return "it passes the gate" if gates == 1 else f"it passes all {gates} gates"
 
 
 def _gates(paired: Paired, metric: str, margin: float) -> list[GateResult]:

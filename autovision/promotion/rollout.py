@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 
 from autovision.dataset import catalog
-from autovision.model import bundle
+from autovision.model.version import read_version
 from autovision.promotion.gates import Paired
 from autovision.promotion.policy import decide
 from autovision.records import Decision, DecisionKind, Deployment, ModelVersion, Split, Verdict, now
@@ -40,7 +40,7 @@ def consider(
         Conflict: another model was promoted meanwhile.
     """
     deployment = deployments.get(store, name)
-    challenger = bundle.read_version(store, model_id)
+    challenger = read_version(store, model_id)
     if deployment.model == challenger.id:
         verdict = Verdict(
             accepted=True, what="nothing to do", why=f"{challenger.id} is the champion already", numbers={}
@@ -107,7 +107,7 @@ def paired_predictions(store: Store, deployment: Deployment, challenger: ModelVe
 
 def _champion_columns(store: Store, model_id: str, challenger: ModelVersion, new: Predictions) -> np.ndarray:
     """The champion's probabilities for the same images, in the challenger's columns; 0 for a class new to it."""
-    champion = bundle.read_version(store, model_id)
+    champion = read_version(store, model_id)
     version = catalog.get(store, challenger.lineage.dataset)
     old = predictions(store, model_id, version, Split.TEST, classes=challenger.classes)
     assert old.images == new.images

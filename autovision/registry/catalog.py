@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autovision.errors import NotFound
-from autovision.model import bundle
+from autovision.model.version import read_version
 from autovision.records import ModelVersion
 from autovision.registry import deployments
 from autovision.store import keys, records
@@ -23,4 +23,4 @@ def resolve(store: Store, name: str) -> str:
         if deployment.model is None:
             raise NotFound(f"deployment {name!r} has no model yet; promote one first")
         return deployment.model
-    return bundle.read_version(store, name).id
+    return read_version(store, name).id

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autovision.errors import Conflict, InvalidInput, NotFound, near
-from autovision.model import bundle
+from autovision.model.version import read_version
 from autovision.records import Decision, Deployment, RetrainingPolicy, now
 from autovision.store import keys, records
 from autovision.store.keys import check_name
@@ -54,7 +54,7 @@ def set_champion(store: Store, name: str, model: str, *, expected: str | None) -
         Conflict: somebody promoted another model meanwhile.
         NotFound: no such model or deployment.
     """
-    bundle.read_version(store, model)
+    read_version(store, model)
 
     def change(current: Deployment) -> Deployment | None:
         if current.model == model:

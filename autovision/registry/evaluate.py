@@ -15,8 +15,8 @@ from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
 from autovision.errors import InvalidInput
-from autovision.model import bundle
 from autovision.model.predictor import Predictor
+from autovision.model.version import read_version
 from autovision.records import DatasetVersion, Evaluation, Split
 from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
@@ -84,7 +84,7 @@ def predictions(
     )
     if not rows:
         raise InvalidInput(f"data set {version.id} has no image in its {split} split")
-    model = bundle.read_version(store, model_id)
+    model = read_version(store, model_id)
     known = tuple(classes or model.classes)
     if unknown := sorted({row.label for row in rows} - set(known)):
         raise InvalidInput(

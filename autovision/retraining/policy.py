@@ -26,7 +26,7 @@ class Snapshot:
     last_search_at: datetime | None = None
     """when the deployment's last re-search began"""
     running_search: str | None = None
-    """the deployment's search that is queued, running or stopped; None: none"""
+    """the deployment's search that is queued or running; None: none"""
 
 
 def decide(snapshot: Snapshot, policy: RetrainingPolicy) -> Verdict:

@@ -41,7 +41,7 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
     joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
     searches = _searches(store, deployment.name)
     report = latest_report(store, deployment)
-    under_way = [s for s in searches if not s[1].status.terminal]
+    under_way = [s for s in searches if s[1].status in (SearchStatus.QUEUED, SearchStatus.RUNNING)]
     re_searches = [state.created_at for request, state in searches if request.parent_model is not None]
     snapshot = Snapshot(
         now=clock(),

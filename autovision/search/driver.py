@@ -41,6 +41,7 @@ class Running:
     curve: list[CurvePoint] = field(default_factory=list)
     objectives: list[float] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
+    pruned: bool = False
 
 
 @dataclass
@@ -179,9 +180,10 @@ class Driver:
             self._report()
         if result.get("done"):
             return True  # it ends by itself
-        return self._pruner.goes_on(
+        running.pruned = not self._pruner.goes_on(
             _group(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
         )
+        return not running.pruned
 
     # ------------------------------------------------------------------------------------------ recording
 
@@ -208,13 +210,12 @@ class Driver:
     def _result(self, running: Running, error: str | None) -> TrialResult:
         last = running.last
         outcome = "failed" if error else last.get("outcome", "stopped")
-        # A trial that was still running when it ended was cut by the pruner, or by the end of the budget.
-        over = time.time() >= self.deadline - 0.5
         state = {
             "complete": TrialState.COMPLETE,
             "failed": TrialState.FAILED,
             "stopped": TrialState.STOPPED,
-            "running": TrialState.STOPPED if over else TrialState.PRUNED,
+            # It was still going when it ended: cut by the pruner, or with everything else.
+            "running": TrialState.PRUNED if running.pruned else TrialState.STOPPED,
         }[outcome]
         best = max(range(len(running.objectives)), key=running.objectives.__getitem__, default=None)
         task = running.assignment

@@ -17,6 +17,7 @@ from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.inference import native_precision
 from autovision.model.predictor import Scorer, softmax
+from autovision.model.version import read_version
 from autovision.provenance import code_version, package_versions
 from autovision.records import (
     DatasetVersion,
@@ -85,7 +86,7 @@ def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], benc
     )
     store_predictions(store, model.id, version, Split.TEST, test)
     bundle.publish(store, model, files)
-    return bundle.read_version(store, model.id)
+    return read_version(store, model.id)
 
 
 def _rows(store: Store, version: DatasetVersion, split: Split) -> list[Row]:

@@ -8,7 +8,6 @@ from typing import Any
 from autovision import metrics
 from autovision.dataset import catalog
 from autovision.errors import InvalidInput, NotFound, near
-from autovision.model import backbone as backbones
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
 from autovision.space import Choice, Constant, Space
 from autovision.store import keys, records
@@ -59,6 +58,8 @@ def check_backbones(space: Space) -> None:
             names = [str(value)]
         case _:
             names = []
+    from autovision.model import backbone as backbones  # timm: seconds, and listing searches needs none of it
+
     for name in names:
         backbones.check_name(name)
 

@@ -17,10 +17,14 @@ def best_trial(ledger: Sequence[TrialResult]) -> TrialResult | None:
 def counts(ledger: Sequence[TrialResult], metric: str) -> dict[str, Any]:
     """How many trials ended how, and the best: the fields of a `ProgressEvent`."""
     states = [result.state for result in ledger]
+    valued = [result.state for result in ledger if result.value is not None]
     best = best_trial(ledger)
     return {
-        "complete": states.count(TrialState.COMPLETE) + states.count(TrialState.STOPPED),
-        "pruned": states.count(TrialState.PRUNED),
+        "complete": valued.count(TrialState.COMPLETE) + valued.count(TrialState.STOPPED),
+        "pruned": len(states)
+        - states.count(TrialState.FAILED)
+        - valued.count(TrialState.COMPLETE)
+        - valued.count(TrialState.STOPPED),
         "failed": states.count(TrialState.FAILED),
         "best_value": best.metrics[metric] if best else None,
         "best_config": best.config if best else {},

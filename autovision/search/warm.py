@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autovision.errors import NotFound
-from autovision.model import bundle
+from autovision.model.version import read_version
 from autovision.records import SearchRequest, TrialResult
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -48,7 +48,7 @@ def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]
     if request.parent_model is None:
         return []
     try:
-        version = bundle.read_version(store, request.parent_model)
+        version = read_version(store, request.parent_model)
     except NotFound:
         return []
     point = space.project(TrialConfig.model_validate(version.lineage.config))

@@ -18,6 +18,7 @@ from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.network import Network, Suffix
 from autovision.model.stages import channels_of
+from autovision.model.version import read_file, read_version
 from autovision.records import DatasetVersion, Preprocessing, Split
 from autovision.space.config import TrialConfig
 from autovision.store import keys
@@ -154,8 +155,8 @@ class Trial:
         """The champion's head, if it is of the same shape: its knowledge is where this trial starts."""
         if self.initial is None:
             return None
-        version = bundle.read_version(self.bench.store, self.initial)
-        tensors = load_tensors(bundle.read_file(self.bench.store, version, bundle.WEIGHTS_FILE))
+        version = read_version(self.bench.store, self.initial)
+        tensors = load_tensors(read_file(self.bench.store, version, bundle.WEIGHTS_FILE))
         head = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")}
         own = self.suffix.head.state_dict()
         same_classes = version.classes == self.splits.version.classes

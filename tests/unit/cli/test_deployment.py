@@ -219,9 +219,10 @@ def test_monitor_reports_drift(
     import numpy as np
 
     from autovision.model import bundle
+    from autovision.model.version import read_version
 
     store = open_store(world.folder)
-    reference = bundle.load_reference(store, bundle.read_version(store, world.model))
+    reference = bundle.load_reference(store, read_version(store, world.model))
     rng = np.random.default_rng(0)
     shifted = rng.normal(reference.mean() + 20, 1.0, size=(120, reference.shape[1]))
     window = [_capture(number, world.model, at(0), tuple(row)) for number, row in enumerate(shifted.tolist())]

@@ -31,7 +31,9 @@ def test_random_weights_are_the_same_every_time() -> None:
 
 
 def test_more_stages_dropped_than_there_are() -> None:
-    with pytest.raises(InvalidInput, match="drop_stages=5 leaves nothing of 'test_resnet', which has 5 stages"):
+    with pytest.raises(
+        InvalidInput, match="drop_stages=5 leaves nothing of 'test_resnet', which has 5 stages"
+    ):
         backbone.load(TrialConfig(backbone="test_resnet", weights="random", drop_stages=5))
 
 
@@ -58,7 +60,9 @@ def test_a_weights_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other model", "text"])
-def test_a_wrong_weights_file_is_a_clear_error(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_weights_file_is_a_clear_error(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "test_resnet.safetensors"
     other = timm.create_model("test_efficientnet" if damage == "other model" else "test_resnet")
     save_file({name: tensor.contiguous() for name, tensor in other.state_dict().items()}, path)

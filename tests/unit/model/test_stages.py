@@ -83,7 +83,9 @@ def test_a_family_that_cannot_be_cut_is_named_with_those_that_can() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 30), st.integers(0, 999))
-def test_generalized_mean_lies_between_mean_and_maximum(batch: int, channels: int, positions: int, seed: int) -> None:
+def test_generalized_mean_lies_between_mean_and_maximum(
+    batch: int, channels: int, positions: int, seed: int
+) -> None:
     x = torch.rand(batch, channels, positions, generator=torch.Generator().manual_seed(seed)) + 0.01
     mean, gem, most = pool(x, "avg"), pool(x, "gem"), pool(x, "max")
     assert (mean <= gem + 1e-4).all()

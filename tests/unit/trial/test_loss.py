@@ -15,7 +15,9 @@ from autovision.trial.loss import Mixer, sample_weights, soft_cross_entropy, sof
 
 def labelled(labels: list[int], confidence: list[float] | None = None) -> Labelled:
     return Labelled(
-        tuple(map(str, range(len(labels)))), torch.tensor(labels), torch.tensor(confidence or [1.0] * len(labels))
+        tuple(map(str, range(len(labels)))),
+        torch.tensor(labels),
+        torch.tensor(confidence or [1.0] * len(labels)),
     )
 
 
@@ -26,7 +28,9 @@ def test_balanced_weights_give_every_class_the_same_say() -> None:
 
 
 def test_an_unsure_label_weighs_less_but_never_nothing() -> None:
-    weights = sample_weights(labelled([0, 1, 1], [1.0, 1 / 3, 0.0]), TrialConfig(confidence_weighting=True), 2)
+    weights = sample_weights(
+        labelled([0, 1, 1], [1.0, 1 / 3, 0.0]), TrialConfig(confidence_weighting=True), 2
+    )
     assert weights[1] / weights[0] == pytest.approx(1 / 3)
     assert weights[2] > 0
 
@@ -39,7 +43,9 @@ def test_the_loss_is_that_of_pytorch() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)]))
-def test_mixing_keeps_targets_a_distribution_that_matches_the_features(seed: int, alphas: tuple[float, float]) -> None:
+def test_mixing_keeps_targets_a_distribution_that_matches_the_features(
+    seed: int, alphas: tuple[float, float]
+) -> None:
     config = TrialConfig(mixup=alphas[0], cutmix=alphas[1], unfreeze=1)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     # Every pixel of an image holds its label, so the mean of a mixed map is the share of class 1 in its target.

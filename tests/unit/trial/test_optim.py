@@ -20,7 +20,9 @@ def test_each_stage_learns_slower_than_the_one_above_it() -> None:
     config = TrialConfig(unfreeze=2, lr=0.1, backbone_lr_ratio=0.5, layer_decay=0.2)
     suffix = suffix_of(config)
     rate = {id(p): group["lr"] for group in parameter_groups(suffix, config) for p in group["params"]}
-    rates = [{rate[id(p)] for p in module.parameters()} for module in (suffix.head, *reversed(suffix.upper.stages))]
+    rates = [
+        {rate[id(p)] for p in module.parameters()} for module in (suffix.head, *reversed(suffix.upper.stages))
+    ]
     assert [round(only, 6) for (only,) in rates] == [0.1, 0.05, 0.01]
 
 

@@ -58,7 +58,9 @@ def test_a_loss_that_is_not_finite_says_so_and_names_the_rate(problem: Problem) 
     broken.pooled[1, 3, 0] = float("nan")
     config = TrialConfig(lr=0.5, epochs=9)
     with pytest.raises(NotFinite, match=r"lr=0\.5; lower the learning rate"):
-        list(train(head_of(config), replace(problem, train_features=broken), config, seed=0, deadline=FOREVER))
+        list(
+            train(head_of(config), replace(problem, train_features=broken), config, seed=0, deadline=FOREVER)
+        )
 
 
 def test_the_deadline_ends_training_with_one_more_report(problem: Problem) -> None:
@@ -96,7 +98,9 @@ def unfrozen(problem: Problem, config: TrialConfig) -> tuple[Suffix, Problem]:
 
 
 def test_fine_tuning_starts_from_the_probe_and_trains_the_unfrozen_stages_only(problem: Problem) -> None:
-    config = TrialConfig(backbone="test_resnet", unfreeze=1, epochs=3, lr=1e-2, cutmix=1.0, mixup=0.2, batch_size=32)
+    config = TrialConfig(
+        backbone="test_resnet", unfreeze=1, epochs=3, lr=1e-2, cutmix=1.0, mixup=0.2, batch_size=32
+    )
     suffix, data = unfrozen(problem, config)
     before = {name: tensor.clone() for name, tensor in suffix.state_dict().items()}
     reports = list(train(suffix, data, config, seed=0, deadline=FOREVER))
