@@ -163,6 +163,8 @@ class SearchState(Record):
     model: str | None = None
     error: str | None = None
     stop_requested: bool = False
+    notes: tuple[str, ...] = ()
+    """what was found out before the first trial, e.g. which backbones were left out and why"""
     created_at: AwareDatetime
     updated_at: AwareDatetime
 

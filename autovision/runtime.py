@@ -23,11 +23,11 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
-    # gRPC tells on stderr of every fork in a process that has a channel open, and each worker of Ray has.
-    "GRPC_VERBOSITY": "NONE",
-    "GRPC_ENABLE_FORK_SUPPORT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+# Read when gRPC is loaded, which `import ray` does: it would tell on stderr of every fork in this process.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def connect(address: str | None = None) -> None:

@@ -25,7 +25,7 @@ class Quick(Space):
     dropout = Float(0.0, 0.5, default=0.2)
     unfreeze = 0
 
-    augmentation = Choice("flip", "none")
+    augmentation = Choice("none", "flip")
     mixup = Choice(0.0, 0.2, 0.4)
     class_weighting = Choice("none", "balanced")
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -106,6 +112,28 @@ def _load_by_order(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
     model.load_state_dict(ordered, strict=False)
 
 
+@contextmanager
+def _hub() -> Iterator[None]:
+    """Without a connection, use what the hub's cache holds, instead of trying for most of a minute."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _reachable(endpoint: str) -> bool:
+    url = urlsplit(endpoint)
+    if urllib.request.getproxies():
+        return True  # only the proxy can tell
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
 def _from_hub(model: nn.Module, name: str) -> WeightsInfo:
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
@@ -113,7 +141,10 @@ def _from_hub(model: nn.Module, name: str) -> WeightsInfo:
             f"timm has no pretrained weights for {name!r}; choose another backbone or weights='random'"
         )
     try:
-        timm.models.load_pretrained(model, pretrained_cfg=config.to_dict(), num_classes=config.num_classes)
+        with _hub():
+            timm.models.load_pretrained(
+                model, pretrained_cfg=config.to_dict(), num_classes=config.num_classes
+            )
     except Exception as error:
         raise WeightsUnavailable(
             f"weights of {name!r} cannot be fetched from timm's hub ({type(error).__name__}: {str(error)[:200]}); "

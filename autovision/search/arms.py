@@ -20,7 +20,7 @@ _DIMENSIONS = ("backbone", "weights", "resolution", "augmentation", "unfreeze", 
 _MOST_ARMS = 400
 _SPREAD = 0.03
 """how far apart the best values of two arms are, as a rule; of one standard deviation, in units of the metric"""
-_MOST_SHARE = 0.35
+_MOST_SHARE = 0.5
 """an arm that would eat more than this share of the seconds left is not begun"""
 _OVERHEAD_S = 0.3
 

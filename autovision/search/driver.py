@@ -25,7 +25,9 @@ from autovision.store.protocol import Store
 from autovision.trial.worker import Assignment, value_of
 
 _START_SHARE = 0.25
-"""a starting point that is predicted to take more of the seconds left is passed over"""
+_START_EXCESS = 1.5
+"""a starting point is passed over if it is predicted to take more than this share of the seconds left, and than
+so many times the cheapest arm"""
 
 
 @dataclass
@@ -59,13 +61,19 @@ class Driver:
     """seconds since the epoch, after which no trial works"""
     search_started: float
     threads: int
+    left_out: frozenset[str] = frozenset()
+    """backbones that cannot be used here"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
 
     def __post_init__(self) -> None:
         # A resumed search must not draw again what the attempts before it drew.
         self._sampler = Sampler(self.space, self.request.seed + 1_000 * (self.attempt - 1))
         self._pruner = AsyncHalving()
-        self._arms = {arm: ArmRecord() for arm in arms_of(self.space)}
+        self._arms = {
+            arm: ArmRecord() for arm in arms_of(self.space) if dict(arm).get("backbone") not in self.left_out
+        }
+        usable = [s for s in self.starts if self.space.config(s.point).backbone not in self.left_out]
+        self.starts = usable
         self.running: dict[str, Running] = {}
         self._tried = {_digest(result) for result in self.ledger}
         self._replay()
@@ -93,7 +101,8 @@ class Driver:
             if proposal is None:
                 return None
             config = self.space.config(proposal.point)
-            if config.digest not in self._tried or not self._arms:
+            usable = config.backbone not in self.left_out
+            if usable and (config.digest not in self._tried or not self._arms):
                 break
             self._sampler.tell(proposal.number, TrialState.FAILED, [])
         self._tried.add(config.digest)
@@ -149,13 +158,12 @@ class Driver:
         return proposal, arm, "sampled", None
 
     def _affordable_start(self, remaining: float) -> Start | None:
-        """The next starting point, unless it would eat most of the budget before anything has a value."""
+        """The next starting point, unless it would eat much of the budget where something else would not."""
+        cheapest = min(map(self._predicted_s, self._arms), default=float("inf")) if self.starts else 0.0
+        limit = max(_START_SHARE * remaining, _START_EXCESS * cheapest)
         while self.starts:
             start = self.starts.pop(0)
-            if (
-                self.cost.predicted_s(self.space.config(start.point)) <= _START_SHARE * remaining
-                or not self._arms
-            ):
+            if self.cost.predicted_s(self.space.config(start.point)) <= limit:
                 return start
         return None
 

@@ -10,6 +10,7 @@ from autovision.dataset import catalog
 from autovision.errors import InvalidInput, NotFound, near
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
 from autovision.space import Choice, Constant, Space
+from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -49,18 +50,22 @@ def make_request(
     )
 
 
-def check_backbones(space: Space) -> None:
-    """Raises `UnknownBackbone` for a name that timm does not know, with the near ones."""
+def backbones_of(space: Space) -> list[str]:
+    """The backbones that a space may name."""
     match space.parameters.get("backbone"):
         case Choice(values=values):
-            names = [str(value) for value in values]
+            return [str(value) for value in values]
         case Constant(value=value):
-            names = [str(value)]
+            return [str(value)]
         case _:
-            names = []
+            return [TrialConfig().backbone]
+
+
+def check_backbones(space: Space) -> None:
+    """Raises `UnknownBackbone` for a name that timm does not know, with the near ones."""
     from autovision.model import backbone as backbones  # timm: seconds, and listing searches needs none of it
 
-    for name in names:
+    for name in backbones_of(space):
         backbones.check_name(name)
 
 

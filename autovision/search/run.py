@@ -14,6 +14,7 @@ from autovision.records import SearchRequest, SearchState, SearchStatus, TrialRe
 from autovision.search import requests
 from autovision.search.cost import CostModel
 from autovision.search.driver import Driver
+from autovision.search.feasibility import infeasible_backbones
 from autovision.search.finish import finish
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial, counts
@@ -142,6 +143,11 @@ def _trials(
     space = Space.from_json(request.space)
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     cost = CostModel(bench, splits)
+    left_out = infeasible_backbones(space, bench)
+    notes = tuple(f"left out {name}: {reason}" for name, reason in left_out.items())
+    requests.set_state(store, request.id, notes=notes)
+    for note in notes:
+        on_progress(_last_event(request, [], before, started, note))
     left = request.budget_s - before.spent_s
     driver = Driver(
         store=store,
@@ -156,6 +162,7 @@ def _trials(
         - _finish_reserve(request, space, cost, len(splits.validation) + len(splits.test)),
         search_started=started - before.spent_s,
         threads=1,
+        left_out=frozenset(left_out),
         emit=on_progress,
     )
     run_trials(driver, stop)

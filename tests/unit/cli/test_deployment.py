@@ -213,9 +213,8 @@ def test_monitor_of_what_does_not_exist_or_serves_nothing(cli: Any, world: Any, 
     assert "no model yet" in ran.err
 
 
-def test_monitor_reports_drift(
-    cli: Any, world: Any, door: str, at: Callable[[float], datetime], tmp_path: Path
-) -> None:
+def shifted_window(world: Any, at: Callable[[float], datetime]) -> list[Any]:
+    """A full window of requests that nobody would take for those of the training domain."""
     import numpy as np
 
     from autovision.model import bundle
@@ -225,9 +224,15 @@ def test_monitor_reports_drift(
     reference = bundle.load_reference(store, read_version(store, world.model))
     rng = np.random.default_rng(0)
     shifted = rng.normal(reference.mean() + 20, 1.0, size=(120, reference.shape[1]))
-    window = [_capture(number, world.model, at(0), tuple(row)) for number, row in enumerate(shifted.tolist())]
-    captures.append(store, door, window, at=at(1000))
+    return [_capture(number, world.model, at(0), tuple(row)) for number, row in enumerate(shifted.tolist())]
+
+
+def test_monitor_reports_drift(
+    cli: Any, world: Any, door: str, at: Callable[[float], datetime], tmp_path: Path
+) -> None:
+    shifted = shifted_window(world, at)
     assert "No window" in cli("monitor", door, "--history").out
+    captures.append(open_store(world.folder), door, shifted, at=at(1000))
     answer = cli("monitor", door, "--json").answer
     assert answer["examined"] is True and answer["report"]["alarm"] is True
     assert cli("monitor", door, "--json").answer["examined"] is False, "each request is examined once"
@@ -239,12 +244,18 @@ def test_monitor_reports_drift(
 # -------------------------------------------------------------------------------------------- controller
 
 
-def test_the_controller_does_what_is_due_without_searching(cli: Any, world: Any, door: str) -> None:
+def test_the_controller_does_what_is_due_without_searching(
+    cli: Any, world: Any, door: str, at: Callable[[float], datetime]
+) -> None:
     """Nothing is queued, so that Ray is not needed."""
+    nothing = cli("controller", "run", "--once", "--json")
+    assert (nothing.code, nothing.answer) == (0, [])
+    captures.append(open_store(world.folder), door, shifted_window(world, at), at=at(1000))
     ran = cli("controller", "run", "--once", "--json")
     assert ran.code == 0
-    assert [event["stage"] for event in ran.answer] == ["retraining"]
-    assert ran.answer[0]["record"]["accepted"] is False
+    assert [event["stage"] for event in ran.answer] == ["monitoring", "retraining"]
+    assert ran.answer[0]["record"]["alarm"] is True
+    assert ran.answer[1]["record"]["accepted"] is False
     again = cli("controller", "run", "--once")
     assert (again.code, again.out) == (0, "")
     assert "nothing to do" in again.err

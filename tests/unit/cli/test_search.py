@@ -220,6 +220,7 @@ def _trial(number: int, at: Callable[[float], datetime], **changes: Any) -> Tria
             "config": {},
         },
         **{"parameters": {}, "origin": "sampled", "curve": (point,), "created_at": at(0)},
+        **{"value": 0.5, "metrics": point.metrics},
     }
     return TrialResult(**{**base, **changes})
 

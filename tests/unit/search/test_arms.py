@@ -54,9 +54,9 @@ def test_the_cheapest_comes_first_when_nothing_is_known() -> None:
 
 def test_what_does_not_fit_into_the_rest_of_the_budget_is_not_begun() -> None:
     records = {arm("big"): ArmRecord(), arm("known"): ArmRecord(values=[0.5], seconds=[99.0])}
-    assert choose(records, lambda _: 50.0, 100.0) is None
+    assert choose(records, lambda _: 60.0, 100.0) is None
     records[arm("small")] = ArmRecord()
-    assert choose(records, lambda a: 30.0 if a == arm("small") else 50.0, 100.0) == arm("small")
+    assert choose(records, lambda a: 30.0 if a == arm("small") else 60.0, 100.0) == arm("small")
 
 
 def test_a_search_that_has_nothing_yet_begins_with_the_cheapest_even_if_it_hardly_fits() -> None:
