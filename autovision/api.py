@@ -35,6 +35,7 @@ from autovision.records import (
 )
 from autovision.registry import catalog as models
 from autovision.registry import deployments
+from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
@@ -142,7 +143,7 @@ class AutoVision:
 
     def searches(self) -> list[tuple[SearchRequest, SearchState]]:
         """Every search, oldest first."""
-        return requests.all_searches(self.store)
+        return all_searches(self.store)
 
     def search_of(self, search: str) -> tuple[SearchRequest, SearchState]:
         return requests.get(self.store, search)

@@ -36,6 +36,7 @@ from autovision.records import (
     now,
 )
 from autovision.registry import deployments
+from autovision.registry.searches import all_searches
 from autovision.retraining import policy as retraining_policy
 from autovision.retraining import request as retraining
 from autovision.retraining.policy import Snapshot
@@ -106,7 +107,7 @@ class Controller:
     # --------------------------------------------------------------------------------------------- stages
 
     def _search(self) -> Iterator[Event]:
-        for request, state in requests.all_searches(self.store):
+        for request, state in all_searches(self.store):
             if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING) and not self.should_stop():
                 # One that is said to run, but whose driver is gone, is gone on with; its lease tells.
                 yield from self._guarded(request.id, partial(self._run, request))
@@ -136,7 +137,7 @@ class Controller:
             for d in deployments.decisions(self.store, deployment.name)
             if d.kind is DecisionKind.PROMOTE
         }
-        for request, state in requests.all_searches(self.store):
+        for request, state in all_searches(self.store):
             if (
                 request.deployment == deployment.name
                 and state.model is not None

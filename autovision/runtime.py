@@ -51,6 +51,8 @@ def connect(address: str | None = None) -> None:
     main = threading.current_thread() is threading.main_thread()
     on_terminate = signal.getsignal(signal.SIGTERM) if main else None
     ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
+    # What Ray prints of its own processes goes to stdout, where `--json` has to stand alone; its log files keep it.
+    ray._private.worker._worker_logs_enabled = False
     if on_terminate is not None:
         signal.signal(signal.SIGTERM, on_terminate)
 

@@ -14,9 +14,9 @@ from autovision.records import (
     Deployment,
     DriftReport,
     SearchRequest,
-    SearchState,
     SearchStatus,
 )
+from autovision.registry.searches import all_searches
 from autovision.retraining.join import Joined, join
 from autovision.retraining.policy import Snapshot
 from autovision.store import captures, keys, labels, records
@@ -39,7 +39,8 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
     known = {row.image for row in manifest.read(store, version)}
     agreed, _ = labels.consensus(labels.read(store, deployment.name))
     joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
-    searches = _searches(store, deployment.name)
+    # A search that failed has answered its alarm, too: asking again would give the same failure, pass after pass.
+    searches = [pair for pair in all_searches(store) if pair[0].deployment == deployment.name]
     report = latest_report(store, deployment)
     under_way = [s for s in searches if s[1].status in (SearchStatus.QUEUED, SearchStatus.RUNNING)]
     re_searches = [state.created_at for request, state in searches if request.parent_model is not None]
@@ -92,19 +93,3 @@ def build(
         reason=reason,
         nonce=report.id if report else "",
     )
-
-
-def _searches(store: Store, deployment: str) -> list[tuple[SearchRequest, SearchState]]:
-    ids = sorted({key.split("/")[1] for key in store.list(keys.SEARCHES) if key.endswith("/state.json")})
-    found = [
-        (
-            records.read(store, keys.search_request(search), SearchRequest),
-            records.read(store, keys.search_state(search), SearchState),
-        )
-        for search in ids
-    ]
-    return [
-        pair
-        for pair in found
-        if pair[0].deployment == deployment and pair[1].status is not SearchStatus.FAILED
-    ]

@@ -9,6 +9,7 @@ from autovision import metrics
 from autovision.dataset import catalog
 from autovision.errors import InvalidInput, NotFound, near
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
+from autovision.registry.searches import all_searches
 from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
@@ -87,19 +88,6 @@ def get(store: Store, search: str) -> tuple[SearchRequest, SearchState]:
         raise NotFound(
             f"no search {search!r} in {store.uri}{near(search, known)}; `autovision search list` shows them"
         ) from None
-
-
-def all_searches(store: Store) -> list[tuple[SearchRequest, SearchState]]:
-    """Every search, oldest first."""
-    ids = sorted({key.split("/")[1] for key in store.list(keys.SEARCHES) if key.endswith("/state.json")})
-    found = [
-        (
-            records.read(store, keys.search_request(search), SearchRequest),
-            records.read(store, keys.search_state(search), SearchState),
-        )
-        for search in ids
-    ]
-    return sorted(found, key=lambda pair: pair[1].created_at)
 
 
 def trials(store: Store, search: str) -> list[TrialResult]:

@@ -1,0 +1,20 @@
+"""Finding searches: what was asked for, and how it stands."""
+
+from __future__ import annotations
+
+from autovision.records import SearchRequest, SearchState
+from autovision.store import keys, records
+from autovision.store.protocol import Store
+
+
+def all_searches(store: Store) -> list[tuple[SearchRequest, SearchState]]:
+    """Every search, oldest first."""
+    ids = sorted({key.split("/")[1] for key in store.list(keys.SEARCHES) if key.endswith("/state.json")})
+    found = [
+        (
+            records.read(store, keys.search_request(search), SearchRequest),
+            records.read(store, keys.search_state(search), SearchState),
+        )
+        for search in ids
+    ]
+    return sorted(found, key=lambda pair: pair[1].created_at)
