@@ -26,7 +26,7 @@ from datetime import datetime
 
 from autovision.errors import InvalidInput
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -34,7 +34,7 @@ def check_name(name: str, *, what: str) -> str:
     """`name` if it may be part of a key; else an `InvalidInput` that says what is allowed."""
     if not _NAME.fullmatch(name) or ".." in name:
         raise InvalidInput(
-            f"{what} {name!r} is not a valid name; use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            f"{what} {name!r} is not a valid name; use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', "
             "beginning and ending with a letter or digit"
         )
     return name
