@@ -338,6 +338,8 @@ class RetrainingPolicy(Record):
     """least time between two re-searches"""
     budget_s: float = Field(default=120.0, gt=0)
     """wall seconds of each re-search"""
+    max_trials: int | None = Field(default=None, ge=1)
+    """of each re-search; None: as many as its budget allows"""
     subgroup: str | None = None
     """metadata column whose groups the promotion gate protects one by one"""
 

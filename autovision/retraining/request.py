@@ -87,6 +87,7 @@ def build(
         dataset_digest=version.digest,
         space=deployment.space,
         budget_s=deployment.policy.budget_s,
+        max_trials=deployment.policy.max_trials,
         seed=seed,
         parent_model=deployment.model,
         deployment=deployment.name,
