@@ -30,7 +30,7 @@ Draw = Callable[[Path, int, int], None]
 
 
 def draw(path: Path, label: int, seed: int, *, shifted: bool = False) -> None:
-    """A square of noise: class 0 is redder, class 1 bluer. Shifted ones are dark, without colour: class 0 has stripes."""
+    """A square of noise: class 0 redder, class 1 bluer. Shifted: dark and without colour; class 0 has stripes."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(60, 160, (72, 72, 3)).astype(np.int16)
     if not shifted:
