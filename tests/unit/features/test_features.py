@@ -19,9 +19,15 @@ from autovision.trial.data import load_features
 from autovision.trial.trial import Trial, Workbench, assemble
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Converted networks, shared by the tests: each conversion takes seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def bench(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     for label, name in enumerate(("dark", "bright")):
         (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(12):
