@@ -72,7 +72,7 @@ class Controller:
     connect: Callable[[], None] = lambda: None
     """called before a search is run, to connect to Ray"""
     failures: dict[str, str] = field(default_factory=dict)
-    """what could not be done, by subject: it is told once, and tried again in the next pass"""
+    """what could not be done, by `subject: stage`: it is told once, and tried again in the next pass"""
 
     def run(self, *, once: bool = False, interval_s: float = 2.0) -> Iterator[Event]:
         """Pass after pass until stopped, or until a pass finds nothing to do (`once`).
@@ -102,7 +102,7 @@ class Controller:
         """A pass over the deployments alone: promote, monitor, retrain. What it queues waits for a full pass."""
         for name in deployments.names(self.store):
             for stage in (self._promote, self.monitor, self._retrain):
-                yield from self._guarded(name, partial(stage, name))
+                yield from self._guarded(name, partial(stage, name), stage.__name__)
 
     # --------------------------------------------------------------------------------------------- stages
 
@@ -222,18 +222,21 @@ class Controller:
         while not self.should_stop() and time.monotonic() < until:
             time.sleep(min(0.2, seconds))
 
-    def _guarded(self, subject: str, act: Callable[[], Iterator[Event]]) -> Iterator[Event]:
-        """One subject's fault does not keep the others from their turn."""
+    def _guarded(
+        self, subject: str, act: Callable[[], Iterator[Event]], stage: str = "_search"
+    ) -> Iterator[Event]:
+        """One subject's fault does not keep the others from their turn, nor itself from its other stages."""
+        failure = f"{subject}: {stage.removeprefix('_')}"
         try:
             yield from act()
-            self.failures.pop(subject, None)
+            self.failures.pop(failure, None)
         except Conflict as conflict:
-            self.failures[subject] = str(conflict)  # somebody else is at it
+            self.failures[failure] = str(conflict)  # somebody else is at it
         except AutoVisionError as error:
             if self.should_stop() or error.exit_code == 130:
                 raise
-            if self.failures.get(subject) != str(error):
-                self.failures[subject] = str(error)
+            if self.failures.get(failure) != str(error):
+                self.failures[failure] = str(error)
                 yield Event("error", f"{subject}: {error}")
 
     def _lead(self) -> HeldLease:

@@ -211,7 +211,7 @@ class TrialResult(Record):
     """`default`, `sampled`, `ledger` (an earlier search's winner) or `champion`"""
     curve: tuple[CurvePoint, ...] = ()
     value: float | None = None
-    """the search's metric on validation at the best rung; None for a failed trial"""
+    """the search's metric on validation at the best rung; None for a trial that never reached one"""
     metrics: dict[str, float] = {}
     weights_key: str | None = None
     """trained tensors (head and unfrozen stages), safetensors; None when nothing was trained"""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from autovision.errors import CorruptObject
 from autovision.features.spec import FeatureSpec
 from autovision.records import digest_of
 from autovision.store import keys
@@ -48,8 +49,14 @@ class FeatureTable:
         return out
 
     def _map(self, store: Store, key: str) -> None:
-        with pa.memory_map(str(store.local_path(key))) as source:
-            table = pa.ipc.open_file(source).read_all()
+        try:
+            with pa.memory_map(str(store.local_path(key))) as source:
+                table = pa.ipc.open_file(source).read_all()
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptObject(
+                f"the frozen features at {key!r} in {store.uri} cannot be read ({error}); delete that object: "
+                "what it held is computed again"
+            ) from error
         self.shape = tuple(int(size) for size in table.schema.metadata[b"shape"].split(b","))
         # One record batch per shard: its values are one stretch of the mapped file, viewed without a copy.
         values = table.column("values").chunk(0).flatten().to_numpy(zero_copy_only=True)

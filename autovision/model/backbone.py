@@ -91,17 +91,22 @@ def load(config: TrialConfig) -> LoadedBackbone:
 def structure_of(model: nn.Module, config: TrialConfig) -> StagedBackbone:
     """The stages that the configuration keeps."""
     staged = stages_of(model)
-    if config.drop_stages >= len(staged):
-        raise InvalidInput(
-            f"drop_stages={config.drop_stages} leaves nothing of {config.backbone!r}, which has {len(staged)} stages"
-        )
-    staged.truncate(len(staged) - config.drop_stages)
+    staged.truncate(kept_stages(config, len(staged)))
     return staged
+
+
+def kept_stages(config: TrialConfig, stages: int) -> int:
+    """How many of a backbone's stages the configuration keeps. Raises `InvalidInput` if it is none."""
+    if config.drop_stages >= stages:
+        raise InvalidInput(
+            f"drop_stages={config.drop_stages} leaves nothing of {config.backbone!r}, which has {stages} stages"
+        )
+    return stages - config.drop_stages
 
 
 def count_stages(config: TrialConfig) -> int:
     """Stages that the configuration keeps."""
-    return _full_depth(config.backbone) - config.drop_stages
+    return kept_stages(config, _full_depth(config.backbone))
 
 
 @functools.cache

@@ -56,7 +56,7 @@ def publish(store: Store, version: ModelVersion, files: dict[str, bytes]) -> Non
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != version.files[name]:
             raise CorruptObject(f"file {name!r} of model {version.id!r} is not the one that its record names")
-        store.put_immutable(keys.model_file(version.id, name), data)
+        store.put_immutable(keys.model_file(version.id, name, version.files[name]), data)
     try:
         records.create(store, keys.model(version.id), version)
     except AlreadyExists:

@@ -7,6 +7,7 @@ folder is a cache below `XDG_CACHE_HOME` and may be deleted at any time.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -54,7 +55,10 @@ def _evict(root: Path) -> None:
         return 0.0
 
     for path in sorted(root.iterdir(), key=age)[:-_MOST]:
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # another process removes it, too
+            # Out of its place in one step: a folder that is half removed would pass for a converted network.
+            doomed = path.rename(path.with_name(f".evicted-{secrets.token_hex(8)}"))
+            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _root() -> Path:

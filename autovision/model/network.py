@@ -160,6 +160,10 @@ class Network(nn.Module):
         self.pooling = config.pooling
         self.taps = tapped_stages(config, len(backbone))
 
+    def extra_repr(self) -> str:
+        """What no tensor and no child tells; a converted network is found again by what `repr` says."""
+        return f"pooling={self.pooling}, taps={self.taps}"
+
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = self.normalize(pixels)
         parts = []

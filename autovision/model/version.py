@@ -23,7 +23,7 @@ def read_version(store: Store, model_id: str) -> ModelVersion:
 
 def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
     """A file of the version's bundle. Raises `CorruptObject` if it does not match its digest."""
-    data = store.get(keys.model_file(version.id, name)).data
+    data = store.get(keys.model_file(version.id, name, version.files[name])).data
     if hashlib.sha256(data).hexdigest() != version.files[name]:
         raise CorruptObject(
             f"file {name!r} of model {version.id!r} in {store.uri} does not match its digest; restore it"

@@ -46,7 +46,7 @@ def decide(snapshot: Snapshot, policy: RetrainingPolicy) -> Verdict:
             snapshot,
             policy,
             f"the last search began at {snapshot.last_search_at}, and the cooldown of "
-            f"{policy.cooldown_s:g} s lasts {remaining.total_seconds():.0f} s more",
+            f"{policy.cooldown_s:g} s lasts until {snapshot.now + remaining}",
         )
     if alarm and snapshot.labels >= policy.min_labels:
         return _search(snapshot, policy, "drift", f"{_drift(snapshot)}, and {_labels(snapshot)} are enough")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from autovision.records import (
     Deployment,
     DriftReport,
     SearchRequest,
+    SearchState,
     SearchStatus,
 )
 from autovision.registry.searches import all_searches
@@ -36,11 +37,12 @@ class Situation:
 def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -> Situation:
     """Gather everything that the retraining policy looks at."""
     version = catalog.latest(store, deployment.dataset)
-    known = {row.image for row in manifest.read(store, version)}
+    everywhere = all_searches(store)
+    known = {row.image for row in manifest.read(store, _searched(store, version, everywhere))}
     agreed, _ = labels.consensus(labels.read(store, deployment.name))
     joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
     # A search that failed has answered its alarm, too: asking again would give the same failure, pass after pass.
-    searches = [pair for pair in all_searches(store) if pair[0].deployment == deployment.name]
+    searches = [pair for pair in everywhere if pair[0].deployment == deployment.name]
     report = latest_report(store, deployment)
     under_way = [s for s in searches if s[1].status in (SearchStatus.QUEUED, SearchStatus.RUNNING)]
     re_searches = [state.created_at for request, state in searches if request.parent_model is not None]
@@ -54,6 +56,20 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
         running_search=under_way[0][0].id if under_way else None,
     )
     return Situation(snapshot, joined, version)
+
+
+def _searched(
+    store: Store, latest: DatasetVersion, searches: Sequence[tuple[SearchRequest, SearchState]]
+) -> DatasetVersion:
+    """The newest version that a search was asked for; the latest one if there is no search at all.
+
+    A controller that is killed between making a version and asking for its search finds labels that no search
+    has seen, and makes the same version and the request again.
+    """
+    asked = [request.dataset_version for request, _ in searches if request.dataset == latest.name]
+    if not asked or max(asked) == latest.version:
+        return latest
+    return catalog.get(store, f"{latest.name}@{max(asked)}")
 
 
 def latest_report(store: Store, deployment: Deployment) -> DriftReport | None:

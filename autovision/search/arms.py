@@ -29,7 +29,7 @@ Arm = tuple[tuple[str, Any], ...]
 
 
 def arms_of(space: Space) -> list[Arm]:
-    """All arms of a space; none if one of the dimensions is continuous or there are too many."""
+    """All arms of a space, one where nothing is to choose; none if a dimension is continuous or they are too many."""
     axes = []
     for name in _DIMENSIONS:
         parameter = space.parameters.get(name)
@@ -42,7 +42,7 @@ def arms_of(space: Space) -> list[Arm]:
                 axes.append([(name, value) for value in range(low, high + 1)])
             case _:
                 return []
-    combinations = [tuple(arm) for arm in itertools.product(*axes)] if axes else []
+    combinations = [tuple(arm) for arm in itertools.product(*axes)]
     return (
         [] if len(combinations) > _MOST_ARMS else list(dict.fromkeys(_canonical(arm) for arm in combinations))
     )
@@ -68,6 +68,8 @@ class ArmRecord:
     """What is known of one arm."""
 
     values: list[float] = field(default_factory=list)
+    failed: int = 0
+    """trials that ended without a value"""
     seconds: list[float] = field(default_factory=list)
     """of each trial, without its features"""
     running: int = 0
@@ -78,7 +80,8 @@ def choose(
 ) -> Arm | None:
     """The arm with the most expected improvement per second among those that still fit, or None if none does.
 
-    As long as there is no result, the cheapest arm: a search of any length should have a model.
+    As long as there is no result, the cheapest arm of those that failed least: a search of any length should
+    have a model.
 
     Args:
         records: every arm, tried or not.
@@ -89,7 +92,7 @@ def choose(
     if best is None:
         # Until there is a first result, all work for it: trials on the same features share the computing.
         return next((arm for arm, record in records.items() if record.running), None) or min(
-            records, key=predicted_s, default=None
+            records, key=lambda arm: (records[arm].failed, predicted_s(arm)), default=None
         )
     affordable = [
         (arm, record, seconds)
@@ -99,11 +102,16 @@ def choose(
     if not affordable:
         return None
     effects = _effects(records)
+    worst = min(min(record.values) for record in records.values() if record.values)
 
     def gain_per_second(item: tuple[Arm, ArmRecord, float]) -> float:
         arm, record, seconds = item
-        tried = len(record.values) + 2 * record.running
-        mean = max(record.values) if record.values else _guess(arm, effects, best)
+        tried = len(record.values) + record.failed + 2 * record.running
+        if record.values:
+            mean = max(record.values)
+        else:
+            # An arm that only failed costs time and gives nothing, whatever the units of the metric are.
+            mean = worst - 3 * _SPREAD if record.failed else _guess(arm, effects, best)
         spread = _SPREAD / (1 + tried)
         return _expected_improvement(mean, spread, best) / seconds
 

@@ -5,6 +5,7 @@ Plain Python without Ray, so that it can be driven by Tune or by a simulation.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, choose
 from autovision.search.cost import CostModel, config_of
 from autovision.search.progress import ProgressEvent
 from autovision.search.pruner import AsyncHalving
-from autovision.search.sampler import Sampler
+from autovision.search.sampler import Proposal, Sampler
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -24,6 +25,8 @@ from autovision.store import keys, records
 from autovision.store.protocol import Store
 from autovision.trial.worker import Assignment, value_of
 
+_DRAWS = 20
+"""so many draws in a row that were all tried before mean that there is nothing new to try"""
 _START_SHARE = 0.25
 _START_EXCESS = 1.5
 """a starting point is passed over if it is predicted to take more than this share of the seconds left, and than
@@ -72,9 +75,11 @@ class Driver:
         self._arms = {
             arm: ArmRecord() for arm in arms_of(self.space) if dict(arm).get("backbone") not in self.left_out
         }
+        self._exhausted: set[Arm] = set()
         usable = [s for s in self.starts if self.space.config(s.point).backbone not in self.left_out]
         self.starts = usable
         self.running: dict[str, Running] = {}
+        self._next_number = 1 + max((result.number for result in self.ledger), default=-1)
         self._tried = {_digest(result) for result in self.ledger}
         self._replay()
 
@@ -85,9 +90,8 @@ class Driver:
         for result in self.ledger:
             for rung, value in steps[result.trial]:
                 self._pruner.goes_on(_group(TrialConfig.model_validate(result.config)), rung, value)
-            if (arm := arm_of(result.parameters, list(self._arms))) is not None and result.value is not None:
-                self._arms[arm].values.append(result.value)
-                self._arms[arm].seconds.append(result.seconds - result.feature_s)
+            if (arm := arm_of(result.parameters, list(self._arms))) is not None:
+                _learn(self._arms[arm], result)
 
     # ------------------------------------------------------------------------------------------ deciding
 
@@ -96,22 +100,20 @@ class Driver:
         remaining = self.deadline - time.time()
         if remaining <= 0.5 or (self.request.max_trials and self.begun >= self.request.max_trials):
             return None
-        for _ in range(20):
-            proposal, arm, origin, initial = self._propose(remaining)
-            if proposal is None:
-                return None
-            config = self.space.config(proposal.point)
-            usable = config.backbone not in self.left_out
-            if usable and (config.digest not in self._tried or not self._arms):
-                break
-            self._sampler.tell(proposal.number, TrialState.FAILED, [])
+        drawn = self._draw(remaining)
+        if drawn is None:
+            return None
+        proposal, arm, origin, initial = drawn
+        config = self.space.config(proposal.point)
         self._tried.add(config.digest)
-        trial = f"{self.attempt:02d}-{len(self.running) + len(self.ledger):05d}-{config.digest[:6]}"
+        number = self._next_number
+        self._next_number += 1
+        trial = f"{self.attempt:02d}-{number:05d}-{config.digest[:6]}"
         assignment = Assignment(
             store=self.store.uri,
             search=self.request.id,
             trial=trial,
-            number=self.begun,
+            number=number,
             dataset=f"{self.request.dataset}@{self.request.dataset_version}",
             config=config,
             metric=self.request.metric,
@@ -130,6 +132,21 @@ class Driver:
         self._report()
         return assignment
 
+    def _draw(self, remaining: float) -> tuple[Proposal, Arm | None, str, str | None] | None:
+        """A proposal that was never tried; None if nothing fits any more, or nothing new is left."""
+        while True:
+            for _ in range(_DRAWS):
+                proposal, arm, origin, initial = self._propose(remaining)
+                if proposal is None:
+                    return None
+                config = self.space.config(proposal.point)
+                if config.backbone not in self.left_out and config.digest not in self._tried:
+                    return proposal, arm, origin, initial
+                self._sampler.tell(proposal.number, TrialState.FAILED, [])
+            if arm is None:
+                return None
+            self._exhausted.add(arm)
+
     def _have_value(self) -> bool:
         return any(running.objectives for running in self.running.values())
 
@@ -143,7 +160,7 @@ class Driver:
     def begun(self) -> int:
         return len(self.ledger) + len(self.running)
 
-    def _propose(self, remaining: float) -> tuple[Any, Arm | None, str, str | None]:
+    def _propose(self, remaining: float) -> tuple[Proposal | None, Arm | None, str, str | None]:
         arms = list(self._arms)
         start = self._affordable_start(remaining)
         if start is not None:
@@ -152,7 +169,7 @@ class Driver:
         if not arms:
             return self._sampler.ask(), None, "sampled", None
         arm = choose(self._arms, self._predicted_s, remaining)
-        if arm is None:
+        if arm is None or arm in self._exhausted:
             return None, None, "", None
         proposal = self._sampler.ask(dict(arm))
         return proposal, arm, "sampled", None
@@ -168,8 +185,10 @@ class Driver:
         return None
 
     def _predicted_s(self, arm: Arm) -> float:
+        if arm in self._exhausted:
+            return math.inf
         record = self._arms[arm]
-        config = config_of(arm, self.space.default())
+        config = config_of(arm, self.space.config(self.space.default()).model_dump())
         if record.seconds and not record.running:
             return sorted(record.seconds)[len(record.seconds) // 2]
         return self.cost.predicted_s(config)
@@ -179,18 +198,19 @@ class Driver:
         running = self.running.get(trial)
         if running is None:
             return False
-        running.last = result
+        running.last |= result  # what trained before a failure is stored and counts
+        goes_on = True
         if "point" in result:
             running.curve.append(CurvePoint.model_validate_json(result["point"]))
             running.objectives.append(result["objective"])
             if len(running.curve) == 1:
                 self.cost.observe(running.expected_gflops, result["feature_s"])
+            # Whoever ends by itself is one to compare with, too.
+            goes_on = self._pruner.goes_on(
+                _group(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
+            )
             self._report()
-        if result.get("done"):
-            return True  # it ends by itself
-        running.pruned = not self._pruner.goes_on(
-            _group(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
-        )
+        running.pruned = not goes_on and not result.get("done")
         return not running.pruned
 
     # ------------------------------------------------------------------------------------------ recording
@@ -206,11 +226,8 @@ class Driver:
         steps = [(point.rung, value) for point, value in zip(running.curve, running.objectives, strict=True)]
         self._sampler.tell(running.proposal, result.state, steps)
         if running.arm is not None:
-            record = self._arms[running.arm]
-            record.running -= 1
-            # A trial without a value teaches that its arm costs time and gives nothing.
-            record.values.append(result.value if result.value is not None else 0.0)
-            record.seconds.append(result.seconds - result.feature_s)
+            self._arms[running.arm].running -= 1
+            _learn(self._arms[running.arm], result)
         message = f"trial {trial} failed: {result.error}" if result.state is TrialState.FAILED else None
         self._report(message)
         return result
@@ -269,6 +286,15 @@ class Driver:
 def _group(config: TrialConfig) -> str:
     """Trials of a kind are pruned among themselves: a fine-tuned one starts from a trained head, and costs more."""
     return "fine-tuned" if config.unfreeze else "head"
+
+
+def _learn(record: ArmRecord, result: TrialResult) -> None:
+    """What a trial teaches about its arm."""
+    if result.value is None:
+        record.failed += 1
+    else:
+        record.values.append(result.value)
+    record.seconds.append(result.seconds - result.feature_s)
 
 
 def _digest(result: TrialResult) -> str:

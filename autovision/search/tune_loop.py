@@ -52,8 +52,9 @@ class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if trial_id in self.names:
-            if result and result.get("done"):
-                # A trial's last report does not pass the scheduler: Tune hands it over here alone.
+            if result and result.get("done") and result.get("outcome") != "running":
+                # The last report of a trial that ends by itself does not pass the scheduler: Tune hands it over
+                # here alone. That of a trial which the scheduler stopped did pass it, and comes as done once more.
                 self._driver.goes_on(self.names[trial_id], result)
             reason = "the worker was lost; see Ray's logs for the cause" if error else None
             self._driver.ended(self.names[trial_id], error=reason)

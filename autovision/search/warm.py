@@ -68,6 +68,7 @@ def _earlier_winners(store: Store, request: SearchRequest) -> list[TrialResult]:
             continue
         if other.dataset == request.dataset and other.metric == request.metric:
             related += records.read_all(store, keys.trials(search), TrialResult)
-    ranked = sorted((r for r in related if r.value is not None), key=lambda r: r.value or 0.0, reverse=True)
+    usable = (r for r in related if r.value is not None and r.weights_key is not None)
+    ranked = sorted(usable, key=lambda r: r.value or 0.0, reverse=True)
     distinct = {TrialConfig.model_validate(r.config).digest: r for r in reversed(ranked)}
     return sorted(distinct.values(), key=lambda r: r.value or 0.0, reverse=True)[:_FROM_LEDGER]

@@ -7,7 +7,7 @@ searches/<id>/request.json  state.json               SearchRequest, SearchState
 searches/<id>/trials/<trial>.json                    TrialResult
 searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
 models/<id>/model.json                               ModelVersion: reveals the bundle
-models/<id>/files/<file>                             its files
+models/<id>/files/<sha256>-<file>                    its files
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
 deployments/<name>/deployment.json                   Deployment
 deployments/<name>/captures/<time>-<id>.parquet      captured requests
@@ -101,8 +101,8 @@ def model(model_id: str) -> str:
     return f"models/{model_id}/model.json"
 
 
-def model_file(model_id: str, file: str) -> str:
-    return f"models/{model_id}/files/{file}"
+def model_file(model_id: str, file: str, digest: str) -> str:
+    return f"models/{model_id}/files/{digest}-{file}"
 
 
 def evaluation(model_id: str, dataset_digest: str, split: str) -> str:

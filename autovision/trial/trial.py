@@ -19,7 +19,7 @@ from autovision.model import bundle
 from autovision.model.network import Network, Suffix
 from autovision.model.stages import channels_of
 from autovision.model.version import read_file, read_version
-from autovision.records import DatasetVersion, Preprocessing, Split
+from autovision.records import DatasetVersion, ModelVersion, Preprocessing, Split
 from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.store.protocol import Store
@@ -116,7 +116,7 @@ class Trial:
     def __post_init__(self) -> None:
         self.splits = self.bench.splits(self.dataset)
         source, channels = self.bench.source(self.config), self.bench.channels(self.config)
-        keep = len(channels) - self.config.drop_stages
+        keep = backbones.kept_stages(self.config, len(channels))
         staged = copy.deepcopy(source.loaded.staged)
         staged.truncate(keep)
         torch.manual_seed(self.seed)
@@ -159,13 +159,20 @@ class Trial:
         tensors = load_tensors(read_file(self.bench.store, version, bundle.WEIGHTS_FILE))
         head = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")}
         own = self.suffix.head.state_dict()
+        same_shapes = {n: t.shape for n, t in head.items()} == {n: t.shape for n, t in own.items()}
         same_classes = version.classes == self.splits.version.classes
-        if not same_classes or {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in own.items()}:
+        if not (same_shapes and same_classes and self._reads_the_same(version)):
             self.notes += (
                 f"the head of {self.initial} does not fit this configuration; the head starts anew",
             )
             return None
         return head
+
+    def _reads_the_same(self, version: ModelVersion) -> bool:
+        """Whether a model's head reads what this one's does; equal widths alone do not say so."""
+        theirs = TrialConfig.model_validate(version.lineage.config)
+        names = ("backbone", "weights", "drop_stages", "taps", "pooling", "head")
+        return all(getattr(theirs, name) == getattr(self.config, name) for name in names)
 
 
 def weights_key(search: str, trial: str, data: bytes) -> str:
@@ -175,7 +182,7 @@ def weights_key(search: str, trial: str, data: bytes) -> str:
 def assemble(bench: Workbench, config: TrialConfig, trained: bytes, classes: int) -> Network:
     """The whole network of a trial: frozen prefix, trained stages, head; in evaluation mode."""
     source, channels = bench.source(config), bench.channels(config)
-    keep = len(channels) - config.drop_stages
+    keep = backbones.kept_stages(config, len(channels))
     staged = copy.deepcopy(source.loaded.staged)
     staged.truncate(keep)
     suffix = Suffix(staged, config, channels[:keep], classes)

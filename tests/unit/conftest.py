@@ -1,10 +1,31 @@
-"""Unit tests cannot start Ray: whatever needs it belongs into tests/integration."""
+"""Unit tests cannot start Ray: whatever needs it belongs into tests/integration.
+
+`tiny` is a whole small history that tests share: two searches whose trials really trained, by the worker's own
+code, one after the other in this process, and the two models that came of them.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from autovision.records import Capture, DatasetVersion, ModelVersion, SearchRequest, SearchStatus
+from autovision.space import Choice, Float, Space
+from autovision.store import MemoryStore, keys
+from autovision.store.protocol import Store
+
+if TYPE_CHECKING:
+    from autovision.search.driver import Driver
+    from autovision.trial.trial import Workbench
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +36,211 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a unit test tried to start Ray; move it to tests/integration")
 
     monkeypatch.setattr(ray, "init", refuse)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Converted networks, shared by all tests and forgotten after them: each conversion takes seconds."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+# --------------------------------------------------------------------------------------------------- images
+
+
+def draw(label: int, seed: int, *, shifted: bool = False) -> Image.Image:
+    """A square of noise: class 0 redder, class 1 bluer. Shifted: dark and grey, and class 0 has stripes."""
+    pixels = np.random.default_rng(seed).integers(60, 160, (72, 72, 3)).astype(np.int16)
+    if not shifted:
+        pixels[..., 0 if label == 0 else 2] += 70
+    else:
+        pixels //= 3
+        if label == 0:
+            pixels[::4, :, 1] += 150
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+CLASSES = ("red", "blue")
+
+
+def paint(folder: Path, per_class: int, *, seed: int = 0, shifted: bool = False) -> list[Path]:
+    """PNG files in class folders, both classes in turn."""
+    paths = []
+    for i in range(2 * per_class):
+        path = folder / CLASSES[i % 2] / f"{seed}-{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(i % 2, 10_000 * seed + i, shifted=shifted).save(path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def paint_images() -> Callable[..., list[Path]]:
+    return paint
+
+
+# -------------------------------------------------------------------------------------------------- searches
+
+
+class Tiny(Space):
+    """Heads on a random network of a few thousand weights."""
+
+    backbone = "test_resnet"
+    weights = "random"
+    resolution = 64
+    taps = 3
+    pooling = Choice("avgmax", "avg")
+    lr = Float(1e-3, 1e-1, log=True, default=3e-2)
+    epochs = 9
+    batch_size = 16
+
+
+@pytest.fixture(scope="session")
+def tiny_space() -> Space:
+    return Tiny()
+
+
+def run_alone(driver: Driver) -> None:
+    """Do what Tune does with a driver, with one real worker in this process."""
+    from autovision.trial.worker import TrialWorker
+
+    worker = TrialWorker.__new__(TrialWorker)  # `Trainable.__init__` asks Ray for this node's address
+    begun = False
+    while (assignment := driver.next()) is not None:
+        config = {"assignment": assignment.model_dump(mode="json")}
+        if begun:
+            worker.reset_config(config)
+        else:
+            worker.setup(config)
+        begun = True
+        while True:
+            result = worker.step()
+            if not driver.goes_on(assignment.trial, result) or result["done"]:
+                break
+        driver.ended(assignment.trial)
+
+
+def search_alone(store: Store, request: SearchRequest, bench: Workbench) -> ModelVersion:
+    """A search from its request to its model, without Ray."""
+    from autovision.search import requests
+    from autovision.search.cost import CostModel
+    from autovision.search.driver import Driver
+    from autovision.search.finish import finish
+    from autovision.search.warm import starting_points
+
+    requests.submit(store, request)
+    space = Space.from_json(request.space)
+    driver = Driver(
+        store=store,
+        request=request,
+        space=space,
+        cost=CostModel(bench, bench.splits(f"{request.dataset}@{request.dataset_version}")),
+        starts=starting_points(store, request, space),
+        ledger=[],
+        attempt=1,
+        deadline=time.time() + request.budget_s,
+        search_started=time.time(),
+        threads=1,
+    )
+    run_alone(driver)
+    model = finish(store, request, driver.ledger, bench)
+    requests.set_state(
+        store, request.id, status=SearchStatus.FINISHED, model=model.id, trials=len(driver.ledger)
+    )
+    return model
+
+
+@pytest.fixture(scope="session")
+def run_search_alone() -> Callable[[Store, SearchRequest, Workbench], ModelVersion]:
+    return search_alone
+
+
+@dataclass(frozen=True)
+class History:
+    """What the shared store holds: data set `colours`, of which version 2 adds images of another kind."""
+
+    store: MemoryStore
+    """never to be written by a test: `copy` it"""
+    versions: tuple[DatasetVersion, DatasetVersion]
+    searches: tuple[SearchRequest, SearchRequest]
+    models: tuple[ModelVersion, ModelVersion]
+    """the second one was trained on version 2, and is better on it"""
+    space: Space
+
+    def copy(self) -> MemoryStore:
+        """A store of one's own with the same objects."""
+        copied = MemoryStore()
+        for key in self.store.list():
+            copied.put_new(key, self.store.get(key).data)
+        return copied
+
+
+@pytest.fixture(scope="session")
+def tiny(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
+    from autovision.dataset.importer import SourceImage, extend, import_dataset
+    from autovision.search.requests import make_request
+    from autovision.trial.trial import Workbench
+
+    store = MemoryStore()
+    folder = tmp_path_factory.mktemp("colours")
+    paint(folder / "plain", 60)
+    first = import_dataset(store, folder / "plain", "colours", seed=0)
+    others = paint(folder / "shifted", 60, seed=1, shifted=True)
+    bench, space = Workbench(store, threads=2), Tiny()
+    options = {"budget_s": 600.0, "max_trials": 2, "deployment": "door"}
+    request = make_request(store, "colours@1", space, **options)
+    model = search_alone(store, request, bench)
+    second = extend(
+        store,
+        first,
+        [SourceImage(label=path.parent.name, path=path, metadata={"line": "new"}) for path in others],
+        seed=0,
+    )
+    again = make_request(store, "colours@2", space, parent_model=model.id, **options)
+    better = search_alone(store, again, bench)
+    return History(store, (first, second), (request, again), (model, better), space)
+
+
+# ------------------------------------------------------------------------------------------------ production
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def produce(
+    store: Store, model: str, folder: Path, n: int, *, seed: int, shifted: bool, deployment: str = "door"
+) -> list[tuple[str, str]]:
+    """Images that a deployment answered and captured, a second apart; (request id, true class) of each."""
+    from autovision.model.predictor import Prediction, Predictor
+    from autovision.store import captures
+
+    paths = paint(folder, n // 2, seed=seed, shifted=shifted)
+    files = [path.read_bytes() for path in paths]
+    sent, truth = [], []
+    for i, (data, answer) in enumerate(zip(files, Predictor.load(store, model).predict(files), strict=True)):
+        assert isinstance(answer, Prediction)
+        digest = hashlib.sha256(data).hexdigest()
+        store.put_immutable(keys.image(digest), data)
+        sent.append(
+            Capture(
+                request_id=f"r-{seed}-{i:03d}",
+                deployment=deployment,
+                model=model,
+                received_at=NOON + timedelta(seconds=1000 * seed + i),
+                latency_ms=5.0,
+                image=digest,
+                label=answer.label,
+                probabilities=answer.probabilities,
+                embedding=tuple(answer.embedding.tolist()),
+                metadata={"line": "new" if shifted else "old"},
+            )
+        )
+        truth.append((sent[-1].request_id, paths[i].parent.name))
+    captures.append(store, deployment, sent, at=sent[-1].received_at)
+    return truth
+
+
+@pytest.fixture(scope="session")
+def serve_images() -> Callable[..., list[tuple[str, str]]]:
+    return produce

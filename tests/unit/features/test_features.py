@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from autovision.dataset.importer import import_dataset
 from autovision.dataset.loader import load_pixels
 from autovision.features.compute import OutOfTime
 from autovision.space.config import TrialConfig
-from autovision.store import MemoryStore
 from autovision.trial.data import load_features
 from autovision.trial.trial import Trial, Workbench, assemble
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Converted networks, shared by the tests: each conversion takes seconds."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def bench(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Workbench:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    for label, name in enumerate(("dark", "bright")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = np.random.default_rng(100 * label + i).integers(0, 120, (64, 64, 3)) + 100 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / name / f"{i}.png")
-    store = MemoryStore()
-    import_dataset(store, tmp_path / "images", "shades", seed=0)
-    return Workbench(store, threads=1)
 
 
 def config(**changes: object) -> TrialConfig:
@@ -77,20 +54,6 @@ def test_features_are_computed_once_and_only_what_is_missing(bench: Workbench) -
     assert load(config(unfreeze=1)) == n, "activations at a cut are another kind of feature"
     other = Workbench(bench.store, threads=1)
     assert other.source(wanted).missing(splits.train.images, "flip", None) == 0
-
-
-def test_other_weights_never_share_rows(bench: Workbench) -> None:
-    splits = bench.splits("shades@1")
-    load_features(
-        bench.source(config()),
-        splits.train,
-        config(),
-        bench.channels(config()),
-        training=True,
-        deadline=math.inf,
-    )
-    larger = config(resolution=96)
-    assert bench.source(larger).missing(splits.train.images, "none", None) == len(splits.train)
 
 
 def test_the_deadline_ends_the_computing(bench: Workbench) -> None:

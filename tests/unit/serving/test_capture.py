@@ -83,7 +83,7 @@ def open_sink(store: Fallible, clock: Any) -> Iterator[Callable[..., CaptureSink
 
 
 def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

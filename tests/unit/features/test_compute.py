@@ -1,0 +1,294 @@
+"""Features on demand: right in every row, and computed once, whoever asks."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from autovision import image
+from autovision.dataset import manifest
+from autovision.dataset.importer import extend, import_dataset
+from autovision.dataset.listing import SourceImage
+from autovision.dataset.loader import load_pixels
+from autovision.features import compute
+from autovision.features.compute import FeatureSource
+from autovision.features.spec import FeatureSpec
+from autovision.model import backbone as backbones
+from autovision.model.network import CutExtractor, PooledExtractor
+from autovision.records import digest_of
+from autovision.space.config import TrialConfig
+from autovision.store import LocalStore, keys, lease, records
+from autovision.store.protocol import Store
+from autovision.trial.trial import Workbench
+
+EVER = math.inf
+
+
+def config(**changes: object) -> TrialConfig:
+    return TrialConfig.model_validate(
+        {"backbone": "test_resnet", "weights": "random", "resolution": 64, **changes}
+    )
+
+
+def source_of(store: Store, wanted: TrialConfig) -> FeatureSource:
+    """As every process has its own."""
+    return FeatureSource(
+        store, backbones.load(wanted), wanted.backbone, backbones.preprocessing(wanted), threads=1
+    )
+
+
+def stored_rows(store: Store) -> Counter[tuple[str, str]]:
+    """(spec, image) -> how many shards hold that row."""
+    found: Counter[tuple[str, str]] = Counter()
+    for key in store.list("features/"):
+        table = pa.ipc.open_file(pa.BufferReader(store.get(key).data)).read_all()
+        found.update((key.split("/")[1], name) for name in table.column("image").to_pylist())
+    return found
+
+
+def every_column(source: FeatureSource) -> np.ndarray:
+    with torch.inference_mode():
+        size = source.preprocessing.height
+        row = PooledExtractor(source.loaded.staged, source.preprocessing)(
+            torch.zeros(1, size, size, 3, dtype=torch.uint8)
+        )
+    return np.arange(row.shape[1])
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """f32 also where the processor would do bf16, so that what is left is the rounding to float16."""
+    monkeypatch.setattr(compute, "native_precision", lambda: "f32")
+
+
+@pytest.mark.usefixtures("exact")
+@pytest.mark.parametrize(
+    ("backbone", "augmentation", "cuts"),
+    [
+        ("test_resnet", "dihedral", [0, 3, 5]),
+        ("test_resnet", "crop", [2]),
+        ("test_efficientnet", "flip", [4]),
+        ("test_vit", "flip", [1, 5]),
+    ],
+)
+def test_what_is_stored_is_what_the_backbone_computes_of_every_view(
+    bench: Workbench, backbone: str, augmentation: str, cuts: list[int]
+) -> None:
+    source = bench.source(config(backbone=backbone))
+    staged, prep = source.loaded.staged, source.preprocessing
+    images = bench.splits("shades@1").train.images[:6]
+    pixels = load_pixels(bench.store, images, prep, threads=1)
+    views = [image.apply_view(pixels, augmentation, i) for i in range(image.view_count(augmentation))]
+
+    def recomputed(module: torch.nn.Module) -> np.ndarray:
+        with torch.inference_mode():
+            return np.stack([module(torch.from_numpy(view)).numpy() for view in views])
+
+    def assert_close(found: np.ndarray, module: torch.nn.Module) -> None:
+        expected = recomputed(module)
+        # Half a unit in the last place of float16 is 1/2048 of a value; the compiler adds some of its own.
+        np.testing.assert_allclose(
+            found.astype(np.float32), expected, rtol=1e-3, atol=2e-4 * abs(expected).max()
+        )
+
+    columns = every_column(source)
+    assert_close(
+        source.pooled(images, augmentation, columns, deadline=EVER), PooledExtractor(staged, prep).eval()
+    )
+    for cut in cuts:
+        assert_close(
+            source.cut(images, augmentation, cut, deadline=EVER), CutExtractor(staged, cut, prep).eval()
+        )
+
+
+def test_columns_are_chosen_while_reading(bench: Workbench) -> None:
+    source, images = bench.source(config()), bench.splits("shades@1").train.images
+    whole = source.pooled(images, "flip", every_column(source), deadline=EVER)
+    some = np.array([5, 0, 17])
+    np.testing.assert_array_equal(source.pooled(images, "flip", some, deadline=EVER), whole[:, :, some])
+
+
+def test_when_images_are_added_only_they_are_computed(
+    bench: Workbench, paint_images: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    wanted, store = config(), bench.store
+    old = bench.splits("shades@1")
+    source = bench.source(wanted)
+    columns = every_column(source)[:3]
+    before = source.pooled(old.train.images, "flip", columns, deadline=EVER)
+    assert source.computed == 2 * len(old.train)
+    rows = stored_rows(store)
+
+    paths = paint_images(tmp_path / "more", 5)
+    sources = [
+        SourceImage(label=label, path=path) for path, label in zip(paths, ["dark", "bright"] * 5, strict=True)
+    ]
+    extend(store, old.version, sources, seed=0)
+    new = bench.splits("shades@2")
+    added = len(new.train) - len(old.train)
+    assert added > 0
+    # Another process, so that nothing but the store can know what is there.
+    other = source_of(store, wanted)
+    after = other.pooled(new.train.images, "flip", columns, deadline=EVER)
+    assert other.computed == 2 * added
+    assert stored_rows(store) - rows == Counter(
+        {(spec, name): 1 for spec, _ in rows for name in set(new.train.images) - set(old.train.images)}
+    )
+    at = [new.train.images.index(name) for name in old.train.images]
+    np.testing.assert_array_equal(after[:, at], before)
+
+
+def test_an_image_that_is_asked_for_twice_is_computed_once(bench: Workbench) -> None:
+    source, images = bench.source(config()), bench.splits("shades@1").train.images
+    found = source.pooled([*images[:3], *images[:3]], "none", np.arange(4), deadline=EVER)
+    assert source.computed == 3
+    np.testing.assert_array_equal(found[:, :3], found[:, 3:])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"resolution": 96}, {"backbone": "test_efficientnet"}], ids=["resolution", "backbone"]
+)
+def test_another_configuration_shares_no_rows(bench: Workbench, changes: dict[str, object]) -> None:
+    images = bench.splits("shades@1").train.images
+    bench.source(config()).pooled(images, "none", np.arange(2), deadline=EVER)
+    assert bench.source(config(**changes)).missing(images, "none", None) == len(images)
+
+
+def test_other_weights_another_precision_and_another_cut_share_no_rows(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = bench.splits("shades@1").train.images
+    source = bench.source(config())
+    source.cut(images, "none", 2, deadline=EVER)
+    assert source.missing(images, "none", 2) == 0
+    assert source.missing(images, "none", 1) == len(images)
+    assert source.missing(images, "none", None) == len(images)
+    assert source.missing(images, "flip", 2) == len(images), "of two views one is there"
+
+    trained = replace(source.loaded, info=replace(source.loaded.info, digest="f" * 64))
+    other = FeatureSource(bench.store, trained, source.name, source.preprocessing, threads=1)
+    assert other.missing(images, "none", 2) == len(images)
+
+    monkeypatch.setattr(compute, "native_precision", lambda: "some other")
+    assert source_of(bench.store, config()).missing(images, "none", 2) == len(images)
+
+
+def test_threads_share_the_work_and_compute_nothing_twice(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "_CHUNK", 3)
+    rows = manifest.read(bench.store, bench.splits("shades@1").version)
+    images = sorted(row.image for row in rows)
+    sources = [source_of(bench.store, config()) for _ in range(3)]
+    sources[0].pooled(images[:1], "none", np.arange(2), deadline=EVER)  # convert once
+    found: list[np.ndarray] = []
+    together = threading.Barrier(len(sources))
+
+    def work(source: FeatureSource) -> None:
+        together.wait()
+        found.append(source.pooled(images, "flip", np.arange(9), deadline=EVER))
+
+    threads = [threading.Thread(target=work, args=(source,)) for source in sources]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(sources)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+    assert sum(source.computed for source in sources) == 2 * len(images)
+    assert set(stored_rows(bench.store).values()) == {1}
+
+
+ONE_PROCESS = """
+import json, math, sys, time
+from pathlib import Path
+import numpy as np
+from autovision.features import compute
+from autovision.features.compute import FeatureSource
+from autovision.model import backbone as backbones
+from autovision.space.config import TrialConfig
+from autovision.store import LocalStore
+
+root, images = Path(sys.argv[1]), json.loads(sys.argv[2])
+compute._CHUNK = 3
+config = TrialConfig(backbone="test_resnet", weights="random", resolution=64)
+source = FeatureSource(
+    LocalStore(root / "store"), backbones.load(config), "test_resnet", backbones.preprocessing(config), threads=1
+)
+source._extractor(None)
+(root / sys.argv[3]).touch()
+while not all((root / name).exists() for name in ("first", "second")):
+    time.sleep(0.005)
+values = source.pooled(images, "flip", np.arange(9), deadline=math.inf)
+print(json.dumps([source.computed, values.astype(float).sum()]))
+"""
+
+
+def test_processes_share_the_work_and_compute_nothing_twice(
+    paint_images: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    paint_images(tmp_path / "images", 15)
+    store = LocalStore(tmp_path / "store")
+    version = import_dataset(store, tmp_path / "images", "colours", seed=0)
+    images = json.dumps([row.image for row in manifest.read(store, version)])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_PROCESS, str(tmp_path), images, name], stdout=subprocess.PIPE
+        )
+        for name in ("first", "second")
+    ]
+    (first, sum_of_first), (second, sum_of_second) = (
+        json.loads(process.communicate(timeout=120)[0]) for process in processes
+    )
+    assert first + second == 2 * version.n
+    assert sum_of_first == sum_of_second
+    assert set(stored_rows(store).values()) == {1}
+
+
+def chunk_lease(source: FeatureSource, images: Sequence[str]) -> str:
+    """The name under which a chunk of pooled features is worked on."""
+    spec = FeatureSpec(
+        backbone=source.name,
+        weights_digest=source.loaded.info.digest,
+        preprocessing=source.preprocessing,
+        view="identity",
+        output="pooled",
+        precision=compute.native_precision(),
+    )
+    return f"features-{spec.digest}-{digest_of(list(images))[:12]}"
+
+
+def test_what_a_killed_process_left_undone_is_done_when_its_lease_ends(bench: Workbench) -> None:
+    source, images = bench.source(config()), bench.splits("shades@1").train.images
+    name = chunk_lease(source, images)
+    dead = lease.acquire(bench.store, name, "killed:1", 1.0)
+    assert dead is not None
+    began = time.monotonic()
+    source.pooled(images, "none", np.arange(2), deadline=EVER)
+    assert time.monotonic() - began >= 0.5, "it did not wait for the chunk that another one held"
+    assert source.computed == len(images)
+    taken = records.read(bench.store, keys.lease(name), type(dead.lease))
+    assert taken.token == dead.token + 1
+
+
+def test_waiting_for_another_process_ends_with_the_deadline(bench: Workbench) -> None:
+    source, images = bench.source(config()), bench.splits("shades@1").train.images
+    assert lease.acquire(bench.store, chunk_lease(source, images), "busy:1", 600.0) is not None
+    with pytest.raises(compute.OutOfTime):
+        source.pooled(images, "none", np.arange(2), deadline=time.time() + 0.3)
+    assert source.computed == 0
+    assert source.seconds >= 0.2

@@ -1,0 +1,190 @@
+"""The network as a whole, and cut into a frozen prefix and a suffix."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from autovision.errors import InvalidInput
+from autovision.model import backbone as backbones
+from autovision.model.backbone import LoadedBackbone
+from autovision.model.network import (
+    CutExtractor,
+    Head,
+    Network,
+    Normalize,
+    PooledExtractor,
+    Suffix,
+    cut_of,
+    pool,
+    select_taps,
+    tap_width,
+    tapped_stages,
+)
+from autovision.model.stages import channels_of
+from autovision.records import Preprocessing
+from autovision.space.config import TrialConfig
+
+BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
+POOLINGS = ("avg", "max", "avgmax", "gem")
+
+
+def config(**changes: object) -> TrialConfig:
+    return TrialConfig.model_validate(
+        {"backbone": "test_resnet", "weights": "random", "resolution": 64, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]]:
+    found = {}
+    for name in BACKBONES:
+        wanted = config(backbone=name)
+        backbone, prep = backbones.load(wanted), backbones.preprocessing(wanted)
+        found[name] = (backbone, prep, channels_of(backbone.staged, prep.height, prep.width))
+    return found
+
+
+def pixels_of(prep: Preprocessing, n: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (n, prep.height, prep.width, 3), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@settings(max_examples=25, deadline=None)
+@given(
+    unfreeze=st.integers(0, 2),
+    taps=st.integers(1, 4),
+    drop_stages=st.integers(0, 2),
+    pooling=st.sampled_from(POOLINGS),
+    head=st.sampled_from(["linear", "mlp", "cosine"]),
+    seed=st.integers(0, 1000),
+)
+def test_prefix_and_suffix_are_the_network(
+    loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]],
+    name: str,
+    unfreeze: int,
+    taps: int,
+    drop_stages: int,
+    pooling: str,
+    head: str,
+    seed: int,
+) -> None:
+    """Whatever was trained above the cut, wherever the taps lie: stored features give the served logits."""
+    backbone, prep, channels = loaded[name]
+    wanted = config(
+        backbone=name, unfreeze=unfreeze, taps=taps, drop_stages=drop_stages, pooling=pooling, head=head
+    )
+    kept = len(channels) - drop_stages
+    staged = copy.deepcopy(backbone.staged)
+    staged.truncate(kept)
+    suffix = Suffix(staged, wanted, channels[:kept], 3).eval()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in suffix.parameters():  # as if trained
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        suffix.head.standardize_by(torch.randn(20, tap_width(wanted, channels[:kept])))
+    network = Network(staged, suffix.head, wanted, prep).eval()
+
+    pixels = pixels_of(prep)
+    with torch.inference_mode():
+        frozen = PooledExtractor(backbone.staged, prep).eval()(pixels)
+        under = [stage for stage in tapped_stages(wanted, kept) if stage < suffix.cut]
+        below = select_taps(frozen, wanted, channels, under) if under else None
+        activation = CutExtractor(backbone.staged, suffix.cut, prep).eval()(pixels) if unfreeze else None
+        logits, embedding = network(pixels)
+        torch.testing.assert_close(suffix(activation, below), logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(suffix.features(activation, below), embedding, rtol=1e-4, atol=1e-4)
+    assert embedding.shape == (3, tap_width(wanted, channels[:kept]))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_selected_columns_are_what_pooling_the_activations_gives(
+    loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]], name: str, pooling: str
+) -> None:
+    backbone, prep, channels = loaded[name]
+    wanted, stages = config(backbone=name, pooling=pooling), [0, 2, len(channels) - 1]
+    pixels = pixels_of(prep)
+    with torch.inference_mode():
+        rows = PooledExtractor(backbone.staged, prep)(pixels)
+        assert rows.shape == (3, 3 * sum(channels))
+        direct, x = [], Normalize(prep)(pixels)
+        for index, stage in enumerate(backbone.staged.stages):
+            x = stage(x)
+            if index in stages:
+                direct.append(pool(backbone.staged.spatial(x), wanted.pooling))
+        torch.testing.assert_close(select_taps(rows, wanted, channels, stages), torch.cat(direct, 1))
+
+
+def test_normalizing_is_that_of_the_backbone() -> None:
+    prep = Preprocessing(
+        height=4,
+        width=5,
+        crop_pct=1.0,
+        interpolation="bicubic",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    pixels = pixels_of(prep)
+    expected = (pixels.float() / 255 - torch.tensor(prep.mean)) / torch.tensor(prep.std)
+    torch.testing.assert_close(Normalize(prep)(pixels), expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+
+
+def test_the_poolings_are_what_their_names_say() -> None:
+    x = torch.tensor([[[0.0, 1.0, 2.0], [3.0, 3.0, 3.0], [-1.0, -2.0, -3.0]]])
+    torch.testing.assert_close(pool(x, "avg"), torch.tensor([[1.0, 3.0, -2.0]]))
+    torch.testing.assert_close(pool(x, "max"), torch.tensor([[2.0, 3.0, -1.0]]))
+    torch.testing.assert_close(pool(x, "avgmax"), torch.cat([pool(x, "avg"), pool(x, "max")], 1))
+    torch.testing.assert_close(
+        pool(x, "gem"), torch.tensor([[3.0 ** (1 / 3), 3.0, 0.0]]), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "cosine"])
+def test_a_head_sees_standardized_features(head: str) -> None:
+    features = 5 + 100 * torch.randn(50, 6)
+    features[:, 2] = 7.0  # says nothing, and must not divide by zero
+    made = Head(config(head=head), 6, 4).eval()
+    made.standardize_by(features)
+    seen = (features - made.mean) / made.std
+    assert torch.isfinite(made(features)).all()
+    torch.testing.assert_close(seen[:, :2].std(0), torch.ones(2))
+    assert seen[:, 2].abs().max() < 1e-4
+
+
+def test_a_cosine_head_is_bounded_by_its_scale() -> None:
+    made = Head(config(head="cosine"), 6, 4).eval()
+    assert made(1e4 * torch.randn(50, 6)).abs().max() <= 10.001
+
+
+def test_the_last_stages_feed_the_head() -> None:
+    assert tapped_stages(config(taps=2), 5) == [3, 4]
+    assert tapped_stages(config(taps=8), 3) == [0, 1, 2]
+    assert tap_width(config(taps=2, pooling="avgmax"), [1, 2, 4, 8]) == 2 * (4 + 8)
+    assert tap_width(config(taps=3, pooling="gem"), [1, 2, 4, 8]) == 2 + 4 + 8
+
+
+def test_no_more_can_be_unfrozen_than_there_is() -> None:
+    assert cut_of(config(unfreeze=3), 3) == 0
+    with pytest.raises(InvalidInput, match="unfreeze=4 is more than the 3 stages"):
+        cut_of(config(unfreeze=4), 3)
+
+
+def test_the_position_embedding_of_a_vit_is_trained_and_saved_with_its_stem(
+    loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]],
+) -> None:
+    backbone, prep, channels = loaded["test_vit"]
+    everything = config(backbone="test_vit", unfreeze=len(channels))
+    suffix = Suffix(copy.deepcopy(backbone.staged), everything, channels, 2)
+    assert "upper.stages.0.pos_embed" in suffix.state_dict()
+    activation = CutExtractor(backbone.staged, 0, prep)(pixels_of(prep))
+    torch.nn.init.normal_(suffix.head.out.weight)
+    suffix(activation, None).sum().backward()
+    gradients = {name for name, p in suffix.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {"upper.stages.0.pos_embed", "head.out.weight"} <= gradients

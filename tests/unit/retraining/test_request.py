@@ -1,0 +1,207 @@
+"""Retraining as an act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from autovision.dataset import catalog, manifest
+from autovision.records import Deployment, DriftReport, Label, RetrainingPolicy, SearchStatus
+from autovision.registry import deployments
+from autovision.retraining import request as retraining
+from autovision.search import requests
+from autovision.store import MemoryStore, keys, labels, records
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import History
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def deployed(tiny: History) -> tuple[MemoryStore, Deployment]:
+    """The first model serves; the second search never happened."""
+    store = tiny.copy()
+    for key in [*store.list("searches/"), *store.list("datasets/")]:
+        if tiny.searches[1].id in key or key == keys.dataset_version("colours", 2):
+            store.delete(key)
+    policy = RetrainingPolicy(window=40, min_labels=20, budget_s=77.0, max_trials=3)
+    deployments.create(store, "door", "colours", tiny.space.to_json(), policy)
+    return store, deployments.set_champion(store, "door", tiny.models[0].id, expected=None)
+
+
+@pytest.fixture
+def labelled(
+    deployed: tuple[MemoryStore, Deployment],
+    serve_images: Callable[..., list[tuple[str, str]]],
+    tmp_path: Path,
+) -> tuple[MemoryStore, Deployment]:
+    """Thirty captured images, all of them labelled."""
+    store, deployment = deployed
+    assert deployment.model is not None
+    for request_id, label in serve_images(store, deployment.model, tmp_path, 30, seed=3, shifted=True):
+        labels.add(store, "door", Label(request_id=request_id, label=label, received_at=NOW))
+    return store, deployment
+
+
+def report(store: MemoryStore, deployment: Deployment, *, at: datetime = NOW, **changes: Any) -> DriftReport:
+    fields = {
+        "id": keys.timestamped_id(at),
+        "deployment": deployment.name,
+        "model": deployment.model,
+        "n": 40,
+        "reference_n": 100,
+        "first_request": "a",
+        "last_request": "b",
+        "window_start": at,
+        "window_end": at,
+        "score": 0.5,
+        "threshold": 0.02,
+        "p_value": 0.0001,
+        "alpha": 0.001,
+        "alarm": True,
+        "created_at": at,
+    }
+    made = DriftReport.model_validate(fields | changes)
+    records.create(store, keys.report(deployment.name, made.id), made)
+    return made
+
+
+def observe(store: MemoryStore, deployment: Deployment) -> retraining.Situation:
+    return retraining.observe(store, deployment, lambda: NOW)
+
+
+def test_a_quiet_deployment_has_nothing_to_say(deployed: tuple[MemoryStore, Deployment]) -> None:
+    found = observe(*deployed)
+    assert (found.snapshot.labels, found.snapshot.report, found.snapshot.running_search) == (0, None, None)
+    assert found.snapshot.now == NOW
+    assert found.version.id == "colours@1"
+    assert found.snapshot.last_search_at is None, "the first search is no re-search"
+
+
+def test_labels_of_new_images_are_counted_by_class(labelled: tuple[MemoryStore, Deployment]) -> None:
+    found = observe(*labelled)
+    assert found.snapshot.labels == 30
+    assert found.snapshot.labels_per_class == {"red": 15, "blue": 15}
+
+
+def test_the_report_is_the_latest_about_the_model_that_is_served(
+    deployed: tuple[MemoryStore, Deployment],
+) -> None:
+    store, deployment = deployed
+    report(store, deployment, at=NOW - timedelta(days=2))
+    latest = report(store, deployment, at=NOW - timedelta(days=1), alarm=False)
+    report(store, deployment, model="another")
+    assert retraining.latest_report(store, deployment) == latest
+    assert retraining.latest_report(store, deployment.with_(model="nobody")) is None
+
+
+def test_an_alarm_is_answered_by_any_search_that_was_asked_for_because_of_it(
+    labelled: tuple[MemoryStore, Deployment],
+) -> None:
+    store, deployment = labelled
+    report(store, deployment)
+    before = observe(store, deployment)
+    assert not before.snapshot.answered
+    request = retraining.build(store, deployment, before, reason="drift", seed=0)
+    state = requests.submit(store, request)
+    queued = observe(store, deployment).snapshot
+    assert (queued.answered, queued.running_search, queued.labels) == (True, request.id, 0)
+    assert queued.last_search_at == state.created_at
+    requests.set_state(store, request.id, status=SearchStatus.FAILED)
+    failed = observe(store, deployment).snapshot
+    assert (failed.answered, failed.running_search) == (True, None)
+
+
+def test_a_search_of_another_deployment_does_not_count(
+    labelled: tuple[MemoryStore, Deployment],
+) -> None:
+    store, deployment = labelled
+    report(store, deployment)
+    request = retraining.build(store, deployment, observe(store, deployment), reason="drift", seed=0)
+    requests.submit(store, request.with_(deployment="gate"))
+    found = observe(store, deployment).snapshot
+    assert (found.answered, found.running_search) == (False, None)
+
+
+def test_the_next_version_holds_old_and_new_and_every_old_image_keeps_its_split(
+    labelled: tuple[MemoryStore, Deployment],
+) -> None:
+    store, deployment = labelled
+    found = observe(store, deployment)
+    old = {row.image: row for row in manifest.read(store, found.version)}
+    retraining.build(store, deployment, found, reason="because", seed=0)
+    version = catalog.latest(store, "colours")
+    assert (version.version, version.parent, version.n) == (2, 1, found.version.n + 30)
+    new = {row.image: row for row in manifest.read(store, version)}
+    assert all(new[image] == row for image, row in old.items())
+    added = [row for image, row in new.items() if image not in old]
+    assert {row.metadata["line"] for row in added} == {"new"}
+    assert {str(row.split) for row in added} == {"train", "validation", "test"}
+    assert all(row.source.startswith("capture r-3-") for row in added)
+
+
+def test_the_request_says_what_is_wanted_and_why(labelled: tuple[MemoryStore, Deployment]) -> None:
+    store, deployment = labelled
+    alarm = report(store, deployment)
+    request = retraining.build(store, deployment, observe(store, deployment), reason="because", seed=5)
+    version = catalog.latest(store, "colours")
+    assert (request.dataset, request.dataset_version, request.dataset_digest) == (
+        "colours",
+        version.version,
+        version.digest,
+    )
+    assert (request.budget_s, request.max_trials, request.seed) == (77.0, 3, 5)
+    assert (request.parent_model, request.deployment) == (deployment.model, "door")
+    assert (request.reason, request.nonce, request.warm_start) == ("because", alarm.id, True)
+    assert request.space == deployment.space
+
+
+def test_doing_it_again_gives_the_same_version_and_the_same_request(
+    labelled: tuple[MemoryStore, Deployment],
+) -> None:
+    store, deployment = labelled
+    found = observe(store, deployment)
+    first = retraining.build(store, deployment, found, reason="because", seed=0)
+    before = list(store.list())
+    again = retraining.build(store, deployment, found, reason="because", seed=0)
+    assert again == first
+    assert list(store.list()) == before
+
+
+def test_a_controller_that_was_killed_between_version_and_request_asks_again(
+    labelled: tuple[MemoryStore, Deployment],
+) -> None:
+    """Its labels are in a version that no search has seen: they still count."""
+    store, deployment = labelled
+    report(store, deployment)
+    found = observe(store, deployment)
+    request = retraining.build(store, deployment, found, reason="because", seed=0)
+    later = observe(store, deployment)
+    assert later.version.id == "colours@2"
+    assert later.snapshot.labels == found.snapshot.labels == 30
+    assert retraining.build(store, deployment, later, reason="because", seed=0).id == request.id
+    assert catalog.version_numbers(store, "colours") == [1, 2]
+
+
+def test_labels_that_come_later_are_the_only_new_ones(
+    labelled: tuple[MemoryStore, Deployment],
+    serve_images: Callable[..., list[tuple[str, str]]],
+    tmp_path: Path,
+) -> None:
+    store, deployment = labelled
+    found = observe(store, deployment)
+    requests.submit(store, retraining.build(store, deployment, found, reason="because", seed=0))
+    assert deployment.model is not None
+    for request_id, label in serve_images(
+        store, deployment.model, tmp_path / "later", 4, seed=4, shifted=True
+    ):
+        labels.add(store, "door", Label(request_id=request_id, label=label, received_at=NOW))
+    later = observe(store, deployment)
+    assert later.snapshot.labels == 4
+    retraining.build(store, deployment, later, reason="again", seed=0)
+    assert catalog.latest(store, "colours").n == found.version.n + 34

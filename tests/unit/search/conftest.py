@@ -1,0 +1,41 @@
+"""Lines of a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from autovision.records import CurvePoint, TrialResult, TrialState
+from autovision.space.config import TrialConfig
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def line() -> Callable[..., TrialResult]:
+    """A trial's result; `accuracy` None: it has no value."""
+
+    def make(number: int, accuracy: float | None, **changes: Any) -> TrialResult:
+        config = changes.pop("config", TrialConfig(lr=1e-3 * (number + 1)))
+        metrics = {} if accuracy is None else {"accuracy": accuracy, "neg_log_loss": -0.5}
+        curve = CurvePoint(rung=0, epoch=1, seconds=1.0, search_s=1.0, train_loss=0.5, metrics=metrics)
+        fields: dict[str, Any] = {
+            "search": "colours-1",
+            "trial": f"01-{number:05d}-abcdef",
+            "number": number,
+            "state": TrialState.COMPLETE if accuracy is not None else TrialState.FAILED,
+            "config": config.model_dump(mode="json"),
+            "parameters": {"lr": config.lr},
+            "origin": "sampled",
+            "curve": () if accuracy is None else (curve,),
+            "value": None if accuracy is None else accuracy - 0.01,
+            "metrics": metrics,
+            "weights_key": None if accuracy is None else f"weights-{number}",
+            "created_at": EPOCH,
+        }
+        return TrialResult.model_validate(fields | changes)
+
+    return make

@@ -1,0 +1,580 @@
+"""Whole searches, simulated: made-up costs and objectives on a clock that only the simulation moves."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from autovision.records import SearchRequest, TrialResult, TrialState
+from autovision.search import driver as driver_module
+from autovision.search import requests
+from autovision.search.driver import Driver
+from autovision.search.progress import ProgressEvent
+from autovision.search.warm import Start
+from autovision.space import Choice, Float, Integer, Space
+from autovision.space.config import TrialConfig
+from autovision.store import MemoryStore
+from autovision.trial.worker import Assignment
+
+GFLOPS_S = 10.0
+
+
+class Three(Space):
+    """Three backbones, of which the large one is the best and the most expensive."""
+
+    backbone = Choice("medium", "small", "large")
+    weights = "random"
+    augmentation = Choice("none", "flip")
+    lr = Float(1e-4, 1e-1, log=True, default=1e-3)
+    dropout = Float(0.0, 0.5)
+
+
+FEATURES_S = {"small": 4.0, "medium": 10.0, "large": 30.0}
+QUALITY = {"small": 0.70, "medium": 0.75, "large": 0.85}
+
+
+def features_s(config: TrialConfig) -> float:
+    return FEATURES_S[config.backbone] * (2 if config.augmentation == "flip" else 1)
+
+
+def accuracy(config: TrialConfig) -> float | None:
+    """At the last rung: best at lr = 0.01, a little better with flips."""
+    off = abs(math.log10(config.lr) + 2)
+    return QUALITY[config.backbone] - 0.05 * off + 0.01 * (config.augmentation == "flip")
+
+
+@dataclass
+class World:
+    """What stands in for the cost model, the workers and the time."""
+
+    objective: Callable[[TrialConfig], float | None] = accuracy
+    features_s: Callable[[TrialConfig], float] = features_s
+    training_s: float = 1.0
+    now: float = 1000.0
+    stored: set[tuple[str, str]] = field(default_factory=set)
+    observed: list[tuple[float, float]] = field(default_factory=list)
+    asked: list[TrialConfig] = field(default_factory=list)
+
+    def time(self) -> float:
+        return self.now
+
+    # As `CostModel`: what it predicts is what happens.
+
+    def observe(self, gflops: float, seconds: float) -> None:
+        self.observed.append((gflops, seconds))
+
+    def missing_s(self, config: TrialConfig) -> float:
+        return 0.0 if (config.backbone, config.augmentation) in self.stored else self.features_s(config)
+
+    def feature_gflops(self, config: TrialConfig) -> float:
+        return GFLOPS_S * self.missing_s(config)
+
+    def predicted_s(self, config: TrialConfig) -> float:
+        self.asked.append(config)
+        return self.missing_s(config) + self.training_s / 9
+
+
+@dataclass
+class Begun:
+    assignment: Assignment
+    at: float
+    predicted_s: float
+    """until its first rung"""
+
+
+@dataclass
+class Simulation:
+    """Runs a driver's assignments with some workers."""
+
+    driver: Driver
+    world: World
+    workers: int = 2
+    begun: list[Begun] = field(default_factory=list)
+    events: list[ProgressEvent] = field(default_factory=list)
+
+    def run(self, *, crash_at: float = math.inf) -> Simulation:
+        """To the end; or until the process is killed, with whatever runs then."""
+        self.driver.emit = self.events.append
+        pending: list[tuple[float, int, Any]] = []
+        tickets = itertools.count()
+        while True:
+            while len(pending) < self.workers and (assignment := self.driver.next()) is not None:
+                reports = self._work(assignment)
+                heapq.heappush(pending, (next(reports), next(tickets), (assignment, reports)))
+            if not pending or pending[0][0] > crash_at:
+                return self
+            self.world.now, _, (assignment, reports) = heapq.heappop(pending)
+            result = next(reports)
+            goes_on = self.driver.goes_on(assignment.trial, result)
+            if goes_on and not result["done"]:
+                heapq.heappush(pending, (next(reports), next(tickets), (assignment, reports)))
+            else:
+                self.driver.ended(assignment.trial)
+
+    def _work(self, task: Assignment) -> Any:
+        """When the next report comes and then what it says, rung by rung."""
+        world, config = self.world, task.config
+        waits = world.missing_s(config)
+        start = world.now
+        self.begun.append(Begun(task, start, waits + world.training_s / 9))
+        value = world.objective(config)
+        if value is None:
+            yield start + waits
+            yield {
+                "outcome": "failed",
+                "error": "no good",
+                "objective": math.nan,
+                "done": True,
+                "seconds": waits,
+                "feature_s": waits,
+            }
+        for rung, share in enumerate((1 / 9, 1 / 3, 1.0)):
+            at = start + waits + share * world.training_s
+            late = at > task.deadline
+            at = max(start, min(at, task.deadline)) if late and not task.must_report else at
+            yield at
+            world.stored.add((config.backbone, config.augmentation))
+            last = late or rung == 2
+            metrics = {"accuracy": value * (0.9 + 0.1 * share), "neg_log_loss": -1.0}
+            point = {
+                "rung": rung,
+                "epoch": rung + 1,
+                "seconds": at - start,
+                "search_s": at - task.search_started,
+                "train_loss": 0.5,
+                "metrics": metrics,
+            }
+            yield {
+                "outcome": ("stopped" if late else "complete") if last else "running",
+                "objective": metrics["accuracy"] - 0.02,
+                "point": json.dumps(point),
+                "weights_key": f"weights-{task.trial}-{rung}",
+                "notes": [],
+                "done": last,
+                "seconds": at - start,
+                "feature_s": waits,
+            }
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setattr(driver_module, "time", SimpleNamespace(time=made.time))
+    return made
+
+
+def driver_of(world: World, space: Space | None = None, *, budget_s: float = 300.0, **changes: Any) -> Driver:
+    space = space or Three()
+    request = changes.pop("request", None) or SearchRequest(
+        dataset="d",
+        dataset_version=1,
+        dataset_digest="0" * 64,
+        space=space.to_json(),
+        budget_s=budget_s,
+        max_trials=changes.pop("max_trials", None),
+    )
+    fields: dict[str, Any] = {
+        "store": MemoryStore(),
+        "request": request,
+        "space": space,
+        "cost": world,
+        "starts": [],
+        "ledger": [],
+        "attempt": 1,
+        "deadline": world.now + budget_s,
+        "search_started": world.now,
+        "threads": 1,
+    }
+    return Driver(**fields | changes)
+
+
+def stored_ledger(driver: Driver) -> list[TrialResult]:
+    return requests.trials(driver.store, driver.request.id)
+
+
+def begin(driver: Driver) -> Assignment:
+    task = driver.next()
+    assert task is not None
+    return task
+
+
+def point(accuracy: float, rung: int = 0) -> dict[str, Any]:
+    metrics = {"accuracy": accuracy, "neg_log_loss": -0.5}
+    told = {"rung": rung, "epoch": rung + 1, "seconds": 1.0, "search_s": 1.0, "train_loss": 0.5}
+    return {
+        "outcome": "running",
+        "objective": accuracy,
+        "point": json.dumps({**told, "metrics": metrics}),
+        "weights_key": f"weights-{accuracy}",
+        "notes": ["a note"],
+        "done": False,
+        "seconds": 3.0,
+        "feature_s": 2.0,
+    }
+
+
+# -------------------------------------------------------------------------------------------- whole searches
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_a_search_from_its_first_trial_to_the_end_of_its_budget(world: World, workers: int) -> None:
+    world.training_s = 4.0 * workers  # so that each number of workers gets through about as many trials
+    driver = driver_of(world)
+    told = Simulation(driver, world, workers).run()
+    ledger = stored_ledger(driver)
+
+    first = told.begun[0].assignment
+    assert (first.config.backbone, first.config.augmentation) == ("small", "none"), "the cheapest comes first"
+    assert all(b.assignment.config.backbone == "small" for b in told.begun[:workers]), (
+        "all help the first one"
+    )
+
+    assert len({result.trial for result in ledger}) == len(ledger) == len(told.begun)
+    assert [result.number for result in ledger] == list(range(len(ledger)))
+    assert sorted(ledger, key=lambda r: r.trial) == sorted(driver.ledger, key=lambda r: r.trial)
+    digests = [TrialConfig.model_validate(result.config).digest for result in ledger]
+    assert len(set(digests)) == len(digests), "nothing is tried twice"
+
+    states = Counter(result.state for result in ledger)
+    assert states[TrialState.PRUNED] > 3
+    assert states[TrialState.COMPLETE] > 3
+    best = max(ledger, key=lambda r: r.value or 0.0)
+    assert best.state is not TrialState.PRUNED
+    assert best.config["backbone"] == "large", "it was worth its cost"
+    pruned = [r.value or 0.0 for r in ledger if r.state is TrialState.PRUNED]
+    complete = [r.value or 0.0 for r in ledger if r.state is TrialState.COMPLETE]
+    assert sum(pruned) / len(pruned) < sum(complete) / len(complete)
+
+
+def test_nothing_is_begun_that_does_not_fit(world: World) -> None:
+    driver = driver_of(world, budget_s=50.0)
+    told = Simulation(driver, world).run()
+    for begun in told.begun[2:]:
+        left = driver.deadline - begun.at
+        assert begun.predicted_s + 0.3 <= max(0.5 * left, 1.0)
+    assert "large" not in {begun.assignment.config.backbone for begun in told.begun}
+    assert world.now <= driver.deadline
+    assert len(told.begun) > 20, "what did fit was used"
+
+
+def test_a_budget_that_nothing_fits_into_still_gives_one_value(world: World) -> None:
+    driver = driver_of(world, budget_s=2.0)
+    Simulation(driver, world, workers=1).run()
+    assert world.now > driver.deadline, "the cheapest arm takes longer than all there was"
+    (only,) = stored_ledger(driver)
+    assert only.state is TrialState.STOPPED
+    assert only.value is not None
+
+
+def test_trials_are_cut_short_by_the_end_of_the_budget(world: World) -> None:
+    world.training_s = 60.0
+    driver = driver_of(world, budget_s=50.0)
+    Simulation(driver, world).run()
+    stopped = [r for r in stored_ledger(driver) if r.state is TrialState.STOPPED]
+    assert stopped
+    assert all(r.value is not None for r in stopped)
+
+
+def test_progress_never_goes_back(world: World) -> None:
+    world.training_s = 5.0
+    driver = driver_of(world, budget_s=120.0)
+    told = Simulation(driver, world, workers=3).run()
+    for before, after in itertools.pairwise(told.events):
+        assert after.elapsed_s >= before.elapsed_s
+        assert after.done >= before.done
+        assert (after.best_value or 0.0) >= (before.best_value or 0.0)
+        assert after.left_s <= before.left_s
+    assert max(event.running for event in told.events) == 3
+    last = told.events[-1]
+    assert (last.running, last.done) == (0, len(driver.ledger))
+    assert last.complete + last.pruned + last.failed == len(driver.ledger)
+    best = max(driver.ledger, key=lambda r: r.value or 0.0)
+    assert last.best_value == best.metrics["accuracy"]
+    assert last.best_config == best.config
+    assert last.budget_s == 120.0
+
+
+def test_the_cost_model_is_told_what_features_took(world: World) -> None:
+    driver = driver_of(world, budget_s=100.0)
+    Simulation(driver, world, workers=1).run()
+    measured = [(gflops, seconds) for gflops, seconds in world.observed if gflops]
+    assert measured
+    assert all(gflops / seconds == pytest.approx(GFLOPS_S) for gflops, seconds in measured)
+
+
+def test_the_number_of_trials_can_be_bounded(world: World) -> None:
+    driver = driver_of(world, max_trials=7)
+    Simulation(driver, world, workers=3).run()
+    assert len(stored_ledger(driver)) == 7
+
+
+# --------------------------------------------------------------------------------------------------- crashes
+
+
+def resumed(world: World, crashed: Driver, **changes: Any) -> Driver:
+    fields: dict[str, Any] = {
+        "store": crashed.store,
+        "request": crashed.request,
+        "ledger": stored_ledger(crashed),
+        "attempt": 2,
+        "deadline": crashed.deadline,
+        "search_started": crashed.search_started,
+    }
+    return driver_of(world, **fields | changes)
+
+
+def test_after_a_crash_the_search_goes_on_from_its_ledger(world: World) -> None:
+    world.training_s = 9.0
+    crashed = driver_of(world, budget_s=200.0)
+    Simulation(crashed, world, workers=3).run(crash_at=world.now + 60.0)
+    lost = set(crashed.running)
+    assert lost, "the crash came while trials were running"
+    before = stored_ledger(crashed)
+
+    driver = resumed(world, crashed)
+    for arm, record in crashed._arms.items():
+        known = driver._arms[arm]
+        assert sorted(known.values) == pytest.approx(sorted(record.values))
+        assert sorted(known.seconds) == pytest.approx(sorted(record.seconds))
+        assert (known.failed, known.running) == (record.failed, 0)
+    peers: dict[tuple[str, int], list[float]] = {}
+    for result in before:
+        for each in result.curve:
+            peers.setdefault(("head", each.rung), []).append(each.metrics["accuracy"] - 0.02)
+    assert {key: sorted(values) for key, values in driver._pruner._values.items()} == {
+        key: pytest.approx(sorted(values)) for key, values in peers.items()
+    }
+
+    told = Simulation(driver, world, workers=3).run()
+    after = stored_ledger(driver)
+    assert [r for r in after if r.trial.startswith("01-")] == before
+    assert len(after) > len(before) + 5
+    assert len({r.number for r in after}) == len(after)
+    assert not lost & {r.trial for r in after}
+    digests = [TrialConfig.model_validate(r.config).digest for r in after]
+    assert len(set(digests)) == len(digests), "nothing that was recorded is tried again"
+    assert not any(begun.assignment.must_report for begun in told.begun)
+
+
+def test_failures_count_after_a_crash_as_they_did_before(world: World) -> None:
+    world.objective = lambda config: None if config.backbone == "small" else accuracy(config)
+    crashed = driver_of(world, max_trials=9)
+    Simulation(crashed, world, workers=1).run()
+    assert sum(record.failed for record in crashed._arms.values()) > 0
+    driver = resumed(world, crashed)
+    assert {a: r.failed for a, r in driver._arms.items()} == {a: r.failed for a, r in crashed._arms.items()}
+
+
+def test_the_bound_on_trials_holds_over_all_attempts(world: World) -> None:
+    crashed = driver_of(world, max_trials=8)
+    Simulation(crashed, world, workers=2).run(crash_at=world.now + 5.0)
+    done = len(stored_ledger(crashed))
+    assert 0 < done < 8
+    driver = resumed(world, crashed)
+    Simulation(driver, world, workers=2).run()
+    assert len(stored_ledger(driver)) == 8
+
+
+# ------------------------------------------------------------------------------------------- single decisions
+
+
+def test_starting_points_come_first_with_their_origin_and_model(world: World) -> None:
+    starts = [
+        Start({**Three.default(), "lr": 0.01}, "champion", "m-1"),
+        Start({**Three.default(), "lr": 0.02}, "ledger"),
+        Start(Three.default(), "default"),
+    ]
+    driver = driver_of(world, starts=list(starts))
+    tasks = [begin(driver) for _ in range(4)]
+    assert [driver.running[task.trial].origin for task in tasks] == [
+        "champion",
+        "ledger",
+        "default",
+        "sampled",
+    ]
+    assert [task.initial_model for task in tasks] == ["m-1", None, None, None]
+    assert [task.config.lr for task in tasks[:3]] == pytest.approx([0.01, 0.02, 1e-3])
+
+
+def test_a_starting_point_that_would_eat_the_budget_is_passed_over(world: World) -> None:
+    starts = [
+        Start({**Three.default(), "backbone": "large"}, "champion", "m-1"),
+        Start(Three.default(), "default"),
+    ]
+    driver = driver_of(world, starts=starts, budget_s=60.0)
+    task = begin(driver)
+    assert (driver.running[task.trial].origin, task.config.backbone) == ("default", "medium")
+
+
+def test_a_starting_point_that_was_tried_is_not_tried_again(world: World) -> None:
+    crashed = driver_of(world, starts=[Start(Three.default(), "default")], max_trials=1)
+    Simulation(crashed, world).run()
+    more = crashed.request.with_(max_trials=5)
+    driver = resumed(world, crashed, request=more, starts=[Start(Three.default(), "default")])
+    task = begin(driver)
+    assert driver.running[task.trial].origin == "sampled"
+
+
+def test_backbones_that_cannot_be_used_are_left_alone(world: World) -> None:
+    starts = [Start({**Three.default(), "backbone": "small"}, "ledger"), Start(Three.default(), "default")]
+    world.training_s = 5.0
+    driver = driver_of(world, starts=starts, left_out=frozenset({"small"}), budget_s=120.0)
+    told = Simulation(driver, world).run()
+    assert len(told.begun) > 10
+    assert "small" not in {begun.assignment.config.backbone for begun in told.begun}
+
+
+def test_until_there_is_a_value_every_trial_must_report(world: World) -> None:
+    driver = driver_of(world)
+    first, second = begin(driver), begin(driver)
+    assert first.must_report
+    assert second.must_report
+    assert driver.pending_first
+    driver.goes_on(first.trial, {"outcome": "failed", "error": "x", "done": True, "objective": math.nan})
+    driver.ended(first.trial)
+    assert driver.pending_first
+    third = begin(driver)
+    assert third.must_report
+    driver.goes_on(second.trial, point(0.5))
+    assert not driver.pending_first
+    assert not begin(driver).must_report
+
+
+def test_without_a_running_trial_no_value_is_pending(world: World) -> None:
+    driver = driver_of(world)
+    assert not driver.pending_first
+    task = begin(driver)
+    driver.goes_on(task.trial, {"outcome": "failed", "error": "x", "done": True, "objective": math.nan})
+    driver.ended(task.trial)
+    assert not driver.pending_first
+
+
+def test_nothing_is_begun_after_the_deadline(world: World) -> None:
+    driver = driver_of(world, budget_s=20.0)
+    world.now += 19.6
+    assert driver.next() is None
+
+
+def test_an_arm_that_fails_gives_way_whatever_the_metric(world: World) -> None:
+    """A metric whose values are below zero must not make a failure look like the best of all."""
+    world.objective = lambda config: None if config.backbone == "small" else accuracy(config) - 2.0  # type: ignore[operator]
+    driver = driver_of(world, budget_s=200.0)
+    told = Simulation(driver, world, workers=1).run()
+    names = Counter(begun.assignment.config.backbone for begun in told.begun)
+    assert names["small"] < 0.2 * len(told.begun)
+    assert names["medium"] + names["large"] > 10
+
+
+def test_a_space_that_is_exhausted_ends_the_search(world: World) -> None:
+    class Few(Space):
+        backbone = Choice("small", "medium")
+        weights = "random"
+        taps = Integer(1, 3)
+
+    driver = driver_of(world, Few())
+    told = Simulation(driver, world).run()
+    configs = {(b.assignment.config.backbone, b.assignment.config.taps) for b in told.begun}
+    assert len(configs) == len(told.begun) == 6
+    assert world.now < driver.deadline
+
+
+def test_a_space_with_nothing_to_choose_between_is_one_arm(world: World) -> None:
+    class One(Space):
+        backbone = "small"
+        weights = "random"
+        unfreeze = 0
+        lr = Float(1e-4, 1e-1, log=True)
+
+    driver = driver_of(world, One(), budget_s=30.0)
+    told = Simulation(driver, world, workers=1).run()
+    assert len(told.begun) > 5
+    # What is asked about is what would be run: the space's constants, not the defaults of all spaces.
+    assert {(config.backbone, config.weights) for config in world.asked} == {("small", "random")}
+
+
+def test_how_a_trial_ended_is_what_the_ledger_says(world: World) -> None:
+    driver = driver_of(world)
+
+    def ended(*results: dict[str, Any], error: str | None = None) -> TrialResult:
+        task = begin(driver)
+        for result in results:
+            driver.goes_on(task.trial, result)
+        found = driver.ended(task.trial, error=error)
+        assert found is not None
+        return found
+
+    over = {"outcome": "stopped", "error": "the budget ended", "done": True, "objective": math.nan}
+    broken = {"outcome": "failed", "error": "loss is nan", "done": True, "objective": math.nan}
+    complete = ended(point(0.5), {**point(0.6, 1), "outcome": "complete", "done": True})
+    assert (complete.state, complete.value, len(complete.curve)) == (TrialState.COMPLETE, 0.6, 2)
+    assert (complete.seconds, complete.feature_s, complete.notes) == (3.0, 2.0, ("a note",))
+    assert complete.weights_key == "weights-0.6"
+    worse = ended(
+        point(0.7), {**point(0.6, 1), "weights_key": "weights-0.7", "outcome": "complete", "done": True}
+    )
+    assert (worse.value, worse.metrics["accuracy"], worse.weights_key) == (0.7, 0.7, "weights-0.7")
+
+    cut = ended(point(0.5), {**point(0.4, 1), "outcome": "stopped", "done": True})
+    assert (cut.state, cut.value) == (TrialState.STOPPED, 0.5)
+    early = ended(over)
+    assert (early.state, early.value, early.error) == (TrialState.STOPPED, None, "the budget ended")
+    asked = ended(point(0.9))
+    assert asked.state is TrialState.STOPPED, "it was going on when everything was stopped"
+
+    failed = ended(broken)
+    assert (failed.state, failed.value, failed.error) == (TrialState.FAILED, None, "loss is nan")
+    diverged = ended(point(0.5), broken)
+    assert (diverged.state, diverged.value) == (TrialState.FAILED, 0.5)
+    assert diverged.weights_key == "weights-0.5", "what its first rung stored is a model"
+    lost = ended(point(0.55), error="the worker was lost")
+    assert (lost.state, lost.error, lost.weights_key) == (
+        TrialState.FAILED,
+        "the worker was lost",
+        "weights-0.55",
+    )
+
+
+def test_a_trial_that_is_worse_than_its_peers_is_pruned(world: World) -> None:
+    driver = driver_of(world)
+    tasks = [begin(driver) for _ in range(4)]
+    assert [driver.goes_on(t.trial, point(v)) for t, v in zip(tasks, (0.8, 0.9, 0.5, 0.95), strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    pruned = driver.ended(tasks[2].trial)
+    assert pruned is not None
+    assert (pruned.state, pruned.value) == (TrialState.PRUNED, 0.5)
+
+
+def test_a_failure_is_told_in_a_line_of_its_own(world: World) -> None:
+    events: list[ProgressEvent] = []
+    driver = driver_of(world, emit=events.append)
+    task = begin(driver)
+    driver.goes_on(
+        task.trial, {"outcome": "failed", "error": "no memory", "done": True, "objective": math.nan}
+    )
+    driver.ended(task.trial)
+    assert events[-1].message == f"trial {task.trial} failed: no memory"
+    assert events[-1].failed == 1
+
+
+def test_what_nobody_began_is_ignored_and_the_end_is_recorded_once(world: World) -> None:
+    driver = driver_of(world)
+    assert not driver.goes_on("nobody", point(0.5))
+    assert driver.ended("nobody") is None
+    task = begin(driver)
+    driver.goes_on(task.trial, point(0.5))
+    assert driver.ended(task.trial) is not None
+    assert driver.ended(task.trial) is None
+    assert len(stored_ledger(driver)) == len(driver.ledger) == 1

@@ -1,0 +1,150 @@
+"""From a ledger to a registered model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from autovision.dataset import manifest
+from autovision.dataset.loader import load_pixels
+from autovision.errors import AutoVisionError
+from autovision.model import bundle
+from autovision.model.inference import native_precision
+from autovision.model.predictor import Predictor
+from autovision.provenance import code_version, package_versions
+from autovision.records import Split, TrialResult, TrialState
+from autovision.registry.evaluate import predictions
+from autovision.search import requests
+from autovision.search.finish import finish
+from autovision.search.select import best_trial
+from autovision.space.config import TrialConfig
+from autovision.store import MemoryStore, keys
+from autovision.trial.trial import Workbench
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import History
+
+
+@pytest.fixture
+def store(tiny: History) -> MemoryStore:
+    return tiny.copy()
+
+
+@pytest.fixture(scope="module")
+def bench(tiny: History) -> Workbench:
+    """Backbones stay loaded; it writes nothing here, as all features are there."""
+    return Workbench(tiny.copy(), threads=2)
+
+
+def images(tiny: History, *splits: Split) -> list[list[str]]:
+    rows = manifest.read(tiny.store, tiny.versions[1])
+    return [sorted(row.image for row in rows if row.split is split) for split in splits]
+
+
+def test_the_same_ledger_gives_the_same_model(tiny: History, store: MemoryStore, bench: Workbench) -> None:
+    request, model = tiny.searches[1], tiny.models[1]
+    ledger = requests.trials(store, request.id)
+    before = {key: store.get(key).data for key in store.list()}
+    assert finish(store, request, ledger, bench) == model
+    assert finish(store, request, ledger[::-1], bench) == model
+    assert {key: store.get(key).data for key in store.list()} == before
+
+    for key in [*store.list(keys.MODELS), *store.list("evaluations/")]:
+        store.delete(key)
+    again = finish(store, request, ledger, bench)
+    assert again.with_(created_at=model.created_at) == model, "on a store that lost it"
+
+
+def test_the_winner_is_the_best_trial_that_left_weights(tiny: History) -> None:
+    for request, model in zip(tiny.searches, tiny.models, strict=True):
+        best = best_trial(requests.trials(tiny.store, request.id))
+        assert best is not None
+        assert model.lineage.trial == best.trial
+        assert model.lineage.config == best.config
+
+
+def test_another_winner_is_another_model(tiny: History, store: MemoryStore, bench: Workbench) -> None:
+    request, model = tiny.searches[1], tiny.models[1]
+    others = [r for r in requests.trials(store, request.id) if r.trial != model.lineage.trial]
+    other = finish(store, request, others, bench)
+    assert other.id != model.id
+    assert other.lineage.trial == others[0].trial
+
+
+def test_the_lineage_names_all_that_the_model_came_from(tiny: History) -> None:
+    request, model, version = tiny.searches[1], tiny.models[1], tiny.versions[1]
+    lineage = model.lineage
+    assert (lineage.search, lineage.seed) == (request.id, request.seed)
+    assert (lineage.dataset, lineage.dataset_digest) == (version.id, version.digest)
+    assert lineage.space_fingerprint == tiny.space.fingerprint
+    assert lineage.parents == (tiny.models[0].id,)
+    assert tiny.models[0].lineage.parents == ()
+    config = TrialConfig.model_validate(lineage.config)
+    assert lineage.backbone == config.backbone == "test_resnet"
+    assert lineage.backbone_weights_digest == Workbench(tiny.store, 1).source(config).loaded.info.digest
+    assert lineage.backbone_weights_source.startswith("random")
+    assert lineage.backbone_weights_license == "none"
+    assert lineage.code_version == code_version()
+    assert lineage.packages == package_versions()
+
+
+def test_the_model_is_described_as_it_is_served(tiny: History) -> None:
+    model = tiny.models[1]
+    assert model.temperature > 0
+    assert model.precision == native_precision()
+    assert (model.classes, model.positive_class) == (
+        tiny.versions[1].classes,
+        tiny.versions[1].positive_class,
+    )
+    assert (model.preprocessing.height, model.preprocessing.width) == (64, 64)
+    assert model.dataset == "colours"
+    assert set(model.files) == {bundle.WEIGHTS_FILE, bundle.REFERENCE_FILE}
+
+
+def test_the_reference_is_what_the_served_model_makes_of_validation_and_test(tiny: History) -> None:
+    model = tiny.models[1]
+    validation, test = images(tiny, Split.VALIDATION, Split.TEST)
+    predictor = Predictor.load(tiny.store, model.id, threads=2)
+    pixels = load_pixels(tiny.store, [*validation, *test], model.preprocessing, threads=2)
+    reference = bundle.load_reference(tiny.store, model)
+    assert len(reference) == len(validation) + len(test)
+    np.testing.assert_allclose(reference, predictor.score(pixels)[1], rtol=1e-3, atol=1e-4)
+    (training,) = images(tiny, Split.TRAIN)
+    assert not set(training) & {*validation, *test}
+
+
+def test_the_test_split_is_evaluated_and_its_predictions_are_kept(tiny: History) -> None:
+    model, version = tiny.models[1], tiny.versions[1]
+    kept = predictions(tiny.store, model.id, version, Split.TEST)
+    right = float((kept.probabilities.argmax(1) == kept.labels).mean())
+    test = model.metrics["test"]
+    assert (test.n, test.dataset, test.split) == (len(kept), version.id, Split.TEST)
+    assert test.accuracy.value == pytest.approx(right)
+    assert tiny.store.exists(keys.evaluation(model.id, version.digest, Split.TEST))
+    # What is kept is what the bundle answers.
+    pixels = load_pixels(tiny.store, kept.images, model.preprocessing, threads=2)
+    served = Predictor.load(tiny.store, model.id, threads=2).score(pixels)[0]
+    np.testing.assert_allclose(kept.probabilities, served, atol=1e-5)
+
+
+def test_a_search_without_any_trial_says_what_to_do(
+    tiny: History, store: MemoryStore, bench: Workbench
+) -> None:
+    with pytest.raises(AutoVisionError, match="could not begin a single trial in its budget of 600 s"):
+        finish(store, tiny.searches[0], [], bench)
+
+
+def test_a_search_whose_trials_all_failed_names_their_errors(
+    tiny: History, store: MemoryStore, bench: Workbench, line: Callable[..., TrialResult]
+) -> None:
+    failed = [line(i, None, error="Traceback\n  line\nValueError: no memory\n") for i in range(3)]
+    stopped = line(3, None, state=TrialState.STOPPED, error=None)
+    with pytest.raises(
+        AutoVisionError, match=r"none of 4 trials .* \(3 x ValueError: no memory; 1 x no error given\)"
+    ):
+        finish(store, tiny.searches[0], [*failed, stopped], bench)
+    before = set(store.list(keys.MODELS))
+    assert before == set(tiny.store.list(keys.MODELS))

@@ -1,0 +1,148 @@
+"""Searches as records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from autovision.dataset.importer import SourceImage, import_images
+from autovision.errors import InvalidInput, NotFound, UnknownBackbone
+from autovision.records import SearchRequest, SearchStatus, Split, TrialResult
+from autovision.registry.searches import all_searches
+from autovision.search import requests
+from autovision.space import Choice, Float, Space
+from autovision.store import MemoryStore, keys, records
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import History
+
+
+@pytest.fixture
+def store(tiny: History) -> MemoryStore:
+    return tiny.copy()
+
+
+def request_of(store: MemoryStore, tiny: History, **options: Any) -> SearchRequest:
+    return requests.make_request(store, "colours", tiny.space, **{"budget_s": 60.0, **options})
+
+
+def test_a_request_names_exactly_what_it_searches_on(store: MemoryStore, tiny: History) -> None:
+    latest, first = (
+        request_of(store, tiny),
+        requests.make_request(store, "colours@1", tiny.space, budget_s=60.0),
+    )
+    assert (latest.dataset_version, latest.dataset_digest) == (2, tiny.versions[1].digest)
+    assert (first.dataset_version, first.dataset_digest) == (1, tiny.versions[0].digest)
+    assert Space.from_json(latest.space) == tiny.space
+    assert latest.id != first.id
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget_s": 0.0}, "budget of 0 s: .* --budget-s 120"),
+        ({"budget_s": -3.0}, "budget of -3 s"),
+        ({"budget_s": float("inf")}, "budget of inf s"),
+        ({"budget_s": float("nan")}, "budget of nan s"),
+        ({"max_trials": 0}, "max_trials=0"),
+        ({"metric": "acuracy"}, "did you mean 'accuracy'"),
+    ],
+)
+def test_what_cannot_be_searched_with_is_refused(
+    store: MemoryStore, tiny: History, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        request_of(store, tiny, **options)
+    with pytest.raises(NotFound, match="did you mean 'colours'"):
+        requests.make_request(store, "colour", tiny.space, budget_s=60.0)
+
+
+def test_an_unknown_backbone_is_refused_wherever_it_stands(store: MemoryStore) -> None:
+    class Chosen(Space):
+        backbone = Choice("resnet18", "resnet81")
+
+    class Fixed(Space):
+        backbone = "resnet81"
+        lr = Float(1e-3, 1e-2)
+
+    for space in (Chosen(), Fixed()):
+        with pytest.raises(UnknownBackbone, match=r"resnet81.*did you mean 'resnet18'"):
+            requests.make_request(store, "colours", space, budget_s=60.0)
+
+
+def test_the_backbones_of_a_space() -> None:
+    class Unnamed(Space):
+        lr = Float(1e-3, 1e-2)
+
+    assert requests.backbones_of(Unnamed()) == ["tf_efficientnet_lite0"]
+
+
+def test_a_data_set_without_a_test_split_is_refused(
+    paint_images: Callable[..., list[Path]], tmp_path: Path, tiny: History
+) -> None:
+    store = MemoryStore()
+    sources = [
+        SourceImage(label=path.parent.name, path=path, split=Split.TRAIN if i < 6 else Split.VALIDATION)
+        for i, path in enumerate(paint_images(tmp_path, 5))
+    ]
+    import_images(store, "untested", sources, seed=0)
+    with pytest.raises(InvalidInput, match="untested@1 has no image in its test split"):
+        requests.make_request(store, "untested", tiny.space, budget_s=60.0)
+
+
+def test_the_same_request_twice_is_one_search(store: MemoryStore, tiny: History) -> None:
+    before = len(all_searches(store))
+    first = requests.submit(store, request_of(store, tiny, reason="by hand"))
+    assert first.status is SearchStatus.QUEUED
+    requests.set_state(store, first.search, status=SearchStatus.RUNNING, attempt=1)
+    again = requests.submit(store, request_of(store, tiny, reason="another reason"))
+    assert (again.search, again.status, again.attempt) == (first.search, SearchStatus.RUNNING, 1)
+    assert len(all_searches(store)) == before + 1
+    assert requests.submit(store, request_of(store, tiny, nonce="once more")).search != first.search
+
+
+def test_a_request_that_was_stored_without_its_state_is_completed(store: MemoryStore, tiny: History) -> None:
+    """What a process that was killed between the two writes leaves."""
+    request = request_of(store, tiny)
+    records.create(store, keys.search_request(request.id), request)
+    assert request.id not in {found.id for found, _ in all_searches(store)}
+    assert requests.submit(store, request).status is SearchStatus.QUEUED
+    assert request.id in {found.id for found, _ in all_searches(store)}
+
+
+def test_an_unknown_search_is_met_with_the_near_ones(store: MemoryStore, tiny: History) -> None:
+    known = tiny.searches[0].id
+    with pytest.raises(NotFound, match=f"did you mean .*{known}"):
+        requests.get(store, known[:-1])
+
+
+def test_stopping(store: MemoryStore, tiny: History) -> None:
+    search = requests.submit(store, request_of(store, tiny)).search
+    stopped = requests.request_stop(store, search)
+    assert (stopped.status, stopped.stop_requested) == (SearchStatus.STOPPED, False), "nobody runs it"
+    requests.set_state(store, search, status=SearchStatus.RUNNING)
+    asked = requests.request_stop(store, search)
+    assert (asked.status, asked.stop_requested) == (SearchStatus.RUNNING, True)
+    finished = requests.set_state(store, search, status=SearchStatus.FINISHED, stop_requested=False)
+    assert requests.request_stop(store, search) == finished, "what is over stays as it is"
+    with pytest.raises(NotFound):
+        requests.request_stop(store, "nobody")
+
+
+def test_the_ledger_is_in_the_order_of_the_beginnings(
+    store: MemoryStore, line: Callable[..., TrialResult]
+) -> None:
+    for number, trial in ((2, "02-a"), (0, "01-b"), (1, "01-c")):
+        result = line(number, 0.5, trial=trial, search="s-1")
+        records.create(store, keys.trial("s-1", trial), result)
+    assert [result.number for result in requests.trials(store, "s-1")] == [0, 1, 2]
+
+
+def test_a_summary_is_plain(store: MemoryStore, tiny: History) -> None:
+    request, state = requests.get(store, tiny.searches[0].id)
+    summary = requests.summary(request, state)
+    assert (summary["dataset"], summary["status"], summary["trials"]) == ("colours@1", "finished", 2)
+    assert summary["model"] == tiny.models[0].id

@@ -1,0 +1,173 @@
+"""The adapters between Ray Tune and a driver, without Ray."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from autovision.search.tune_loop import BudgetStopper, DriverScheduler, DriverSearcher, placement
+from autovision.space.config import TrialConfig
+from autovision.trial.worker import Assignment
+
+RUNNING = {"objective": 0.5, "done": False}
+DONE = {"objective": 0.6, "done": True}
+
+
+class Listener:
+    """Stands in for a driver: gives what it is told to, and notes what it hears."""
+
+    def __init__(self, *trials: str) -> None:
+        self.trials, self.running = list(trials), {}
+        self.heard: list[tuple[Any, ...]] = []
+        self.answer = True
+        self.deadline = time.time() + 60
+        self.pending_first = False
+
+    def next(self) -> Assignment | None:
+        if not self.trials:
+            return None
+        trial = self.trials.pop(0)
+        self.running[trial] = None
+        return Assignment(
+            store="memory://s",
+            search="s",
+            trial=trial,
+            number=0,
+            dataset="d@1",
+            config=TrialConfig(),
+            metric="accuracy",
+            seed=0,
+            deadline=0.0,
+            must_report=True,
+            search_started=0.0,
+            initial_model=None,
+            threads=1,
+        )
+
+    def goes_on(self, trial: str, result: dict[str, Any]) -> bool:
+        self.heard.append(("goes_on", trial, result))
+        return self.answer
+
+    def ended(self, trial: str, *, error: str | None = None) -> None:
+        self.running.pop(trial, None)
+        self.heard.append(("ended", trial, error))
+
+    def event(self) -> str:
+        return "an event"
+
+    def emit(self, event: str) -> None:
+        self.heard.append(("emit", event))
+
+
+def tune_trial(trial_id: str) -> Any:
+    return SimpleNamespace(trial_id=trial_id)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "concurrent", "each"),
+    [
+        ({"CPU": 2.0}, 2, {"cpu": 1.0}),
+        ({"CPU": 1.0}, 1, {"cpu": 1.0}),
+        ({"CPU": 0.5}, 1, {"cpu": 1.0}),
+        ({}, 1, {"cpu": 1.0}),
+        ({"CPU": 16.0, "GPU": 4.0}, 4, {"cpu": 4.0, "gpu": 1.0}),
+        ({"CPU": 7.0, "GPU": 2.0}, 2, {"cpu": 3.0, "gpu": 1.0}),
+        ({"CPU": 2.0, "GPU": 8.0}, 8, {"cpu": 1.0, "gpu": 1.0}),
+        ({"CPU": 8.0, "GPU": 0.5}, 8, {"cpu": 1.0}),
+    ],
+)
+def test_placement(cluster: dict[str, float], concurrent: int, each: dict[str, float]) -> None:
+    assert placement(cluster) == (concurrent, each)
+
+
+def test_an_assignment_reaches_the_worker_as_plain_data() -> None:
+    searcher = DriverSearcher(Listener("01-0"))  # type: ignore[arg-type]
+    told = searcher.suggest("tune-a")
+    assert isinstance(told, dict)
+    assert Assignment.model_validate(told["assignment"]).trial == "01-0"
+
+
+def test_the_search_ends_when_nothing_is_left_and_nothing_runs() -> None:
+    listener = Listener("01-0")
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    searcher.suggest("tune-a")
+    assert searcher.suggest("tune-b") is None, "what runs may make another trial worth its cost"
+    searcher.on_trial_complete("tune-a", DONE)
+    assert searcher.suggest("tune-b") == Searcher.FINISHED
+
+
+def test_reports_reach_the_driver_and_its_word_reaches_tune() -> None:
+    listener = Listener("01-0")
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    scheduler = DriverScheduler(listener, searcher)  # type: ignore[arg-type]
+    searcher.suggest("tune-a")
+    assert scheduler.on_trial_result(None, tune_trial("tune-a"), RUNNING) == TrialScheduler.CONTINUE
+    listener.answer = False
+    assert scheduler.on_trial_result(None, tune_trial("tune-a"), RUNNING) == TrialScheduler.STOP
+    assert listener.heard == [("goes_on", "01-0", RUNNING)] * 2
+
+
+def test_the_last_report_is_taken_in_before_the_end() -> None:
+    listener = Listener("01-0")
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    searcher.suggest("tune-a")
+    searcher.on_trial_complete("tune-a", DONE)
+    assert listener.heard == [("goes_on", "01-0", DONE), ("ended", "01-0", None)]
+
+
+def test_a_pruned_trials_last_report_is_not_taken_in_twice() -> None:
+    listener = Listener("01-0")
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    searcher.suggest("tune-a")
+    searcher.on_trial_complete("tune-a", RUNNING)
+    assert listener.heard == [("ended", "01-0", None)]
+
+
+def test_a_lost_worker_is_an_error_and_a_stranger_is_nobody() -> None:
+    listener = Listener("01-0")
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    searcher.suggest("tune-a")
+    searcher.on_trial_complete("tune-x", DONE)
+    assert listener.heard == []
+    searcher.on_trial_complete("tune-a", None, error=True)
+    ((what, trial, reason),) = listener.heard
+    assert (what, trial) == ("ended", "01-0")
+    assert "worker was lost" in reason
+
+
+def test_the_stopper_waits_for_trials_to_end_by_themselves_and_for_a_first_value() -> None:
+    listener = Listener()
+    stopper = BudgetStopper(listener, lambda: False)  # type: ignore[arg-type]
+    assert not stopper("tune-a", RUNNING)
+    assert not stopper.stop_all()
+    listener.deadline = time.time() - 1
+    assert not stopper.stop_all(), "within the grace"
+    listener.deadline = time.time() - 10
+    listener.pending_first = True
+    assert not stopper.stop_all()
+    listener.pending_first = False
+    assert stopper.stop_all()
+
+
+def test_the_stopper_stops_when_asked_to_and_tells_of_progress_now_and_then() -> None:
+    listener, asked = Listener(), [False]
+    stopper = BudgetStopper(listener, lambda: asked[0])  # type: ignore[arg-type]
+    for _ in range(50):
+        assert not stopper.stop_all()
+    assert listener.heard == [("emit", "an event")]
+    asked[0] = True
+    assert stopper.stop_all()
+
+
+def test_nothing_of_a_search_is_pickled() -> None:
+    listener = Listener()
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    parts = [searcher, DriverScheduler(listener, searcher), BudgetStopper(listener, lambda: False)]  # type: ignore[arg-type]
+    for part in parts:
+        assert type(pickle.loads(pickle.dumps(part))) is object
