@@ -15,7 +15,7 @@ from torch import nn
 
 from autovision.errors import CorruptObject
 from autovision.model import backbone as backbones
-from autovision.model.network import Head, Network, tap_width
+from autovision.model.network import Network
 from autovision.model.stages import channels_of
 from autovision.model.version import read_file
 from autovision.records import ModelVersion
@@ -33,8 +33,7 @@ def build_network(config: TrialConfig, classes: int) -> Network:
     prep = backbones.preprocessing(config)
     staged = backbones.structure_of(backbones.create(config), config)
     channels = channels_of(staged, prep.height, prep.width)
-    head = Head(config, tap_width(config, channels), classes)
-    return Network(staged, head, config, prep).eval()
+    return Network(staged, config, prep, channels, classes).eval()
 
 
 def weights_of(module: nn.Module) -> bytes:

@@ -5,34 +5,27 @@ pixels (B, H, W, 3) uint8 -> normalize -> stages -> pool each tapped stage -> he
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autovision.errors import InvalidInput
-from autovision.model.stages import StagedBackbone
+from autovision.model.heads import (
+    POOLS,
+    Adapter,
+    Head,
+    attends,
+    pool,
+    pooler_of,
+    statistics,
+    tap_width,
+    tapped_stages,
+)
+from autovision.model.stages import StagedBackbone, spatial
 from autovision.records import Preprocessing
-from autovision.space.config import Pooling, TrialConfig
-
-POOLS = ("avg", "max", "gem")
-"""every statistic that a feature row holds, in this order, for each stage"""
-
-_GEM_P = 3.0
-
-
-def pool(x: Tensor, how: Pooling) -> Tensor:
-    """(B, C, L) -> (B, C), or (B, 2C) for `avgmax`."""
-    match how:
-        case "avg":
-            return x.mean(2)
-        case "max":
-            return x.amax(2)
-        case "avgmax":
-            return torch.cat([x.mean(2), x.amax(2)], 1)
-        case "gem":
-            # Generalized mean (Radenović et al. 2018) with p = 3, of the non-negative part.
-            return x.clamp(min=1e-6).pow(_GEM_P).mean(2).pow(1.0 / _GEM_P)
-
+from autovision.space.config import TrialConfig
 
 class Normalize(nn.Module):
     """uint8 (B, H, W, 3) to the backbone's input (B, 3, H, W), with the model's own mean and deviation."""
@@ -49,76 +42,67 @@ class Normalize(nn.Module):
         return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
 
 
-class Head(nn.Module):
-    """Standardization by training statistics, dropout, then a linear, MLP or cosine classifier.
-
-    Args:
-        features: D, the width of the pooled taps.
-        classes: C.
-    """
-
-    def __init__(self, config: TrialConfig, features: int, classes: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("std", torch.ones(features))
-        self.mean: Tensor
-        self.std: Tensor
-        self.kind = config.head
-        self.dropout = nn.Dropout(config.dropout)
-        self.hidden = nn.Linear(features, config.head_width) if config.head == "mlp" else None
-        self.out = nn.Linear(
-            config.head_width if config.head == "mlp" else features, classes, bias=config.head != "cosine"
-        )
-        self.scale = nn.Parameter(torch.tensor(10.0)) if config.head == "cosine" else None
-        if config.head != "cosine":
-            nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)
-
-    def standardize_by(self, features: Tensor) -> None:
-        """Take mean and deviation from training features (N, D), so that every tap weighs alike."""
-        self.mean.copy_(features.mean(0))
-        self.std.copy_(features.std(0).clamp(min=1e-4))
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = self.dropout((features - self.mean) / self.std)
-        if self.hidden is not None:
-            x = self.dropout(F.gelu(self.hidden(x)))
-        if self.scale is not None:
-            # Cosine classifier (Gidaris & Komodakis 2018).
-            return self.scale * F.linear(F.normalize(x, dim=1), F.normalize(self.out.weight, dim=1))
-        return self.out(x)  # type: ignore[no-any-return]
+def trained_from(config: TrialConfig, stages: int) -> int:
+    """Index of the first stage that is trained; `stages` if none is."""
+    if config.unfreeze > stages:
+        raise InvalidInput(f"unfreeze={config.unfreeze} is more than the {stages} stages that are kept")
+    return stages - config.unfreeze
 
 
-def tapped_stages(config: TrialConfig, stages: int) -> list[int]:
-    """Indices of the stages that feed the head, in ascending order."""
-    return list(range(max(0, stages - config.taps), stages))
+def adapted_stages(config: TrialConfig, stages: int) -> list[int]:
+    """Indices of the frozen stages that have an adapter behind them."""
+    top = trained_from(config, stages)
+    if config.adapters > top:
+        raise InvalidInput(f"adapters={config.adapters} is more than the {top} stages that stay frozen")
+    return list(range(top - config.adapters, top))
 
 
-def tap_width(config: TrialConfig, channels: list[int]) -> int:
-    """D: the width of the head's input, for the channels of each kept stage."""
-    each = 2 if config.pooling == "avgmax" else 1
-    return each * sum(channels[i] for i in tapped_stages(config, len(channels)))
+def cut_of(config: TrialConfig, stages: int) -> int:
+    """How many stages can be computed once and for all: everything that is trained or attended to lies above."""
+    cut = trained_from(config, stages)
+    if adapted := adapted_stages(config, stages):
+        cut = adapted[0] + 1
+    if attends(config):
+        cut = min(cut, tapped_stages(config, stages)[0] + 1)
+    return cut
+
+
+def taps_below(config: TrialConfig, stages: int) -> list[int]:
+    """The tapped stages whose pooled output is final below the cut, and need not be computed again."""
+    cut, adapted = cut_of(config, stages), adapted_stages(config, stages)
+    tapped = tapped_stages(config, stages)
+    return [] if attends(config) else [tap for tap in tapped if tap < cut and tap not in adapted]
 
 
 class Suffix(nn.Module):
-    """What a trial trains: the unfrozen stages and the head.
+    """What a trial trains: the unfrozen stages, the adapters, the pooling and the head.
 
-    Takes the activation at the cut and the pooled taps from below it; with nothing unfrozen, those taps alone.
+    Takes the activation at the cut and the pooled taps from below it; with no map to train on, those taps alone.
     """
 
     def __init__(
-        self, backbone: StagedBackbone, config: TrialConfig, channels: list[int], classes: int
+        self, backbone: StagedBackbone, config: TrialConfig, channels: Sequence[int], classes: int
     ) -> None:
         super().__init__()
         self.config = config
-        self.cut = cut_of(config, len(backbone))
-        self.taps = tapped_stages(config, len(backbone))
-        self.upper = StagedBackbone(
-            list(zip(backbone.names, backbone.stages, strict=True))[self.cut :],
-            backbone.layout,
-            backbone.prefix_tokens,
-        )
+        stages = len(backbone)
+        self.cut, self.first_trained = cut_of(config, stages), trained_from(config, stages)
+        self.upper = backbone.part(self.cut, stages)
+        self.layouts = backbone.layouts
+        self.prefix_tokens = backbone.prefix_tokens
+        self.live_taps = [
+            tap for tap in tapped_stages(config, stages) if tap not in taps_below(config, stages)
+        ]
+        self.adapters = _adapters(backbone, config, channels)
+        self.pooler = pooler_of(config, channels)
         self.head = Head(config, tap_width(config, channels), classes)
+        for index, stage in enumerate(self.upper.stages, self.cut):
+            stage.requires_grad_(index >= self.first_trained)
+        set_drop_path(self.trained_stages(), config.drop_path)
+
+    def trained_stages(self) -> list[nn.Module]:
+        """From the lowest to the topmost."""
+        return list(self.upper.stages)[self.first_trained - self.cut :]
 
     def features(self, activation: Tensor | None, below: Tensor | None) -> Tensor:
         """(B, D): `below` (pooled taps under the cut, (B, D_below)) and the taps above it.
@@ -128,50 +112,78 @@ class Suffix(nn.Module):
         if activation is None:
             assert below is not None
             return below
-        parts = [] if below is None else [below]
-        x = activation
-        for index, stage in enumerate(self.upper.stages, self.cut):
-            x = stage(x)
-            if index in self.taps:
-                parts.append(pool(self.upper.spatial(x).float(), self.config.pooling))
-        return torch.cat(parts, 1)
+        taps, x = [], activation
+        for index in range(self.cut - 1, len(self.layouts)):
+            if index >= self.cut:
+                x = self.upper.stages[index - self.cut](x)
+            if str(index) in self.adapters:
+                x = self.adapters[str(index)](x)
+            if index in self.live_taps:
+                taps.append(spatial(x, self.layouts[index], self.prefix_tokens))
+        above = self.pooler(taps)
+        return above if below is None else torch.cat([below, above], 1)
 
-    def forward(self, activation: Tensor | None, below: Tensor | None) -> Tensor:
-        return self.head(self.features(activation, below))  # type: ignore[no-any-return]
+    def forward(
+        self, activation: Tensor | None, below: Tensor | None, noise: torch.Generator | None = None
+    ) -> Tensor:
+        """Logits (B, C); `noise` drives the head's dropout, None is for inference."""
+        return self.head(self.features(activation, below), noise)  # type: ignore[no-any-return]
 
 
-def cut_of(config: TrialConfig, stages: int) -> int:
-    """How many stages are frozen: the index of the first trained one."""
-    if config.unfreeze > stages:
-        raise InvalidInput(f"unfreeze={config.unfreeze} is more than the {stages} stages that are kept")
-    return stages - config.unfreeze
+def _adapters(backbone: StagedBackbone, config: TrialConfig, channels: Sequence[int]) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            str(index): Adapter(channels[index], config.adapter_width, backbone.layouts[index] == "map")
+            for index in adapted_stages(config, len(backbone))
+        }
+    )
+
+
+def set_drop_path(stages: Iterable[nn.Module], most: float) -> None:
+    """Stochastic depth of the residual blocks, rising linearly to `most` at the last one."""
+    paths = [m for stage in stages for m in stage.modules() if isinstance(m, DropPath)]
+    for index, path in enumerate(paths):
+        path.drop_prob = most * (index + 1) / len(paths)
 
 
 class Network(nn.Module):
     """The whole network, as it is served: uint8 pixels in; logits and the head's input (the embedding) out."""
 
     def __init__(
-        self, backbone: StagedBackbone, head: Head, config: TrialConfig, preprocessing: Preprocessing
+        self,
+        backbone: StagedBackbone,
+        config: TrialConfig,
+        preprocessing: Preprocessing,
+        channels: Sequence[int],
+        classes: int,
     ) -> None:
         super().__init__()
         self.normalize = Normalize(preprocessing)
         self.backbone = backbone
-        self.head = head
-        self.pooling = config.pooling
+        self.adapters = _adapters(backbone, config, channels)
+        self.pooler = pooler_of(config, channels)
+        self.head = Head(config, tap_width(config, channels), classes)
         self.taps = tapped_stages(config, len(backbone))
+
+    def take(self, suffix: Suffix) -> Network:
+        """With what was trained above this very backbone: the suffix's stages must be its own."""
+        self.adapters, self.pooler, self.head = suffix.adapters, suffix.pooler, suffix.head
+        return self
 
     def extra_repr(self) -> str:
         """What no tensor and no child tells; a converted network is found again by what `repr` says."""
-        return f"pooling={self.pooling}, taps={self.taps}"
+        return f"taps={self.taps}"
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = self.normalize(pixels)
-        parts = []
+        taps = []
         for index, stage in enumerate(self.backbone.stages):
             x = stage(x)
+            if str(index) in self.adapters:
+                x = self.adapters[str(index)](x)
             if index in self.taps:
-                parts.append(pool(self.backbone.spatial(x), self.pooling))
-        features = torch.cat(parts, 1)
+                taps.append(self.backbone.spatial(x, index))
+        features = self.pooler(taps)
         return self.head(features), features
 
 
@@ -186,10 +198,10 @@ class PooledExtractor(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.normalize(pixels)
         parts = []
-        for stage in self.backbone.stages:
+        for index, stage in enumerate(self.backbone.stages):
             x = stage(x)
-            spatial = self.backbone.spatial(x)
-            parts += [pool(spatial, "avg"), pool(spatial, "max"), pool(spatial, "gem")]
+            positions = self.backbone.spatial(x, index)
+            parts += [pool(positions, how) for how in POOLS]
         return torch.cat(parts, 1)
 
 
@@ -208,15 +220,14 @@ class CutExtractor(nn.Module):
         return x
 
 
-def select_taps(pooled: Tensor, config: TrialConfig, channels: list[int], stages: list[int]) -> Tensor:
+def select_taps(pooled: Tensor, config: TrialConfig, channels: Sequence[int], stages: Sequence[int]) -> Tensor:
     """The columns of a `PooledExtractor` row (B, 3·ΣC) that the head reads from `stages`: (B, D)."""
     starts = [0]
     for width in channels:
         starts.append(starts[-1] + 3 * width)
-    wanted = ("avg", "max") if config.pooling == "avgmax" else (config.pooling,)
     parts = []
     for index in stages:
-        for how in wanted:
+        for how in statistics(config):
             at = starts[index] + POOLS.index(how) * channels[index]
             parts.append(pooled[:, at : at + channels[index]])
     return torch.cat(parts, 1)

@@ -49,18 +49,23 @@ class StagedBackbone(nn.Module):
     Attributes:
         stages: the stages, each mapping the previous one's output to its own.
         names: a name for each stage.
-        layout: of every stage's output.
+        layouts: of each stage's output.
         prefix_tokens: tokens before the patch tokens (class token, registers); 0 for maps.
     """
 
     def __init__(
-        self, stages: Iterable[tuple[str, nn.Module]], layout: Layout, prefix_tokens: int = 0
+        self,
+        stages: Iterable[tuple[str, nn.Module]],
+        layouts: Layout | Iterable[Layout],
+        prefix_tokens: int = 0,
     ) -> None:
         super().__init__()
         named = list(stages)
         self.names = tuple(name for name, _ in named)
         self.stages = nn.ModuleList(module for _, module in named)
-        self.layout: Layout = layout
+        self.layouts: tuple[Layout, ...] = (
+            (layouts,) * len(named) if isinstance(layouts, str) else tuple(layouts)  # type: ignore[arg-type]
+        )
         self.prefix_tokens = prefix_tokens
 
     def __len__(self) -> int:
@@ -75,14 +80,27 @@ class StagedBackbone(nn.Module):
         """Keep the first `keep` stages only."""
         self.stages = self.stages[:keep]
         self.names = self.names[:keep]
+        self.layouts = self.layouts[:keep]
 
-    def spatial(self, x: Tensor) -> Tensor:
-        """A stage's output as (B, C, L): channels first, positions flattened, prefix tokens dropped."""
-        if self.layout == "map":
+    def part(self, start: int, stop: int) -> StagedBackbone:
+        """The stages from `start` to before `stop`; the very same modules."""
+        named = list(zip(self.names, self.stages, strict=True))[start:stop]
+        return StagedBackbone(named, self.layouts[start:stop], self.prefix_tokens)
+
+    def spatial(self, x: Tensor, stage: int) -> Tensor:
+        """The output of a stage as (B, C, L): see `spatial`."""
+        return spatial(x, self.layouts[stage], self.prefix_tokens)
+
+
+def spatial(x: Tensor, layout: Layout, prefix_tokens: int) -> Tensor:
+    """A stage's output as (B, C, L): channels first, positions flattened, prefix tokens dropped."""
+    match layout:
+        case "map":
             return x.flatten(2)
-        if self.layout == "map_channels_last":
+        case "map_channels_last":
             return x.flatten(1, 2).transpose(1, 2)
-        return x[:, self.prefix_tokens :].transpose(1, 2)
+        case "tokens":
+            return x[:, prefix_tokens:].transpose(1, 2)
 
 
 def stages_of(model: nn.Module) -> StagedBackbone:
@@ -177,8 +195,8 @@ def channels_of(backbone: StagedBackbone, height: int, width: int) -> list[int]:
     sizes = []
     with torch.inference_mode():
         x = torch.zeros(1, 3, height, width)
-        for stage in backbone.stages:
+        for index, stage in enumerate(backbone.stages):
             x = stage(x)
-            sizes.append(int(backbone.spatial(x).shape[1]))
+            sizes.append(int(backbone.spatial(x, index).shape[1]))
     backbone.train(was_training)
     return sizes

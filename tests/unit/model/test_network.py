@@ -118,7 +118,7 @@ def test_selected_columns_are_what_pooling_the_activations_gives(
         for index, stage in enumerate(backbone.staged.stages):
             x = stage(x)
             if index in stages:
-                direct.append(pool(backbone.staged.spatial(x), wanted.pooling))
+                direct.append(pool(backbone.staged.spatial(x, index), wanted.pooling))
         torch.testing.assert_close(select_taps(rows, wanted, channels, stages), torch.cat(direct, 1))
 
 

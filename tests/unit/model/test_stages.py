@@ -50,7 +50,7 @@ def test_prefix_then_suffix_is_the_whole_model_at_every_cut(name: str, size: int
                 x = stage(x)
             torch.testing.assert_close(x, whole)
     widths = channels_of(staged, size, size)
-    assert [staged.spatial(a).shape[1] for a in activations[1:]] == widths
+    assert [staged.spatial(a, i).shape[1] for i, a in enumerate(activations[1:])] == widths
 
 
 @pytest.mark.parametrize(("name", "size"), FAMILIES)
