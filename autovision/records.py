@@ -459,4 +459,6 @@ class Lease(Record):
     holder: str
     token: int
     """grows by one with every new holder"""
+    acquisition: str = ""
+    """random, one for each time it was acquired: tokens begin anew where the record was deleted, this does not"""
     expires_at: AwareDatetime

@@ -9,6 +9,7 @@ share a store have to agree to well within the time to live.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -44,7 +45,9 @@ def acquire(
     try:
         current, etag = records.read_versioned(store, key, Lease)
     except KeyNotFound:
-        lease = Lease(name=name, holder=holder, token=1, expires_at=expires_at)
+        lease = Lease(
+            name=name, holder=holder, token=1, acquisition=secrets.token_hex(8), expires_at=expires_at
+        )
         try:
             etag = records.create(store, key, lease)
         except AlreadyExists:
@@ -52,7 +55,12 @@ def acquire(
     else:
         if at < current.expires_at:
             return None
-        lease = current.with_(holder=holder, token=current.token + 1, expires_at=expires_at)
+        lease = current.with_(
+            holder=holder,
+            token=current.token + 1,
+            acquisition=secrets.token_hex(8),
+            expires_at=expires_at,
+        )
         try:
             etag = store.put_if(key, lease.to_json(), etag)
         except (ETagMismatch, KeyNotFound):
@@ -150,9 +158,9 @@ class HeldLease:
             try:
                 etag = self._store.put_if(self._key, lease.to_json(), self._etag)
             except ETagMismatch:
-                # The token says whose record it is: a write of ours may have arrived without its answer.
+                # A write of ours may have arrived without its answer: it differs in its end alone.
                 current, etag = records.read_versioned(self._store, self._key, Lease)
-                if current.token != self.token:
+                if current.with_(expires_at=lease.expires_at) != lease:
                     return False
                 etag = self._store.put_if(self._key, lease.to_json(), etag)
         except (ETagMismatch, KeyNotFound):

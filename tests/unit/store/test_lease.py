@@ -114,6 +114,20 @@ def test_a_write_whose_answer_was_lost_is_still_ours(store: Store, clock: FakeCl
     assert held.renew() and held.held
 
 
+@pytest.mark.parametrize("successor", ["b", "a"])
+def test_a_lease_that_was_deleted_and_taken_is_lost(store: Store, clock: FakeClock, successor: str) -> None:
+    held = take(store, "a", clock)
+    store.delete(keys.lease("controller"))
+    clock.advance(1)
+    other = take(store, successor, clock)
+    assert other.token == held.token, "tokens begin anew, so they do not tell the two apart"
+    assert not held.renew()
+    assert not held.held
+    held.release()
+    assert other.renew()
+    assert acquire(store, "controller", "c", 10, clock) is None
+
+
 def test_a_lease_that_was_deleted_is_lost(store: Store, clock: FakeClock) -> None:
     held = take(store, "a", clock)
     store.delete(keys.lease("controller"))
