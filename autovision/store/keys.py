@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from datetime import datetime
+import threading
+from datetime import UTC, datetime
 
 from autovision.errors import InvalidInput
 
@@ -50,9 +51,32 @@ def check_request_id(request_id: str) -> str:
     return request_id
 
 
+class _Suffixes:
+    """Tells ids of one microsecond apart: the first is drawn, those that follow in this process count on from it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stamp = ""
+        self._number = 0
+
+    def after(self, stamp: str) -> str:
+        with self._lock:
+            # Drawn from the lower half: there is room to count on.
+            self._number = self._number + 1 if stamp == self._stamp else secrets.randbelow(1 << 23)
+            self._stamp = stamp
+            return f"{self._number:06x}"
+
+
+_suffixes = _Suffixes()
+
+
 def timestamped_id(at: datetime) -> str:
-    """An id that sorts by time and is unique: `20261122T231501.123456-1a2b3c`."""
-    return f"{at:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
+    """A unique id that sorts by `at`: `20261122T231501.123456-1a2b3c`.
+
+    Those that a process makes one after the other for the same microsecond sort in that order.
+    """
+    stamp = f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%f}"
+    return f"{stamp}-{_suffixes.after(stamp)}"
 
 
 def image(digest: str) -> str:
