@@ -5,10 +5,12 @@ One function compiles for features, evaluation and serving alike, so that all th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -93,10 +95,22 @@ def _convert(module: nn.Module, size: tuple[int, int], path: Path) -> None:
     import openvino as ov
 
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), _root_logger_kept(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as a constant
         model = ov.convert_model(module, example_input=example, input=[ov.PartialShape([-1, *size, 3])])
     ov.save_model(model, path, compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """OpenVINO sets the root logger up for itself, and leaves it silent below ERROR when a conversion fails."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 class EagerModule:

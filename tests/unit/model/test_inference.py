@@ -114,6 +114,14 @@ def test_what_cannot_be_converted_runs_eagerly_and_says_so(caplog: pytest.LogCap
 
 
 @pytest.mark.usefixtures("no_gpu")
+def test_a_failed_conversion_leaves_everybodys_logging_as_it_was() -> None:
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
+    compile_module(Stubborn(), (4, 4), precision="f32")
+    assert (root.level, root.filters, root.handlers) == before
+
+
+@pytest.mark.usefixtures("no_gpu")
 def test_a_module_is_compiled_as_it_is_in_evaluation() -> None:
     dropping: Any = nn.Sequential(Stubborn(), nn.Dropout(0.9)).train()
     compiled, pixels = compile_module(dropping, (4, 4), precision="f32"), pixels_of(2, (4, 4))
