@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.routing import Route
 from typer import Context
 from typer.main import get_command
 
 from autovision import AutoVision
 from autovision.cli.deployment import REFUSED
 from autovision.cli.main import BUG, app, commands
+from autovision.errors import InvalidImage
+from autovision.image import decode
 from autovision.records import RetrainingPolicy
+from autovision.serving.app import build_app
+from autovision.serving.problems import problem_of
 from autovision.serving.schema import Answer, Problem
 from autovision.space import load_space
 from autovision.store import keys
@@ -255,6 +260,24 @@ def test_answers_that_are_shown_have_the_form_of_answers() -> None:
     assert set(forms) == {Answer, Problem}
     for form, line in zip(forms, shown, strict=True):
         form.model_validate_json(line)
+        assert list(json.loads(line)) == [name for name in form.model_fields if name in json.loads(line)]
+
+
+def test_the_problem_that_is_shown_is_what_this_page_gets_when_it_is_sent_as_an_image() -> None:
+    sent = (ROOT / "README.md").read_bytes()
+    with pytest.raises(InvalidImage) as refused:
+        decode(sent)
+    assert "--data-binary @README.md" in README
+    assert problem_of(refused.value).model_dump_json(exclude_none=True) in README.splitlines()
+
+
+def test_routes_are_those_of_the_server() -> None:
+    engine: Any = None  # asked when a request comes, and none does
+    routes = [route for route in build_app(engine).routes if isinstance(route, Route)]
+    answered = {
+        f"{method} {route.path}" for route in routes for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert {row[0].strip("`") for row in rows("README.md", "route")} == answered
 
 
 def test_environment_variables_are_read_somewhere() -> None:
@@ -319,8 +342,10 @@ def owner(attribute: ast.Attribute) -> str | None:
 
 
 def test_the_figures_of_the_demo_stand_in_one_place() -> None:
-    assert len(re.findall(r"<!-- figures.*?-->.*?<!-- end of figures -->", README, re.S)) == 1
-    assert README.count("<!-- figures") == README.count("<!-- end of figures -->") == 1
+    before, block, after = re.split(r"<!-- figures.*?-->(.*?)<!-- end of figures -->", README, flags=re.S)
+    measured = set(re.findall(r"\d+\.\d+", block))
+    assert len(measured) > 20
+    assert measured & set(re.findall(r"\d+\.\d+", before + after)) == set()
 
 
 def test_placement_on_a_cluster_is_as_documented() -> None:
