@@ -1,81 +1,97 @@
 """Figures of merit: what searches are ranked by, and what a model version reports of itself.
 
-Probabilities are (N, C) floats whose columns follow the model's classes, labels are (N,) integers
-below C. Every metric in `METRICS` is higher-is-better, so that `max` always picks the better model.
+Probabilities are (N, C) floats whose columns follow the model's classes. Labels are (N,) integers below
+C where an image has exactly one; where it may have any number of them, or none, labels are (N, C) zeros
+and ones, and a model answers each class whose probability is above `THRESHOLD`. Every metric in `METRICS`
+is higher-is-better, so that `max` always picks the better model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import NormalDist
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from autovision.errors import InvalidInput, near
-from autovision.records import Evaluation, Interval, Split
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 Metric = Callable[[Floats, Ints, int | None], float]
-"""(probabilities (N, C), labels (N,), index of the positive class or None) -> value; NaN where undefined"""
+"""(probabilities (N, C), labels (N,) or (N, C), index of the positive class or None) -> value; NaN where undefined"""
 
-Z95 = NormalDist().inv_cdf(0.975)
+THRESHOLD = 0.5
+"""a class among several is answered where its probability is above this"""
 ECE_BINS = 15
 _LEAST_PROBABILITY = float(np.finfo(np.float32).eps)
-_DENSE_CLASSES = 32
-_TEMPERATURES = (0.05, 20.0)
 
 
 # ------------------------------------------------------------------------------------- single metrics
 
 
 def accuracy(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
-    """Share of rows whose most probable class is the label."""
-    return float(np.mean(probabilities.argmax(1) == labels))
+    """Share of images whose answer is right: see `right`. With several labels this is the exact match ratio."""
+    return float(np.mean(right(probabilities, labels)))
 
 
 def balanced_accuracy(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
-    """Mean recall over the classes that occur in `labels`."""
-    recalls = _recalls(confusion_matrix(probabilities, labels))
-    return float(np.nanmean(recalls))
+    """Mean recall over the classes that occur in `labels`.
+
+    With several labels each class is a question of its own: the mean over the classes of the mean of
+    sensitivity and specificity, or of the one of them that is defined.
+    """
+    counts = Counts.of(probabilities, labels)
+    if labels.ndim == 1:
+        return float(np.nanmean(counts.recall))
+    return float(np.nanmean([counts.recall, counts.specificity], axis=0).mean())
 
 
 def f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
     """F1 of the positive class for two classes; else the mean over the classes that occur or are predicted.
 
-    NaN where the positive class neither occurs nor is predicted.
+    NaN where none of these classes occurs or is predicted.
     """
-    return float(_f1(confusion_matrix(probabilities, labels).astype(np.float64), positive))
+    scores = Counts.of(probabilities, labels).f1
+    if positive is not None and len(scores) == 2:
+        return float(scores[positive])
+    return math.nan if np.isnan(scores).all() else float(np.nanmean(scores))
 
 
 def auroc(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
-    """Area under the ROC curve, ties counted half; more than two classes: macro one-against-rest.
+    """Area under the ROC curve, ties counted half; more than two classes, or several labels: macro
+    one-against-rest.
 
-    NaN where a class is absent.
+    NaN where a class is absent, or is on every image.
     """
-    columns = _ranked_columns(probabilities.shape[1], positive, binary=(1,))
-    return float(np.mean([_auroc_parts(probabilities[:, c], labels == c)[0] for c in columns]))
+    columns = ranked_columns(probabilities, labels, positive, binary=(1,))
+    has = members(labels, probabilities.shape[1])
+    return float(np.mean([auroc_parts(probabilities[:, c], has[:, c])[0] for c in columns]))
 
 
 def average_precision(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
-    """Average precision of the positive class; macro one-against-rest where there is none.
+    """Average precision of the positive class; macro one-against-rest where there is none (mAP).
 
-    NaN where a class is absent. Equal scores are one threshold, as in scikit-learn.
+    NaN where a class is absent, or is on every image. Equal scores are one threshold, as in scikit-learn.
     """
-    columns = _ranked_columns(probabilities.shape[1], positive, binary=(0, 1))
-    return float(np.mean([_average_precision(probabilities[:, c], labels == c) for c in columns]))
+    columns = ranked_columns(probabilities, labels, positive, binary=(0, 1))
+    has = members(labels, probabilities.shape[1])
+    return float(np.mean([_average_precision(probabilities[:, c], has[:, c]) for c in columns]))
 
 
 def neg_log_loss(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
-    """Mean log-probability of the label, in nats.
+    """Mean log-probability of the label, in nats; with several labels, of each class's being there or not.
 
     A probability counts as at least the resolution of f32, in which models answer.
     """
-    of_label = probabilities[np.arange(len(labels)), labels]
-    return float(np.mean(np.log(np.maximum(of_label, _LEAST_PROBABILITY))))
+    if labels.ndim == 1:
+        of_truth = probabilities[np.arange(len(labels)), labels]
+    else:
+        of_truth = np.where(labels == 1, probabilities, 1 - probabilities)
+    return float(np.mean(np.log(np.maximum(of_truth, _LEAST_PROBABILITY))))
 
 
 METRICS: Mapping[str, Metric] = {
@@ -96,7 +112,7 @@ def check_metric(name: str) -> str:
 
 
 def score(probabilities: ArrayLike, labels: ArrayLike, positive: int | None = None) -> dict[str, float]:
-    """All metrics of probabilities (N, C) on labels (N,); those that are undefined here are left out.
+    """All metrics of probabilities (N, C) on labels (N,) or (N, C); those that are undefined here are left out.
 
     Raises `InvalidInput` for no rows, probabilities that are not finite, or labels outside the columns.
     """
@@ -105,78 +121,31 @@ def score(probabilities: ArrayLike, labels: ArrayLike, positive: int | None = No
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-# ----------------------------------------------------------------------------------------- evaluation
-
-
-def evaluate(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    classes: Sequence[str],
-    *,
-    positive_class: str | None,
-    dataset: str,
-    split: Split,
-    where: Mapping[str, str] | None = None,
-    seed: int = 0,
-    resamples: int = 1000,
-) -> Evaluation:
-    """How probabilities (N, C) do on labels (N,), with 95 % intervals.
-
-    Accuracy has Wilson's interval (1927), AUROC Wilson's with the sample size that DeLong's variance
-    (DeLong et al. 1988) amounts to, balanced accuracy and F1 the percentiles of a Bayesian bootstrap
-    (Rubin 1981) of the confusion matrix with one prior observation in each row. None of them shrinks
-    to a point on a small set without errors, as percentiles of plain resampling would. `seed` and
-    `resamples` are the bootstrap's; the order of the rows has no influence.
-
-    A class that is absent has no recall and makes AUROC None. An F1 without any positive is
-    0 in [0, 1]: nothing is known. Raises `InvalidInput` for arrays that do not fit.
-    """
-    p, y = checked(probabilities, labels)
-    if p.shape[1] != len(classes):
-        raise InvalidInput(
-            f"{p.shape[1]} columns of probabilities for {len(classes)} classes {list(classes)}"
-        )
-    if positive_class is not None and positive_class not in classes:
-        raise InvalidInput(f"the positive class {positive_class!r} is none of {list(classes)}")
-    positive = None if positive_class is None else list(classes).index(positive_class)
-    confusion = confusion_matrix(p, y)
-    balanced, of_f1 = _bootstrapped(confusion, positive, seed=seed, resamples=resamples)
-    recalls = _recalls(confusion)
-    return Evaluation(
-        dataset=dataset,
-        split=split,
-        where=dict(where or {}),
-        n=len(y),
-        accuracy=wilson(int(np.trace(confusion)), len(y)),
-        balanced_accuracy=balanced,
-        f1=of_f1,
-        auroc=_auroc_interval(p, y, positive),
-        log_loss=-neg_log_loss(p, y),
-        ece=expected_calibration_error(p, y),
-        majority_accuracy=float(confusion.sum(1).max() / len(y)),
-        per_class_recall={
-            name: float(recall) for name, recall in zip(classes, recalls, strict=True) if np.isfinite(recall)
-        },
-        confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
-    )
+# ------------------------------------------------------------------------------------------- questions
 
 
 def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
-    """The arrays as float64 (N, C) and integers (N,). Raises `InvalidInput` where they cannot be scored."""
+    """The arrays as float64 (N, C) and integers (N,) or (N, C).
+
+    Raises `InvalidInput` where they cannot be scored.
+    """
     p = np.asarray(probabilities, np.float64)
     given = np.asarray(labels)
-    if p.ndim != 2 or given.shape != p.shape[:1]:
+    if p.ndim != 2 or given.shape not in (p.shape[:1], p.shape):
         raise InvalidInput(
             f"probabilities of shape {p.shape} do not go with labels of shape {given.shape}; "
-            "give (N, C) and (N,)"
+            "give (N, C) and (N,), or (N, C) and (N, C) for several labels"
         )
     if not len(given):
         raise InvalidInput("there are no images to score; give a split or a selection that is not empty")
     if p.shape[1] < 2:
         raise InvalidInput(f"scoring needs at least two classes, but there is {p.shape[1]}")
     if not np.issubdtype(given.dtype, np.integer):
-        raise InvalidInput(f"labels are indices of classes, but their type is {given.dtype}")
+        what = "indices of classes" if given.ndim == 1 else "zeros and ones, in integers"
+        raise InvalidInput(f"labels are {what}, but their type is {given.dtype}")
     y = given.astype(np.intp)
+    if y.ndim == 2 and not np.isin(y, (0, 1)).all():
+        raise InvalidInput(f"several labels are zeros and ones, but these go from {y.min()} to {y.max()}")
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise InvalidInput(
             f"labels go from {y.min()} to {y.max()}, but the classes from 0 to {p.shape[1] - 1}"
@@ -190,106 +159,98 @@ def checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     return p, y
 
 
+def members(labels: Ints, n_classes: int) -> Mask:
+    """(N, C): which classes an image has."""
+    mask: Mask = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(n_classes)
+    return mask
+
+
+def answers(probabilities: Floats, labels: Ints) -> Mask:
+    """(N, C): which classes the model answers: the most probable one, or those above `THRESHOLD`."""
+    if labels.ndim == 2:
+        return probabilities > THRESHOLD
+    return members(probabilities.argmax(1), probabilities.shape[1])
+
+
+def right(probabilities: Floats, labels: Ints) -> Mask:
+    """(N,): whether the most probable class is the label, or the classes above `THRESHOLD` are the labels."""
+    if labels.ndim == 2:
+        all_right: Mask = ((probabilities > THRESHOLD) == (labels == 1)).all(1)
+        return all_right
+    hit: Mask = probabilities.argmax(1) == labels
+    return hit
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of each class: its images, its answers, and those of them that are right; each (C,)."""
+
+    n: int
+    actual: Ints
+    answered: Ints
+    hits: Ints
+
+    @classmethod
+    def of(cls, probabilities: Floats, labels: Ints) -> Counts:
+        has, said = members(labels, probabilities.shape[1]), answers(probabilities, labels)
+        return cls(len(labels), has.sum(0), said.sum(0), (has & said).sum(0))
+
+    @property
+    def recall(self) -> Floats:
+        """(C,); NaN for a class that no image has."""
+        return share(self.hits, self.actual)
+
+    @property
+    def specificity(self) -> Floats:
+        """(C,) shares of the images without a class that are answered so; NaN where there is none."""
+        others = self.n - self.actual
+        return share(others - (self.answered - self.hits), others)
+
+    @property
+    def f1(self) -> Floats:
+        """(C,) 2 TP / (actual + answered); NaN for a class that neither occurs nor is answered."""
+        return share(2 * self.hits, self.actual + self.answered)
+
+
+def share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """Elementwise part / whole; NaN where the whole is 0."""
+    shares: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return shares
+
+
 def confusion_matrix(probabilities: Floats, labels: Ints) -> NDArray[np.int64]:
-    """(C, C) counts; rows are true classes, columns predicted ones."""
+    """(C, C) counts of labels (N,); rows are true classes, columns predicted ones."""
     n_classes = probabilities.shape[1]
     cells = labels * n_classes + probabilities.argmax(1)
     return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes).astype(np.int64)
 
 
 def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al. 2017)."""
-    confidence = probabilities.max(1)
-    surplus = confidence - (probabilities.argmax(1) == labels)
-    bin_of = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
-    return float(np.abs(np.bincount(bin_of, weights=surplus, minlength=bins)).sum() / len(labels))
+    """Mean gap between confidence and accuracy over equal-width bins of confidence (Guo et al. 2017).
 
-
-def wilson(successes: float, n: float) -> Interval:
-    """A share with Wilson's 95 % score interval (Wilson 1927). Both numbers may be effective ones."""
-    share = successes / n
-    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return Interval(
-        value=share, low=max(0.0, min(share, centre - half)), high=min(1.0, max(share, centre + half))
-    )
-
-
-# ---------------------------------------------------------------------------------------- calibration
-
-
-def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature that logits (N, C) are divided by to be calibrated on labels (N,) (Guo et al. 2017).
-
-    Minimises the total negative log-likelihood plus (log T)² / 2, a log-normal prior around 1. With a
-    hundred rows the prior is worth less than one of them; where the labels are separated perfectly it
-    alone keeps T from going to 0. T lies in 0.05 … 20. Raises `InvalidInput` as `score` does.
+    With several labels, over all decisions whether an image has a class.
     """
-    z, y = checked(logits, labels)
-    z = z - z.max(1, keepdims=True)
-    of_label = z[np.arange(len(y)), y]
-
-    def loss(log_t: float) -> float:
-        scaled = z / math.exp(log_t)
-        nll = np.log(np.exp(scaled).sum(1)).sum() - of_label.sum() / math.exp(log_t)
-        return float(nll) + log_t**2 / 2
-
-    grid = np.linspace(math.log(_TEMPERATURES[0]), math.log(_TEMPERATURES[1]), 41)
-    best = int(np.argmin([loss(t) for t in grid]))
-    low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)])
-    return math.exp(_golden_section(loss, low, high))
+    if labels.ndim == 1:
+        confidence, is_right = probabilities.max(1), right(probabilities, labels)
+    else:
+        confidence = np.maximum(probabilities, 1 - probabilities).ravel()
+        is_right = ((probabilities > THRESHOLD) == (labels == 1)).ravel()
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
+    surplus = np.bincount(bin_of, weights=confidence - is_right, minlength=bins)
+    return float(np.abs(surplus).sum() / len(confidence))
 
 
-def _golden_section(f: Callable[[float], float], low: float, high: float, steps: int = 30) -> float:
-    """Where `f`, which has one minimum between `low` and `high`, is least (Kiefer 1953)."""
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = f(left), f(right)
-    for _ in range(steps):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = f(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = f(right)
-    return (low + high) / 2
-
-
-# ---------------------------------------------------------------------------------------------- parts
-
-
-def _recalls(confusion: NDArray[Any]) -> Floats:
-    """(C,) recalls; NaN for a class without rows."""
-    rows = confusion.sum(1).astype(np.float64)
-    recalls: Floats = np.divide(np.diag(confusion), rows, out=np.full(len(rows), np.nan), where=rows > 0)
-    return recalls
-
-
-def _f1(confusion: Floats, positive: int | None) -> float:
-    true = np.diag(confusion)
-    scores = _f1_of(true, confusion.sum(1), confusion.sum(0))
-    if positive is not None and len(true) == 2:
-        return float(scores[positive])
-    return float(np.nanmean(scores))
-
-
-def _f1_of(true: Floats, actual: Floats, predicted: Floats) -> Floats:
-    """2 TP / (actual + predicted); NaN where both are 0."""
-    total = actual + predicted
-    scores: Floats = np.divide(2 * true, total, out=np.full(total.shape, np.nan), where=total > 0)
-    return scores
-
-
-def _ranked_columns(n_classes: int, positive: int | None, *, binary: tuple[int, ...]) -> Sequence[int]:
+def ranked_columns(
+    probabilities: Floats, labels: Ints, positive: int | None, *, binary: tuple[int, ...]
+) -> Sequence[int]:
     """The columns whose ranking counts: the positive one of two, `binary` if none is named, else all."""
-    if n_classes > 2:
+    n_classes = probabilities.shape[1]
+    if n_classes > 2 or (labels.ndim == 2 and positive is None):
         return range(n_classes)
     return binary if positive is None else (positive,)
 
 
-def _auroc_parts(scores: Floats, is_class: NDArray[np.bool_]) -> tuple[float, Floats]:
+def auroc_parts(scores: Floats, is_class: NDArray[np.bool_]) -> tuple[float, Floats]:
     """AUROC, and the (N,) shares of the other side that each row outranks (DeLong et al. 1988).
 
     NaN where there is only one side.
@@ -309,26 +270,6 @@ def _auroc_parts(scores: Floats, is_class: NDArray[np.bool_]) -> tuple[float, Fl
     return float(share[is_class].mean()), share
 
 
-def _auroc_interval(p: Floats, y: Ints, positive: int | None) -> Interval | None:
-    columns = _ranked_columns(p.shape[1], positive, binary=(1,))
-    influence = np.zeros(len(y))
-    areas = []
-    for c in columns:
-        is_class = y == c
-        area, share = _auroc_parts(p[:, c], is_class)
-        if math.isnan(area):
-            return None
-        prior = is_class.mean()
-        influence += (share - area) / np.where(is_class, prior, 1 - prior) / len(columns)
-        areas.append(area)
-    value = float(np.mean(areas))
-    variance = float(np.mean(influence**2)) / len(y)
-    # Without a single misranked pair the variance says nothing; the rarest class is then what limits us.
-    rarest = float(np.bincount(y, minlength=p.shape[1]).min())
-    effective = min(value * (1 - value) / variance, len(y)) if variance > 0 else rarest
-    return wilson(value * max(effective, 1.0), max(effective, 1.0))
-
-
 def _average_precision(scores: Floats, is_class: NDArray[np.bool_]) -> float:
     n_inside = int(is_class.sum())
     if n_inside in (0, len(scores)):
@@ -338,41 +279,3 @@ def _average_precision(scores: Floats, is_class: NDArray[np.bool_]) -> float:
     ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     true = np.cumsum(is_class[order])[ends]
     return float(np.sum(np.diff(true, prepend=0) / n_inside * true / (ends + 1)))
-
-
-def _bootstrapped(
-    confusion: NDArray[np.int64], positive: int | None, *, seed: int, resamples: int
-) -> tuple[Interval, Interval]:
-    """Balanced accuracy and F1 with their intervals from (resamples, cells) Gamma draws."""
-    n_classes = len(confusion)
-    present = confusion.sum(1) > 0
-    # With many classes the prior's mass per cell is next to nothing, and most cells are empty.
-    kept = (confusion > 0) | np.eye(n_classes, dtype=bool) | (n_classes <= _DENSE_CLASSES)
-    rows, columns = np.nonzero(kept & present[:, None])
-    rng = np.random.default_rng(seed)
-    draws = rng.standard_gamma(confusion[rows, columns] + 1 / n_classes, (resamples, len(rows)))
-    per_row = draws @ np.eye(n_classes)[rows]
-    # The rows' own masses must not hold the prior: class shares are as observed, recalls are smoothed.
-    masses = np.zeros((resamples, n_classes))
-    masses[:, present] = rng.standard_gamma(confusion.sum(1)[present], (resamples, int(present.sum())))
-    draws *= masses[:, rows] / per_row[:, rows]
-    true = np.zeros((resamples, n_classes))
-    diagonal = rows == columns
-    true[:, rows[diagonal]] = draws[:, diagonal]
-    predicted = draws @ np.eye(n_classes)[columns]
-
-    balanced = np.mean(true[:, present] / masses[:, present], axis=1)
-    observed = float(np.nanmean(_recalls(confusion)))
-    of_f1 = _f1(confusion.astype(np.float64), positive)
-    binary = positive is not None and n_classes == 2
-    if binary and not present[positive]:
-        return _percentiles(observed, balanced), Interval(value=0.0, low=0.0, high=1.0)
-    scores = _f1_of(true, masses, predicted)
-    # The same classes as in the figure itself: those that occur or are predicted.
-    drawn = scores[:, positive] if binary else scores[:, present | (confusion.sum(0) > 0)].mean(1)
-    return _percentiles(observed, balanced), _percentiles(of_f1, drawn)
-
-
-def _percentiles(value: float, draws: Floats) -> Interval:
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return Interval(value=value, low=min(value, float(low)), high=max(value, float(high)))

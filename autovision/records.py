@@ -248,19 +248,23 @@ class Evaluation(Record):
     """metadata that the images have in common, e.g. {"cell_type": "poly"}; empty: all of the split"""
     n: int
     accuracy: Interval
+    """share of images whose class, or whose every label, is answered right"""
     balanced_accuracy: Interval
     f1: Interval
     """of the positive class for two classes, macro-averaged otherwise"""
     auroc: Interval | None
-    """two classes: of the positive class; more: macro one-against-rest; None where a class is absent"""
+    """two classes: of the positive class; more, or several labels: macro one-against-rest; None where a class is
+    absent"""
+    average_precision: float | None = None
+    """like `auroc`; the mean average precision where it is macro-averaged"""
     log_loss: float
     ece: float
     """expected calibration error, 15 equal-width bins"""
     majority_accuracy: float
-    """accuracy of always answering this set's most frequent class"""
+    """accuracy of always answering this set's most frequent class, or set of labels"""
     per_class_recall: dict[str, float]
     confusion: tuple[tuple[int, ...], ...]
-    """rows: true class, columns: predicted class, in the order of the model's classes"""
+    """rows: true class, columns: predicted class, in the order of the model's classes; empty for several labels"""
 
 
 class Preprocessing(Record):

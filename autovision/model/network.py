@@ -27,6 +27,7 @@ from autovision.model.stages import StagedBackbone, spatial
 from autovision.records import Preprocessing
 from autovision.space.config import TrialConfig
 
+
 class Normalize(nn.Module):
     """uint8 (B, H, W, 3) to the backbone's input (B, 3, H, W), with the model's own mean and deviation."""
 
@@ -220,7 +221,9 @@ class CutExtractor(nn.Module):
         return x
 
 
-def select_taps(pooled: Tensor, config: TrialConfig, channels: Sequence[int], stages: Sequence[int]) -> Tensor:
+def select_taps(
+    pooled: Tensor, config: TrialConfig, channels: Sequence[int], stages: Sequence[int]
+) -> Tensor:
     """The columns of a `PooledExtractor` row (B, 3·ΣC) that the head reads from `stages`: (B, D)."""
     starts = [0]
     for width in channels:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autovision import metrics
+from autovision import evaluation
 from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
@@ -121,7 +121,7 @@ def evaluate_subgroups(
     """The whole split under its own name, and each subgroup as `split:column=value`."""
 
     def evaluate(mask: np.ndarray, where: dict[str, str]) -> Evaluation:
-        return metrics.evaluate(
+        return evaluation.evaluate(
             what.probabilities[mask],
             what.labels[mask],
             tuple(classes),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autovision import metrics
+from autovision.calibration import fit_temperature
 from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
@@ -61,7 +61,7 @@ def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], benc
         for split, of in rows.items()
     }
     labels = np.array([version.classes.index(row.label) for row in rows[Split.VALIDATION]])
-    temperature = metrics.fit_temperature(scored[Split.VALIDATION][0], labels)
+    temperature = fit_temperature(scored[Split.VALIDATION][0], labels)
     test = Predictions.of(rows[Split.TEST], version.classes, softmax(scored[Split.TEST][0] / temperature))
     reference = np.concatenate([scored[Split.VALIDATION][1], scored[Split.TEST][1]])
     files = {

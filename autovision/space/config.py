@@ -26,7 +26,9 @@ class TrialConfig(Record):
     # architecture
     backbone: str = "tf_efficientnet_lite0"
     """a timm model name"""
-    weights: str = Field(default="pretrained", pattern=r"^(pretrained|random|store:[A-Za-z0-9][A-Za-z0-9._-]{0,99})$")
+    weights: str = Field(
+        default="pretrained", pattern=r"^(pretrained|random|store:[A-Za-z0-9][A-Za-z0-9._-]{0,99})$"
+    )
     """`pretrained`: as published for the backbone; `store:NAME`: weights that were imported under that name;
     `random`: for tests, and for measuring what transfer gives"""
     resolution: int | None = Field(default=None, ge=32, le=1024)

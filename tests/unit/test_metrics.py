@@ -1,4 +1,4 @@
-"""Metrics, intervals and calibration, against scikit-learn and against simulated truth."""
+"""Metrics, against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from autovision import metrics
+from autovision.calibration import fit_temperature
 from autovision.errors import InvalidInput
-from autovision.records import Evaluation, Split
 
 
 def sample(n, n_classes, seed=0, signal=1.5, ties=False):
@@ -24,18 +24,6 @@ def sample(n, n_classes, seed=0, signal=1.5, ties=False):
 def softmax(logits):
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     return exponentials / exponentials.sum(1, keepdims=True)
-
-
-def evaluate(probabilities, labels, classes=("a", "b"), positive_class="b", **kwargs):
-    return metrics.evaluate(
-        probabilities,
-        labels,
-        classes,
-        positive_class=positive_class,
-        dataset="d@1",
-        split=Split.TEST,
-        **kwargs,
-    )
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -113,92 +101,15 @@ def test_unknown_metric_offers_the_near_ones():
         (np.zeros((2, 2)), np.zeros(2), "float64"),
         (np.zeros((2, 2)), np.array([0, 2]), "labels go from 0 to 2"),
         (np.array([[0.5, np.nan], [0.5, 0.5]]), np.array([0, 1]), "1 of 2 rows .* diverged"),
+        (np.zeros((3, 2)), np.zeros((3, 3), int), "do not go with"),
+        (np.zeros((2, 2)), np.zeros((2, 2), bool), "zeros and ones, in integers, .* bool"),
+        (np.zeros((2, 2)), np.array([[0, 1], [2, 0]]), "zeros and ones, but these go from 0 to 2"),
     ],
 )
 def test_bad_arrays_are_refused(probabilities, labels, message):
-    for refuse in (metrics.score, metrics.fit_temperature, evaluate):
+    for refuse in (metrics.score, fit_temperature):
         with pytest.raises(InvalidInput, match=message):
             refuse(probabilities, labels)
-
-
-# ----------------------------------------------------------------------------------------- evaluation
-
-
-def test_evaluation_holds_the_metrics_and_survives_json():
-    p, y = sample(300, 2)
-    result, values = evaluate(p, y, where={"cell_type": "poly"}), metrics.score(p, y, 1)
-    assert result.accuracy.value == pytest.approx(values["accuracy"])
-    assert result.balanced_accuracy.value == pytest.approx(values["balanced_accuracy"])
-    assert result.f1.value == pytest.approx(values["f1"])
-    assert result.auroc is not None and result.auroc.value == pytest.approx(values["auroc"])
-    assert result.log_loss == pytest.approx(-values["neg_log_loss"])
-    assert np.array_equal(result.confusion, reference.confusion_matrix(y, p.argmax(1)))
-    assert result.majority_accuracy == pytest.approx(np.bincount(y).max() / len(y))
-    assert result.per_class_recall == pytest.approx(
-        dict(zip("ab", reference.recall_score(y, p.argmax(1), average=None), strict=True))
-    )
-    assert Evaluation.model_validate_json(result.to_json()) == result
-
-
-@given(st.integers(1, 60), st.integers(2, 4), st.integers(0, 10_000))
-def test_intervals_hold_their_figure_and_ignore_the_order_of_rows(n, n_classes, seed):
-    rng = np.random.default_rng(seed)
-    p, y = softmax(rng.normal(size=(n, n_classes))), rng.integers(0, n_classes, n)
-    classes = [str(c) for c in range(n_classes)]
-    result = evaluate(p, y, classes, positive_class="1", resamples=100)
-    for interval in filter(None, (result.accuracy, result.balanced_accuracy, result.f1, result.auroc)):
-        assert 0 <= interval.low <= interval.value <= interval.high <= 1
-        assert interval.low < interval.high
-    order = rng.permutation(n)
-    again = evaluate(p[order], y[order], classes, positive_class="1", resamples=100)
-    assert again.f1 == result.f1 and again.balanced_accuracy == result.balanced_accuracy
-
-
-def test_absent_classes_are_left_out():
-    p, y = sample(50, 2)
-    result = evaluate(np.column_stack([p, np.zeros(50)]), y, ("a", "b", "c"), positive_class=None)
-    assert result.auroc is None
-    assert set(result.per_class_recall) == {"a", "b"}
-    assert result.balanced_accuracy.value == pytest.approx(reference.balanced_accuracy_score(y, p.argmax(1)))
-
-
-def test_f1_without_positives_says_that_nothing_is_known():
-    interval = evaluate(np.array([[0.9, 0.1]] * 5), np.zeros(5, int)).f1
-    assert (interval.value, interval.low, interval.high) == (0.0, 0.0, 1.0)
-
-
-def test_no_error_on_few_images_is_not_certainty():
-    y = np.array([0] * 10 + [1] * 10)
-    result = evaluate(np.eye(2)[y], y)
-    for interval in (result.accuracy, result.balanced_accuracy, result.f1, result.auroc):
-        assert interval.value == 1.0 and 0.6 < interval.low < 0.95
-
-
-def test_intervals_cover_the_truth():
-    """600 sets of 80 images whose true figures are known; 95 %, ±3 standard errors = ±2.7 points."""
-
-    def draw(n, rng):
-        y = (rng.random(n) < 0.3).astype(int)
-        second = 1 / (1 + np.exp(-(2 * (rng.normal(size=n) + 2 * y) - 2.85)))
-        return np.column_stack([1 - second, second]), y
-
-    truth = metrics.score(*draw(200_000, np.random.default_rng(0)), 1)
-    names = ("accuracy", "balanced_accuracy", "f1", "auroc")
-    hits = dict.fromkeys(names, 0)
-    for seed in range(600):
-        result = evaluate(*draw(80, np.random.default_rng(seed + 1)), resamples=300, seed=seed)
-        for name in names:
-            interval = getattr(result, name)
-            hits[name] += interval.low <= truth[name] <= interval.high
-    assert all(0.92 <= hits[name] / 600 <= 0.985 for name in names), hits
-
-
-def test_classes_must_fit():
-    p, y = sample(10, 2)
-    with pytest.raises(InvalidInput, match="2 columns of probabilities for 3 classes"):
-        evaluate(p, y, ("a", "b", "c"))
-    with pytest.raises(InvalidInput, match="'z' is none of"):
-        evaluate(p, y, positive_class="z")
 
 
 def test_calibration_error_of_a_known_case():
@@ -207,32 +118,62 @@ def test_calibration_error_of_a_known_case():
     assert metrics.expected_calibration_error(p, np.array([0, 1, 0, 0])) == pytest.approx(0.15)
 
 
-# ---------------------------------------------------------------------------------------- calibration
+# ------------------------------------------------------------------------------------- several labels
 
 
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-@pytest.mark.parametrize("n_classes", [2, 6])
-def test_temperature_is_found_again(temperature, n_classes):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(5000, n_classes)) * 2
-    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)
-    assert metrics.fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.07)
+def sample_of_sets(n, n_classes, seed=0, ties=False):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, n_classes)) < np.linspace(0.2, 0.7, n_classes)).astype(int)
+    logits = rng.normal(size=(n, n_classes)) + 2 * labels - 1
+    return 1 / (1 + np.exp(-(np.round(logits) + 0.01 if ties else logits))), labels
 
 
-def test_temperature_ignores_offsets_and_huge_logits():
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(400, 3)) * 300
-    labels = (logits / 100 + rng.gumbel(size=logits.shape)).argmax(1)
-    fitted = metrics.fit_temperature(logits, labels)
-    assert fitted == pytest.approx(metrics.fit_temperature(logits + 1e4, labels), rel=1e-3)
-    assert 10 < fitted <= 20.001
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_several_labels_agree_with_scikit_learn(n_classes, ties):
+    p, y = sample_of_sets(300, n_classes, ties=ties)
+    said = p > 0.5
+    assert metrics.score(p, y) == pytest.approx(
+        {
+            "accuracy": reference.accuracy_score(y, said),
+            "balanced_accuracy": np.mean(
+                [reference.balanced_accuracy_score(y[:, c], said[:, c]) for c in range(n_classes)]
+            ),
+            "f1": reference.f1_score(y, said, average="macro"),
+            "auroc": reference.roc_auc_score(y, p, average="macro"),
+            "average_precision": reference.average_precision_score(y, p, average="macro"),
+            "neg_log_loss": -np.mean([reference.log_loss(y[:, c], p[:, c]) for c in range(n_classes)]),
+        }
+    )
 
 
-def test_temperature_stays_moderate_on_separated_and_on_hopeless_labels():
-    labels = np.arange(100) % 2
-    margins = np.where(labels == 1, 1.5, -1.5)
-    separated = np.column_stack([-margins, margins])
-    assert 0.2 < metrics.fit_temperature(separated, labels) < 0.9
-    assert metrics.fit_temperature(separated * 20, labels) == pytest.approx(1.0, abs=0.01)
-    assert metrics.fit_temperature(separated, 1 - labels) > 4
-    assert metrics.fit_temperature(np.zeros((3, 2)), [0, 1, 1]) == pytest.approx(1.0, abs=0.01)
+@given(st.integers(1, 40), st.integers(2, 4), st.integers(0, 10_000))
+def test_score_of_several_labels_is_finite_and_ignores_the_order_of_rows(n, n_classes, seed):
+    rng = np.random.default_rng(seed)
+    p, y = rng.random((n, n_classes)).round(1), rng.integers(0, rng.integers(1, 3), (n, n_classes))
+    values = metrics.score(p, y)
+    order = rng.permutation(n)
+    assert np.isfinite(list(values.values())).all()
+    assert {"accuracy", "balanced_accuracy", "neg_log_loss"} <= values.keys()
+    assert metrics.score(p[order], y[order]) == pytest.approx(values)
+
+
+def test_one_hot_labels_are_answered_like_single_ones_where_one_class_is_above_the_threshold():
+    p, y = sample(200, 2)
+    one, several = metrics.score(p, y), metrics.score(p, np.eye(2, dtype=int)[y])
+    assert {name: several[name] for name in one} == pytest.approx(one)
+
+
+def test_a_class_that_no_image_or_every_image_has_leaves_ranking_undefined():
+    p, y = sample_of_sets(50, 3)
+    for absent in (0, 1):
+        y[:, 1] = absent
+        assert {"auroc", "average_precision"}.isdisjoint(metrics.score(p, y))
+    y[:], p[:] = 0, 0.1
+    assert set(metrics.score(p, y)) == {"accuracy", "balanced_accuracy", "neg_log_loss"}
+
+
+def test_calibration_error_of_several_labels_counts_every_decision():
+    # 80 % sure of a class and right in 1 of 2; 90 % sure that there is none, and right.
+    p, y = np.array([[0.8, 0.1], [0.8, 0.1]]), np.array([[1, 0], [0, 0]])
+    assert metrics.expected_calibration_error(p, y) == pytest.approx((0.3 + 0.1) / 2)
