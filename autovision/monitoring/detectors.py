@@ -29,6 +29,7 @@ _TAIL_SHARE = 0.02
 _COMPONENTS = 31
 _MOST_ROWS = 1000
 _CHUNK = 1000
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,10 @@ def _fit_projection(fitted: Floats) -> Callable[[Floats], Floats]:
 
 def _squared_distances(rows: Floats) -> Floats:
     norms = np.einsum("ij,ij->i", rows, rows)
-    squared: Floats = np.maximum(norms[:, None] + norms - 2 * rows @ rows.T, 0.0)
-    return squared
+    sums = norms[:, None] + norms
+    squared: Floats = sums - 2 * rows @ rows.T
+    # Of equal rows the difference leaves what was rounded, and how much depends on the processor.
+    return np.where(squared > _ROUNDING * sums, squared, 0.0)
 
 
 def _median_squared_distance(rows: Floats) -> float:
