@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from autovision.records import Capture, DatasetVersion, ModelVersion, SearchRequest, SearchStatus
@@ -26,6 +27,11 @@ from autovision.store.protocol import Store
 if TYPE_CHECKING:
     from autovision.search.driver import Driver
     from autovision.trial.trial import Workbench
+
+
+# How long one example takes on a busy machine says nothing about the code.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

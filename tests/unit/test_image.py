@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import warnings
 import zlib
 from contextlib import suppress
@@ -220,15 +219,13 @@ def test_truncated_files_are_refused(format_: str) -> None:
             image.decode(data[: int(len(data) * share)])
 
 
-def test_a_huge_image_is_refused_in_milliseconds_without_a_warning() -> None:
+def test_a_huge_image_is_refused_by_its_header_without_a_warning() -> None:
     for side in (10_000, 30_000):  # below and above Pillow's own limits of 89 and 179 million pixels
-        started = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with pytest.raises(ImageTooLarge, match=rf"{side:,} by {side:,} pixels.* 50,000,000 are allowed"):
                 image.decode(png_header(side, side))
-        assert not caught
-        assert time.perf_counter() - started < 0.25
+        assert not caught, "and there are no pixels behind it: whoever decoded them would call it damaged"
 
 
 def test_a_huge_webp_is_too_large_too() -> None:
@@ -385,11 +382,18 @@ def test_preprocessing_takes_any_size(w: int, h: int, height: int, width: int, c
     assert (pixels == (10, 20, 30)).all()
 
 
-def test_a_long_thin_image_costs_no_more_than_another() -> None:
-    started = time.perf_counter()
+def test_a_long_thin_image_costs_no_more_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    resize = Image.Image.resize
+
+    def watched(self: Image.Image, size: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        sizes.append(size)
+        return resize(self, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
     pixels = image.preprocess(Image.new("RGB", (2_000_000, 1), (1, 2, 3)), prep())
     assert pixels.shape == (224, 224, 3) and (pixels == (1, 2, 3)).all()
-    assert time.perf_counter() - started < 2
+    assert sizes == [(224, 224)], "resized as a whole it would have a hundred billion pixels"
 
 
 def test_preprocessing_that_cannot_be_done_is_named() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from threading import Event
+from threading import Condition, Event, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -122,12 +122,20 @@ def test_a_lone_request_is_stored_without_waiting_for_a_full_batch(open_sink: An
     until(lambda: sink.status.stored == 1)
 
 
-def test_a_full_queue_drops_and_counts_and_never_waits(store: Any, open_sink: Any, answered: Any) -> None:
+def test_a_full_queue_drops_and_counts_and_never_waits(
+    store: Any, open_sink: Any, answered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = Condition.wait
+
+    def refused_here(self: Condition, timeout: float | None = None) -> bool:
+        assert current_thread() is not main_thread(), "the request path waited"
+        return wait(self, timeout)
+
     sink = open_sink(CaptureLimits(max_items=5, batch=2, every_s=0.01))
     store.go.clear()
-    begun = time.monotonic()
-    taken = [sink.offer(answered(number)) for number in range(9)]
-    assert time.monotonic() - begun < 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Condition, "wait", refused_here)
+        taken = [sink.offer(answered(number)) for number in range(9)]
     assert taken == [True] * 5 + [False] * 4
     assert (sink.status.pending, sink.status.dropped) == (5, 4)
     assert not sink.flush(0.05)

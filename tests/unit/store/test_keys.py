@@ -27,8 +27,8 @@ def test_ids_sort_by_their_time_wherever_that_was_told() -> None:
 
 def test_ids_that_threads_make_at_once_differ() -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: keys.timestamped_id(NOON), range(2000)))
-    assert len(set(made)) == 2000
+        made = list(pool.map(lambda _: keys.timestamped_id(NOON), range(400)))
+    assert len(set(made)) == 400
 
 
 def test_an_id_has_the_form_that_the_server_takes_back() -> None:
