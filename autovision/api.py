@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from autovision import runtime
 from autovision.dataset import catalog as datasets
 from autovision.errors import InvalidInput, NotFound
+from autovision.model import licenses as license_names
+from autovision.model import weight_catalog
 from autovision.model.version import read_version
 from autovision.records import (
     DatasetVersion,
@@ -24,6 +26,7 @@ from autovision.records import (
     Deployment,
     DriftReport,
     Evaluation,
+    ImportedWeights,
     Label,
     ModelVersion,
     RetrainingPolicy,
@@ -92,6 +95,34 @@ class AutoVision:
         """`name` (its latest version) or `name@3`."""
         return datasets.get(self.store, name)
 
+    # --------------------------------------------------------------------------------------------- weights
+
+    def import_weights(
+        self,
+        path: str | Path,
+        name: str,
+        *,
+        backbone: str,
+        license: str | None = None,
+        source: str | None = None,
+    ) -> ImportedWeights:
+        """Import pretrained weights of a timm model; a space then names them as `weights = "store:NAME"`.
+
+        See `model.weight_import.import_weights`.
+        """
+        from autovision.model import weight_import
+
+        return weight_import.import_weights(
+            self.store, Path(path), name, backbone=backbone, license=license, source=source
+        )
+
+    def imported_weights(self) -> list[ImportedWeights]:
+        """All weights that were imported, by name."""
+        return weight_catalog.list_all(self.store)
+
+    def imported_weights_of(self, name: str) -> ImportedWeights:
+        return weight_catalog.get(self.store, name)
+
     # -------------------------------------------------------------------------------------------- searches
 
     def search(
@@ -103,6 +134,7 @@ class AutoVision:
         seed: int = 0,
         wait: bool = True,
         deployment: str | None = None,
+        licenses: Sequence[str] = (),
         on_progress: OnProgress = lambda event: None,
         should_stop: Callable[[], bool] = lambda: False,
         **options: Any,
@@ -112,11 +144,20 @@ class AutoVision:
         Args:
             space: a `Space`, the name of a shipped one, `MODULE:NAME`, or a JSON file.
             deployment: where the model wants to be promoted by the controller; it is made if there is none.
+            licenses: SPDX identifiers; backbones whose weights have another licence, or an unknown one, are left
+                out. Empty: any.
             options: `metric`, `max_trials`, `warm_start`, `nonce`: see `SearchRequest`.
         """
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(
-            self.store, dataset, resolved, budget_s=budget_s, seed=seed, deployment=deployment, **options
+            self.store,
+            dataset,
+            resolved,
+            budget_s=budget_s,
+            licenses=licenses,
+            seed=seed,
+            deployment=deployment,
+            **options,
         )
         if deployment is not None:
             self.create_deployment(deployment, request.dataset, resolved)
@@ -155,9 +196,14 @@ class AutoVision:
 
     # ---------------------------------------------------------------------------------------------- models
 
-    def models(self) -> list[ModelVersion]:
-        """Every model version, oldest first."""
-        return models.all_versions(self.store)
+    def models(self, *, licenses: Sequence[str] = ()) -> list[ModelVersion]:
+        """Every model version, oldest first; with `licenses`, those whose backbone's weights have one of them."""
+        allowed = license_names.parse(licenses)
+        return [
+            version
+            for version in models.all_versions(self.store)
+            if license_names.permits(allowed, version.lineage.backbone_weights_license)
+        ]
 
     def model(self, name: str) -> ModelVersion:
         """A model version by its id, or a deployment's champion by the deployment's name."""

@@ -77,6 +77,10 @@ class WeightsUnavailable(AutoVisionError):
     exit_code = 6
 
 
+class InvalidWeights(InvalidInput):
+    """The weights do not fit the backbone; name the backbone that they were made for, or give another file."""
+
+
 class Interrupted(AutoVisionError):
     """Stopped on request. What was finished is stored; run the same command again to continue."""
 

@@ -122,10 +122,14 @@ class SearchRequest(Record):
     reason: str = "submitted by hand"
     nonce: str = ""
     """makes an otherwise equal request another search"""
+    licenses: tuple[str, ...] = ()
+    """licences, in lower case and sorted, that the backbones' weights may have; empty: any"""
 
     @property
     def id(self) -> str:
-        body = self.model_dump(mode="json", exclude={"reason"})
+        # An empty field that came later than the first searches leaves their ids as they are.
+        later = set() if self.licenses else {"licenses"}
+        body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 
 
@@ -225,6 +229,23 @@ class TrialResult(Record):
 
 
 # ------------------------------------------------------------------------------------------------- models
+
+
+class ImportedWeights(Record):
+    """Pretrained weights that a user brought in, for one backbone; the record reveals their file."""
+
+    name: str
+    """`TrialConfig.weights` speaks of them as `store:<name>`"""
+    backbone: str
+    """the timm model that they fit"""
+    digest: str
+    """SHA-256 of the safetensors file, in hex"""
+    license: str
+    """SPDX identifier, or `unknown`"""
+    source: str
+    """where they came from, in words"""
+    size_bytes: int
+    created_at: AwareDatetime
 
 
 class Interval(Record):

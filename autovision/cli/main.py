@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from autovision.cli import controller, dataset, demo, deployment, model, predict, search
+from autovision.cli import controller, dataset, demo, deployment, model, predict, search, weights
 from autovision.cli.output import printable
 from autovision.errors import AutoVisionError
 
@@ -30,7 +30,7 @@ BUG = 70
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
-    *("dataset", "search", "model", "promote", "rollback", "serve"),
+    *("dataset", "weights", "search", "model", "promote", "rollback", "serve"),
     *("predict", "feedback", "monitor", "controller", "demo"),
 )
 """how the commands are listed: as the loop goes"""
@@ -47,6 +47,7 @@ app = typer.Typer(
     cls=InOrder, name=PROGRAM, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(weights.app, name="weights")
 app.add_typer(search.app, name="search")
 app.add_typer(model.app, name="model")
 app.command("promote")(deployment.promote)

@@ -13,7 +13,7 @@ from autovision.cli.figures import (
     plain_figures,
     subgroups,
 )
-from autovision.cli.options import Json, Store
+from autovision.cli.options import Json, License, Store
 from autovision.cli.output import answering, facts, heading, library, table
 
 if TYPE_CHECKING:
@@ -29,17 +29,15 @@ Model = Annotated[
 
 
 @app.command("list")
-def list_(store: Store = None, as_json: Json = False) -> None:
+def list_(license_: License = None, store: Store = None, as_json: Json = False) -> None:
     """List the models, oldest first, and which deployment serves which."""
     with answering(as_json) as out:
         av = library(store)
         serving = _champions(av.store)
-        found = av.models()
+        found = av.models(licenses=license_ or ())
         out.answer(
             [_brief(version, serving.get(version.id, [])) for version in found],
-            _list_table(found, serving)
-            if found
-            else "There is no model yet; `autovision search submit DATASET --wait` makes one.",
+            _list_table(found, serving) if found else _none_listed(license_ or []),
         )
 
 
@@ -123,11 +121,18 @@ def _champions(store: Any) -> dict[str, list[str]]:
     return serving
 
 
+def _none_listed(licenses: list[str]) -> str:
+    if licenses:
+        return f"There is no model from weights under {', '.join(licenses)}; leave --license out to list all."
+    return "There is no model yet; `autovision search submit DATASET --wait` makes one."
+
+
 def _brief(version: ModelVersion, deployments: list[str]) -> dict[str, Any]:
     return {
         "model": version.id,
         "dataset": version.lineage.dataset,
         "backbone": version.lineage.backbone,
+        "license": version.lineage.backbone_weights_license,
         "classes": version.classes,
         "metrics": plain_figures(version.metrics["test"]) if "test" in version.metrics else {},
         "size_bytes": version.size_bytes,

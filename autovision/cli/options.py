@@ -22,4 +22,13 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, and everything else on stderr.")
 ]
 
+License = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--license",
+        metavar="SPDX",
+        help="Only backbones whose weights have this licence; may be repeated, or name several with commas.",
+    ),
+]
+
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed draws the same.")]

@@ -9,7 +9,7 @@ import typer
 
 from autovision.cli import search_views as views
 from autovision.cli.figures import figures_table, plain_figures
-from autovision.cli.options import Json, Seed, Store
+from autovision.cli.options import Json, License, Seed, Store
 from autovision.cli.output import Output, answering, facts, library
 from autovision.cli.signals import StopFlag
 
@@ -53,6 +53,7 @@ def submit(
         str | None,
         typer.Option("--deployment", metavar="NAME", help="Where the controller shall promote the model."),
     ] = None,
+    license_: License = None,
     cold: Annotated[
         bool, typer.Option("--cold", help="Begin without what earlier searches and the champion know.")
     ] = False,
@@ -80,6 +81,7 @@ def submit(
             seed=seed,
             wait=False,
             deployment=deployment,
+            licenses=license_ or (),
             metric=metric,
             max_trials=max_trials,
             warm_start=not cold,

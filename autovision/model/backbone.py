@@ -15,6 +15,7 @@ from autovision.model.stages import StagedBackbone, stages_of
 from autovision.model.weights import WeightsInfo
 from autovision.records import Preprocessing
 from autovision.space.config import TrialConfig
+from autovision.store.protocol import Store
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,19 @@ def create(config: TrialConfig) -> nn.Module:
         return timm.create_model(config.backbone, pretrained=False, **kwargs)  # type: ignore[no-any-return]
 
 
-def load(config: TrialConfig) -> LoadedBackbone:
+def load(config: TrialConfig, store: Store | None = None) -> LoadedBackbone:
     """The stages of the configuration's backbone, truncated, with its weights, in evaluation mode.
 
+    Args:
+        store: holds the weights that `store:NAME` speaks of.
+
     Raises:
-        UnknownBackbone, UnsupportedBackbone, WeightsUnavailable
+        UnknownBackbone, UnsupportedBackbone, WeightsUnavailable, CorruptObject, InvalidWeights
+        NotFound: no weights were imported under that name.
         InvalidInput: `drop_stages` leaves no stage.
     """
     model = create(config)
-    info = weights.load_into(model, config)
+    info = weights.load_into(model, config, store)
     staged = structure_of(model, config)
     return LoadedBackbone(staged.eval(), info)
 

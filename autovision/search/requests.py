@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autovision import metrics
 from autovision.dataset import catalog
 from autovision.errors import InvalidInput, NotFound, near
+from autovision.model import licenses as license_names
+from autovision.model import weight_catalog
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
 from autovision.registry.searches import all_searches
 from autovision.space import Choice, Constant, Space
@@ -17,13 +19,23 @@ from autovision.store.protocol import KeyNotFound, Store
 
 
 def make_request(
-    store: Store, dataset: str, space: Space, *, budget_s: float, **options: Any
+    store: Store,
+    dataset: str,
+    space: Space,
+    *,
+    budget_s: float,
+    licenses: Iterable[str] = (),
+    **options: Any,
 ) -> SearchRequest:
     """A checked request for a search on the latest (`name`) or a given (`name@3`) version of a data set.
 
+    Args:
+        licenses: that the backbones' weights may have, in any spelling; empty: any.
+
     Raises:
-        InvalidInput: the budget, the metric, a backbone or the data set cannot be searched with.
-        NotFound: no such data set.
+        InvalidInput: the budget, the metric, a backbone or the data set cannot be searched with, or no backbone
+            has weights under one of the licences.
+        NotFound: no such data set, or no imported weights of a name in the space.
     """
     if not 0 < budget_s < float("inf"):
         raise InvalidInput(
@@ -34,6 +46,8 @@ def make_request(
         raise InvalidInput(f"max_trials={max_trials}: a search needs at least one trial")
     metrics.check_metric(options.get("metric", "accuracy"))
     check_backbones(space)
+    allowed = license_names.parse(licenses)
+    check_weights(store, space, allowed)
     version = catalog.get(store, dataset)
     for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
         if not sum(version.counts.get(split, {}).values()):
@@ -47,19 +61,29 @@ def make_request(
         dataset_digest=version.digest,
         space=space.to_json(),
         budget_s=budget_s,
+        licenses=allowed,
         **options,
     )
 
 
 def backbones_of(space: Space) -> list[str]:
     """The backbones that a space may name."""
-    match space.parameters.get("backbone"):
+    return _values_of(space, "backbone")
+
+
+def weights_of(space: Space) -> list[str]:
+    """The weights that a space may name: values of `TrialConfig.weights`."""
+    return _values_of(space, "weights")
+
+
+def _values_of(space: Space, parameter: str) -> list[str]:
+    match space.parameters.get(parameter):
         case Choice(values=values):
             return [str(value) for value in values]
         case Constant(value=value):
             return [str(value)]
         case _:
-            return [TrialConfig().backbone]
+            return [str(getattr(TrialConfig(), parameter))]
 
 
 def check_backbones(space: Space) -> None:
@@ -68,6 +92,17 @@ def check_backbones(space: Space) -> None:
 
     for name in backbones_of(space):
         backbones.check_name(name)
+
+
+def check_weights(store: Store, space: Space, allowed: tuple[str, ...]) -> None:
+    """Raises `NotFound` for imported weights that are not there, and `InvalidInput` if no backbone is allowed."""
+    for weights in weights_of(space):
+        if (name := weight_catalog.name_of(weights)) is not None:
+            weight_catalog.get(store, name)
+    if allowed:
+        from autovision.search.feasibility import unlicensed_backbones  # timm, as above
+
+        unlicensed_backbones(store, space, allowed)
 
 
 def submit(store: Store, request: SearchRequest) -> SearchState:

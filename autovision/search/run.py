@@ -143,7 +143,7 @@ def _trials(
     space = Space.from_json(request.space)
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     cost = CostModel(bench, splits)
-    left_out = infeasible_backbones(space, bench)
+    left_out = infeasible_backbones(space, bench, request.licenses)
     notes = tuple(f"left out {name}: {reason}" for name, reason in left_out.items())
     requests.set_state(store, request.id, notes=notes)
     for note in notes:

@@ -8,6 +8,8 @@ searches/<id>/trials/<trial>.json                    TrialResult
 searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
 models/<id>/model.json                               ModelVersion: reveals the bundle
 models/<id>/files/<sha256>-<file>                    its files
+weights/names/<name>.json                            ImportedWeights: reveals the file
+weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
 deployments/<name>/deployment.json                   Deployment
 deployments/<name>/captures/<time>-<id>.parquet      captured requests
@@ -99,6 +101,7 @@ DATASETS = "datasets/"
 SEARCHES = "searches/"
 MODELS = "models/"
 DEPLOYMENTS = "deployments/"
+WEIGHTS_RECORDS = "weights/names/"
 
 
 def search_request(search: str) -> str:
@@ -127,6 +130,14 @@ def model(model_id: str) -> str:
 
 def model_file(model_id: str, file: str, digest: str) -> str:
     return f"models/{model_id}/files/{digest}-{file}"
+
+
+def weights_record(name: str) -> str:
+    return f"{WEIGHTS_RECORDS}{name}.json"
+
+
+def weights_file(digest: str) -> str:
+    return f"weights/files/{digest}.safetensors"
 
 
 def evaluation(model_id: str, dataset_digest: str, split: str) -> str:

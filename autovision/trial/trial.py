@@ -77,7 +77,7 @@ class Workbench:
         prep = backbones.preprocessing(config)
         key = (config.backbone, config.weights, prep)
         if key not in self._sources:
-            loaded = backbones.load(config.with_(drop_stages=0))
+            loaded = backbones.load(config.with_(drop_stages=0), self.store)
             self._sources[key] = FeatureSource(self.store, loaded, config.backbone, prep, self.threads)
         return self._sources[key]
 
