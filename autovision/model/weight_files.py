@@ -86,11 +86,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    # `Namespace` is what training scripts store their options in; it holds values and runs nothing.
+    allowed = torch.serialization.safe_globals([argparse.Namespace])
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # torch remarks on kinds of files that are refused right after
-            # `Namespace` is what training scripts store their options in; it holds values and runs nothing.
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here, since torch itself goes by the name; its remarks are on what is refused right after.
+        with path.open("rb") as file, allowed, warnings.catch_warnings(action="ignore"):
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CorruptObject(
             f"weights file {path} is damaged, or holds Python objects{_foreign_objects(path)}, which could run code "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -168,7 +169,8 @@ def _resized(name: str, tensor: Tensor, model: nn.Module) -> Tensor:
     else:
         layer: Any = model.get_submodule(name.rpartition(".")[0])
         shape = layer.relative_position_bias_table.shape
-        resized = timm.layers.resize_rel_pos_bias_table(tensor, layer.window_size, shape)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of torch, on timm's strides
+            resized = timm.layers.resize_rel_pos_bias_table(tensor, layer.window_size, shape)
     return resized  # type: ignore[no-any-return]
 
 
