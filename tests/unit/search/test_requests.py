@@ -146,3 +146,35 @@ def test_a_summary_is_plain(store: MemoryStore, tiny: History) -> None:
     summary = requests.summary(request, state)
     assert (summary["dataset"], summary["status"], summary["trials"]) == ("colours@1", "finished", 2)
     assert summary["model"] == tiny.models[0].id
+
+
+# ------------------------------------------------------------------------------------------------- weights
+
+
+def test_licences_are_part_of_a_request_only_if_there_are_any(store: MemoryStore, tiny: History) -> None:
+    any_, some = request_of(store, tiny), request_of(store, tiny, licenses=["MIT,Apache-2.0"])
+    assert some.licenses == ("apache-2.0", "mit")
+    assert some.id == request_of(store, tiny, licenses=["apache-2.0", "mit"]).id != any_.id
+
+
+def test_ids_of_requests_from_before_there_were_licences_stay() -> None:
+    old = SearchRequest(dataset="d", dataset_version=1, dataset_digest="0", space={}, budget_s=60.0)
+    assert old.id == "d-8c6beac56e97"
+
+
+def test_a_request_that_no_backbone_may_answer_is_refused(store: MemoryStore) -> None:
+    class Published(Space):
+        backbone = Choice("resnet18", "regnety_002")
+
+    with pytest.raises(InvalidInput, match=r"resnet18: .* is apache-2\.0, not gpl-3\.0; regnety_002"):
+        requests.make_request(store, "colours", Published(), budget_s=60.0, licenses=["GPL-3.0"])
+    assert requests.make_request(store, "colours", Published(), budget_s=60.0, licenses=["MIT"])
+
+
+def test_imported_weights_that_are_not_there_are_refused_at_once(store: MemoryStore) -> None:
+    class Mine(Space):
+        backbone = "test_resnet"
+        weights = Choice("random", "store:mine")
+
+    with pytest.raises(NotFound, match="no weights 'mine'"):
+        requests.make_request(store, "colours", Mine(), budget_s=60.0)
