@@ -9,6 +9,7 @@ from datetime import datetime
 
 from autovision.dataset import catalog, importer, manifest
 from autovision.dataset.importer import SourceImage
+from autovision.model.version import read_version
 from autovision.records import (
     DatasetVersion,
     Deployment,
@@ -109,4 +110,13 @@ def build(
         deployment=deployment.name,
         reason=reason,
         nonce=report.id if report else "",
+        licenses=_licenses(store, deployment),
     )
+
+
+def _licenses(store: Store, deployment: Deployment) -> tuple[str, ...]:
+    """Those that the champion's search was held to: its re-searches are, too."""
+    if deployment.model is None:
+        return ()
+    search = read_version(store, deployment.model).lineage.search
+    return records.read(store, keys.search_request(search), SearchRequest).licenses

@@ -18,6 +18,19 @@ def test_list(cli: Any, world: Any) -> None:
     assert world.model in shown and "door" in shown
 
 
+def test_list_by_licence(cli: Any, world: Any) -> None:
+    assert [each["license"] for each in cli("model", "list", "--json").answer] == ["none"]
+    assert len(cli("model", "list", "--license", "mit", "--json").answer) == 1, "random weights are nobody's"
+    record = world.folder / "models" / world.model / "model.json"
+    text = record.read_text()
+    record.write_text(text.replace('license": "none"', 'license": "CC-BY-NC-4.0"'))
+    assert cli("model", "list", "--license", "mit,apache-2.0", "--json").answer == []
+    assert "--license" in cli("model", "list", "--license", "mit").out
+    (found,) = cli("model", "list", "--license", "mit", "--license", "cc-by-nc-4.0", "--json").answer
+    assert (found["model"], found["license"]) == (world.model, "CC-BY-NC-4.0")
+    assert "CC-BY-NC-4.0" in cli("model", "show", world.model).out
+
+
 def test_list_of_none(cli: Any) -> None:
     assert cli("model", "list", "--json").answer == []
     assert "no model yet" in cli("model", "list").out

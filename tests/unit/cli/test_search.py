@@ -51,12 +51,14 @@ def test_the_same_request_is_the_same_search_unless_asked_again(cli: Any, pets: 
 def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     line = ("search", "submit", "pets@1", "--space", SPACE, "--budget-s", 7.5, "--seed", 9)
     more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
+    more += ("--license", "MIT,apache-2.0", "--license", "CC0-1.0")
     search = cli(*line, *more).answer["search"]
     request = cli("search", "show", search, "--json").answer["request"]
     assert request["space"]["name"] == "Tiny"
     wanted = {
         **{"budget_s": 7.5, "seed": 9, "metric": "f1", "max_trials": 4},
         **{"deployment": "door", "warm_start": False, "dataset_version": 1, "nonce": ""},
+        "licenses": ["apache-2.0", "cc0-1.0", "mit"],
     }
     assert {name: request[name] for name in wanted} == wanted
 
