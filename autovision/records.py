@@ -58,6 +58,22 @@ class Split(StrEnum):
     """opened once per model, and by the promotion gate"""
 
 
+Labels = str | tuple[str, ...]
+"""What is said of an image: its class; or, where it may have any number of classes, all of them, sorted (also none)."""
+
+
+def labels_of(label: Labels) -> tuple[str, ...]:
+    """The classes that are said of an image."""
+    return (label,) if isinstance(label, str) else label
+
+
+def spoken(label: Labels) -> str:
+    """For people to read."""
+    if isinstance(label, str):
+        return repr(label)
+    return " and ".join(map(repr, label)) or "none of the classes"
+
+
 class ImportProblem(Record):
     """One input that was left out of a data set, or taken with a remark."""
 
@@ -77,10 +93,14 @@ class DatasetVersion(Record):
     manifest_key: str
     classes: tuple[str, ...]
     """sorted; a model's outputs are in this order"""
+    multi_label: bool = False
+    """whether an image may have any number of the classes; otherwise it has exactly one"""
     positive_class: str | None
     """for two classes the one that F1, precision and recall speak of (the rarer one unless the user says); else None"""
     counts: dict[str, dict[str, int]]
     """split -> class -> images"""
+    images: dict[str, int] = {}
+    """split -> images; empty in older records, where each image has one class and so is in `counts` once"""
     n: int
     seed: int
     parent: int | None

@@ -27,7 +27,8 @@ def import_(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="PATH", help="A folder of class folders, or a CSV or Parquet table with path and label."
+            metavar="PATH",
+            help="A folder of class folders, or a CSV or Parquet table with path and label, or path and labels.",
         ),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the data set.")],
@@ -48,6 +49,9 @@ def import_(
     The images are split into train, validation and test, each class in proportion, the same way for the same
     seed. A table may have the columns split, confidence and group, and any others as metadata; a group is
     never in two splits. Duplicates and unreadable files are reported and left out.
+
+    Where an image may have any number of the classes, also none, the table has the column labels instead of
+    label: names with | between them, or a Parquet list of strings.
     """
     with answering(as_json) as out:
         with _import_progress(out) as progress:
@@ -103,6 +107,7 @@ def _summary(version: DatasetVersion) -> Table:
             "data set": version.id,
             "images": version.n,
             "classes": len(version.classes),
+            "labels": "any number an image" if version.multi_label else None,
             "positive class": version.positive_class,
             "seed": version.seed,
             "extends": None if version.parent is None else f"{version.name}@{version.parent}",
@@ -118,7 +123,8 @@ def _counts(version: DatasetVersion) -> Table:
     rows: list[list[Any]] = [
         [label, *(version.counts[split].get(label, 0) for split in splits)] for label in version.classes
     ]
-    rows.append(["in all", *(sum(version.counts[split].values()) for split in splits)])
+    images = version.images or {split: sum(counts.values()) for split, counts in version.counts.items()}
+    rows.append(["images" if version.multi_label else "in all", *(images[split] for split in splits)])
     return table(["class", *(f">{split}" for split in splits)], rows)
 
 

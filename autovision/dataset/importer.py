@@ -18,7 +18,7 @@ from autovision.dataset.listing import SourceImage, printable
 from autovision.dataset.manifest import Row
 from autovision.dataset.split import FRACTIONS, Item, assign
 from autovision.errors import InvalidInput, near
-from autovision.records import DatasetVersion, ImportProblem, Split, now
+from autovision.records import DatasetVersion, ImportProblem, Split, labels_of, now, spoken
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, Store
 
@@ -72,8 +72,9 @@ def import_images(
 ) -> DatasetVersion:
     """Make the next version of the data set `name`, or return the latest one if its content is the same.
 
-    Byte-identical images with one label are kept once; with several labels all of them are left out. Both
-    are reported in the version's problems, as are images that are missing, unreadable or too large.
+    Byte-identical images that are labelled alike are kept once; labelled differently, all of them are left out.
+    Both are reported in the version's problems, as are images that are missing, unreadable or too large.
+    Where the images' labels are tuples, an image may have any number of the classes.
 
     Args:
         seed: of the split.
@@ -86,7 +87,8 @@ def import_images(
 
     Raises:
         InvalidInput: fewer than two classes; a class none of whose images can be used; an unknown positive
-            class or column to stratify by; a group with two given splits; a parent of another name.
+            class or column to stratify by; a group with two given splits; a parent of another name; images with
+            one label among images with any number.
         StoreUnavailable: the store cannot be written. What was stored stays.
     """
     keys.check_name(name, what="the data set's name")
@@ -95,16 +97,17 @@ def import_images(
             f"{parent.id} is no version of {name!r} and cannot be extended to one; give its own name"
         )
     old = manifest.read(store, parent) if parent else []
-    known = {row.label for row in old}
-    _check_two_classes({source.label for source in images} | known, problems)
+    known = {label for row in old for label in row.labels}
+    multi_label = _check_one_kind(images, parent)
+    _check_two_classes(_classes(images) | known, problems)
     _check_column(images, stratify_by)
     kept, noticed = _keep_once(
         images, ingest(store, images, progress), {row.image: row for row in old}, parent
     )
-    _check_no_class_is_lost(images, known | {source.label for source, _ in kept}, noticed)
+    _check_no_class_is_lost(images, known | _classes(source for source, _ in kept), noticed)
     rows = [*old, *_rows(kept, seed, stratify_by, fractions)]
     found = [*problems, *noticed]
-    return _publish(store, name, rows, found, seed, positive_class, parent, clock)
+    return _publish(store, name, rows, found, seed, positive_class, multi_label, parent, clock)
 
 
 def extend(
@@ -181,7 +184,7 @@ def _known_problems(
         else _problem(
             source,
             "conflicting_label",
-            f"is labelled {source.label!r} here and {row.label!r} in {where}, which is kept",
+            f"is labelled {spoken(source.label)} here and {spoken(row.label)} in {where}, which is kept",
         )
         for source in alike
     ]
@@ -192,8 +195,8 @@ def _conflicts(alike: Sequence[SourceImage]) -> list[ImportProblem]:
     for source in alike:
         other = next(other for other in alike if other.label != source.label)
         message = (
-            f"is labelled {source.label!r} here, but {other.shown!r} with the same bytes {other.label!r}; "
-            "all of them are left out"
+            f"is labelled {spoken(source.label)} here, but {other.shown!r} with the same bytes "
+            f"{spoken(other.label)}; all of them are left out"
         )
         problems.append(_problem(source, "conflicting_label", message))
     return problems
@@ -236,6 +239,26 @@ def _rows(
 # ---------------------------------------------------------------------------------------------- checking
 
 
+def _classes(images: Iterable[SourceImage]) -> set[str]:
+    return {label for source in images for label in labels_of(source.label)}
+
+
+def _check_one_kind(images: Sequence[SourceImage], parent: DatasetVersion | None) -> bool:
+    """Whether images have any number of labels."""
+    kinds = {not isinstance(source.label, str): source for source in images}
+    if len(kinds) == 2:
+        raise InvalidInput(
+            f"{kinds[False].shown!r} has one label and {kinds[True].shown!r} any number; give all images of a "
+            "data set the same kind"
+        )
+    if parent is None:
+        return True in kinds
+    if (not parent.multi_label) in kinds:
+        allowed = "any number of labels" if parent.multi_label else "exactly one label"
+        raise InvalidInput(f"images of {parent.id} have {allowed}, the new ones do not; label them alike")
+    return parent.multi_label
+
+
 def _check_two_classes(labels: set[str], problems: Iterable[ImportProblem]) -> None:
     if len(labels) >= 2:
         return
@@ -257,10 +280,10 @@ def _check_column(images: Sequence[SourceImage], stratify_by: str | None) -> Non
 def _check_no_class_is_lost(
     images: Sequence[SourceImage], labels: set[str], problems: Sequence[ImportProblem]
 ) -> None:
-    lost = sorted({source.label for source in images} - labels)
+    lost = sorted(_classes(images) - labels)
     if not lost:
         return
-    shown = {printable(source.shown) for source in images if source.label == lost[0]}
+    shown = {printable(source.shown) for source in images if lost[0] in labels_of(source.label)}
     reasons = [problem for problem in problems if problem.path in shown]
     counts = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(p.kind for p in reasons).items()))
     others = f" (nor any of {', '.join(map(repr, lost[1:6]))})" if lost[1:] else ""
@@ -270,12 +293,21 @@ def _check_no_class_is_lost(
     )
 
 
-def _positive(counts: Counter[str], wanted: str | None, parent: DatasetVersion | None) -> str | None:
+def _positive(
+    counts: Counter[str], wanted: str | None, multi_label: bool, parent: DatasetVersion | None
+) -> str | None:
     if wanted is not None and wanted not in counts:
         raise InvalidInput(
             f"the positive class {wanted!r} is none of the classes {', '.join(map(repr, sorted(counts)))}"
             + near(wanted, counts)
         )
+    if multi_label:
+        if wanted is not None:
+            raise InvalidInput(
+                f"a positive class ({wanted!r}) is for images with one of two classes, and these may have any "
+                "number; leave it out"
+            )
+        return None
     if len(counts) != 2:
         if wanted is not None:
             raise InvalidInput(
@@ -296,13 +328,15 @@ def _publish(
     problems: Sequence[ImportProblem],
     seed: int,
     positive_class: str | None,
+    multi_label: bool,
     parent: DatasetVersion | None,
     clock: Callable[[], datetime],
 ) -> DatasetVersion:
-    labels = Counter(row.label for row in rows)
-    positive = _positive(labels, positive_class, parent)
+    labels = Counter(label for row in rows for label in row.labels)
+    positive = _positive(labels, positive_class, multi_label, parent)
     classes = tuple(sorted(labels))
-    counts = Counter((row.split, row.label) for row in rows)
+    counts = Counter((row.split, label) for row in rows for label in row.labels)
+    images = Counter(row.split for row in rows)
     manifest_key, digest = manifest.write(store, name, rows)
     # What was left out is more worth showing than what was never meant to be an image.
     shown = sorted(problems, key=lambda problem: problem.kind == "ignored")[:_SHOWN_PROBLEMS]
@@ -317,8 +351,10 @@ def _publish(
             digest=digest,
             manifest_key=manifest_key,
             classes=classes,
+            multi_label=multi_label,
             positive_class=positive,
             counts={split: {label: counts[split, label] for label in classes} for split in Split},
+            images={split: images[split] for split in Split},
             n=len(rows),
             seed=seed,
             parent=parent.version if parent else None,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autovision.errors import InvalidInput
-from autovision.records import ImportProblem, Split
+from autovision.records import ImportProblem, Labels, Split, labels_of
 
 SPLIT_NAMES = {
     "train": Split.TRAIN,
@@ -25,7 +25,8 @@ SPLIT_NAMES = {
 class SourceImage:
     """An image to import: either a file, or one that is in the store already."""
 
-    label: str
+    label: Labels
+    """its class, or the tuple of all its classes, which is then sorted"""
     path: Path | None = None
     digest: str | None = None
     """SHA-256 of the bytes of an image in the store"""
@@ -42,8 +43,10 @@ class SourceImage:
             raise InvalidInput(
                 f"the source {self.source!r} needs either a path or the digest of a stored image"
             )
-        if not self.label:
+        if not all(labels_of(self.label)):
             raise InvalidInput(f"the image {self.shown!r} has an empty label; give it one or leave it out")
+        if not isinstance(self.label, str):
+            object.__setattr__(self, "label", tuple(sorted(set(self.label))))
         if not 0 <= self.confidence <= 1:  # also refuses NaN
             raise InvalidInput(
                 f"the image {self.shown!r} has the confidence {self.confidence!r}; give a number from 0 to 1"

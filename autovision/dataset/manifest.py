@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autovision.errors import CorruptObject
-from autovision.records import DatasetVersion, Split, digest_of
+from autovision.records import DatasetVersion, Labels, Split, digest_of, labels_of
 from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, Store
 
+_ONE, _SEVERAL = pa.field("label", pa.string()), pa.field("labels", pa.list_(pa.string()))
 _SCHEMA = pa.schema(
     [
         ("image", pa.string()),
         ("source", pa.string()),
-        ("label", pa.string()),
         ("split", pa.string()),
         ("confidence", pa.float64()),
         ("group", pa.string()),
@@ -38,16 +38,21 @@ class Row:
     """SHA-256 of its bytes, in hex; its key in the store is `keys.image(image)`"""
     source: str
     """where it came from, for people to read"""
-    label: str
+    label: Labels
     split: Split
     confidence: float = 1.0
-    """how sure the label is, 0 to 1"""
+    """how sure its labels are, 0 to 1"""
     group: str | None = None
     """images of one group are never in two splits"""
     width: int = 0
     """in pixels, upright"""
     height: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its classes: one, or any number in a data set of several labels an image."""
+        return labels_of(self.label)
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -91,11 +96,13 @@ def _canonical(rows: Iterable[Row]) -> list[Row]:
 
 def _to_parquet(rows: Iterable[Row]) -> bytes:
     records = [
-        {**vars(row), "split": row.split.value, "metadata": sorted(row.metadata.items())}
+        {**vars(row), "labels": row.label, "split": row.split.value, "metadata": sorted(row.metadata.items())}
         for row in _canonical(rows)
     ]
+    several = any(not isinstance(row["label"], str) for row in records)
+    schema = _SCHEMA.append(_SEVERAL if several else _ONE)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(records, schema=schema), buffer, compression="zstd")
     return buffer.getvalue()
 
 
@@ -116,4 +123,7 @@ def _parse(key: str, data: bytes, expected: str) -> list[Row]:
 
 
 def _row(record: dict[str, Any]) -> Row:
-    return Row(**{**record, "split": Split(record["split"]), "metadata": dict(record["metadata"])})
+    label = tuple(record.pop("labels")) if "labels" in record else record["label"]
+    return Row(
+        **{**record, "label": label, "split": Split(record["split"]), "metadata": dict(record["metadata"])}
+    )

@@ -4,6 +4,11 @@ The split depends on the images' digests, their labels and groups, and a seed; n
 Within a stratum the images are ordered by a hash of seed and digest. Groups are placed first, largest first,
 each where its strata lack most; single images then fill each stratum to its share, rounded to the nearest
 whole images (what one stratum gets too much of, the next one of its label gets less of).
+
+An image with several labels is in several strata at once, like a group, and is placed like one. This is the idea
+of iterative stratification (Sechidis et al. 2011), but each image looks at all of its classes, each by its own
+size, and not at its rarest one alone: classes and splits then come closer to their shares, above all with groups.
+Images of no class are a stratum, too.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from fractions import Fraction
 from hashlib import sha256
 
 from autovision.errors import InvalidInput
-from autovision.records import Split
+from autovision.records import Labels, Split, labels_of
 
 FRACTIONS: Mapping[Split, float] = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15, Split.TEST: 0.25}
 
@@ -32,7 +37,7 @@ class Item:
 
     image: str
     """SHA-256 of its bytes"""
-    label: str
+    label: Labels
     stratum: str = ""
     """value of a further column to stratify by"""
     group: str | None = None
@@ -41,13 +46,18 @@ class Item:
     """given beforehand; None: to be assigned"""
 
     @property
-    def key(self) -> Stratum:
-        return self.label, self.stratum
+    def labels(self) -> tuple[str, ...]:
+        """What every split should have its share of; for an image of no class that is the empty string."""
+        return labels_of(self.label) or ("",)
+
+    @property
+    def keys(self) -> tuple[Stratum, ...]:
+        return tuple((label, self.stratum) for label in self.labels)
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """Images that go together: a group, or one image without a group."""
+    """Images that go together: a group, or one image alone."""
 
     order: str
     """a hash that breaks ties"""
@@ -55,8 +65,18 @@ class _Unit:
     fixed: Split | None
 
     @property
+    def single(self) -> bool:
+        """One image with one label, which any other of its stratum may take the place of."""
+        return len(self.items) == 1 and isinstance(self.items[0].label, str)
+
+    @property
     def labels(self) -> frozenset[str]:
-        return frozenset(item.label for item in self.items)
+        return frozenset(label for item in self.items for label in item.labels)
+
+    @property
+    def keys(self) -> tuple[Stratum, ...]:
+        """Each as often as it has images here."""
+        return tuple(key for item in self.items for key in item.keys)
 
 
 def assign(
@@ -64,8 +84,8 @@ def assign(
 ) -> dict[str, Split]:
     """The split of every image, by digest. An image that is given twice counts once.
 
-    - Without groups, the images of each stratum (label and further column) differ in each split by less than
-      one from its share; a given split counts towards the share.
+    - With one label an image and without groups, the images of each stratum (label and further column) differ in
+      each split by less than one from its share; a given split counts towards the share.
     - A class has an image in train; if it has two, in test as well; if it has three, in validation as well;
       as far as groups, given splits and splits of fraction 0 allow.
     - Groups are never divided. A group with a given split is in it as a whole.
@@ -83,15 +103,15 @@ def assign(
             board.place(unit, unit.fixed)
     free = [unit for unit in units if unit.fixed is None]
     for unit in sorted(free, key=lambda unit: (-len(unit.items), unit.order)):
-        if len(unit.items) > 1:
+        if not unit.single:
             board.place(unit, board.best(unit))
-    _fill(board, [unit for unit in free if len(unit.items) == 1])
+    _fill(board, [unit for unit in free if unit.single])
     _give_every_class_its_splits(board)
     return {item.image: split for unit, split in board.placed.items() for item in unit.items}
 
 
-def _input_order(item: Item) -> tuple[str, str, str, bool, str, str]:
-    return item.image, item.label, item.stratum, item.split is None, item.split or "", item.group or ""
+def _input_order(item: Item) -> tuple[str, tuple[str, ...], str, bool, str, str]:
+    return item.image, item.labels, item.stratum, item.split is None, item.split or "", item.group or ""
 
 
 def _shares(fractions: Mapping[Split, float]) -> dict[Split, Fraction]:
@@ -130,16 +150,17 @@ class _Board:
 
     def __init__(self, shares: Mapping[Split, Fraction], units: Sequence[_Unit]) -> None:
         self.shares = shares
-        self.sizes = Counter(item.key for unit in units for item in unit.items)
+        self.open = [split for split in _PREFERENCE if shares[split] > 0]
+        self.sizes = Counter(key for unit in units for key in unit.keys)
         self.counts: Counter[tuple[Stratum, Split]] = Counter()
         self.placed: dict[_Unit, Split] = {}
 
     def place(self, unit: _Unit, split: Split) -> None:
         before = self.placed.get(unit)
-        for item in unit.items:
-            self.counts[item.key, split] += 1
+        for key in unit.keys:
+            self.counts[key, split] += 1
             if before is not None:
-                self.counts[item.key, before] -= 1
+                self.counts[key, before] -= 1
         self.placed[unit] = split
 
     def lack(self, key: Stratum, split: Split) -> Fraction:
@@ -148,17 +169,16 @@ class _Board:
 
     def best(self, unit: _Unit) -> Split:
         """Where the unit's strata lack most, each by its own size."""
-        wanted = Counter(item.key for item in unit.items)
-        open_ = [split for split in _PREFERENCE if self.shares[split] > 0]
+        wanted = Counter(unit.keys)
         return max(
-            open_, key=lambda s: sum(n * self.lack(key, s) / self.sizes[key] for key, n in wanted.items())
+            self.open, key=lambda s: sum(n * self.lack(key, s) / self.sizes[key] for key, n in wanted.items())
         )
 
 
 def _fill(board: _Board, singles: Sequence[_Unit]) -> None:
     strata: dict[Stratum, list[_Unit]] = defaultdict(list)
     for unit in singles:
-        strata[unit.items[0].key].append(unit)
+        strata[unit.keys[0]].append(unit)
     carried: dict[str, dict[Split, Fraction]] = defaultdict(lambda: dict.fromkeys(Split, Fraction(0)))
     for key in sorted(strata):
         remaining = iter(strata[key])
@@ -195,9 +215,8 @@ def _give_every_class_its_splits(board: _Board) -> None:
             by_label[label].append(unit)
     # label -> split -> units that have the label
     holders = {label: Counter(board.placed[unit] for unit in units) for label, units in by_label.items()}
-    wanted = [split for split in _PREFERENCE if board.shares[split] > 0]
     for label in sorted(by_label):
-        for split in wanted[: len(by_label[label])]:
+        for split in board.open[: len(by_label[label])]:
             if holders[label][split]:
                 continue
             spare = _spare(board, by_label[label], holders, label, split)
@@ -221,7 +240,7 @@ def _spare(
         )
 
     def surplus(unit: _Unit) -> Fraction:
-        return -max(board.lack(item.key, board.placed[unit]) for item in unit.items)
+        return -max(board.lack(key, board.placed[unit]) for key in unit.keys)
 
     candidates = [unit for unit in units if may_move(unit)]
     return min(candidates, key=lambda unit: (len(unit.items), -surplus(unit), unit.order), default=None)

@@ -2,6 +2,9 @@
 
 The columns `path` and `label` have to be there; `split`, `confidence` and `group` may be; every further
 column is metadata. Paths are relative to the table's folder. An empty cell is as good as none.
+
+Where images may have any number of labels, the column `labels` takes the place of `label`: names with `|`
+between them, or a Parquet list of strings. An empty cell or list says that the image has none of the classes.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from typing import Any
 
 from autovision.dataset.listing import SPLIT_NAMES, Listing, SourceImage
 from autovision.errors import InvalidInput, near
-from autovision.records import ImportProblem, Split
+from autovision.records import ImportProblem, Labels, Split
 
-REQUIRED = ("path", "label")
+PATH, LABEL, LABELS = "path", "label", "labels"
 OPTIONAL = ("split", "confidence", "group")
+SEPARATOR = "|"
+"""between the labels of an image"""
 
 _Cells = dict[str, Any]
 
@@ -51,22 +56,38 @@ def _read(path: Path, rows: Iterable[tuple[int, _Cells | None]], *, where: str) 
                 )
             )
             continue
-        text = {name: _text(value) for name, value in cells.items()}
-        empty = [name for name in REQUIRED if not text[name]]
-        if empty:
+        label = _label(cells)
+        text = {name: _text(value) for name, value in cells.items() if name not in (LABEL, LABELS)}
+        empty = [name for name, there in ((PATH, text[PATH]), (LABEL, label is not None)) if not there]
+        if label is None or not text[PATH]:
             message = f"the row has no {' and no '.join(empty)} and is left out"
-            problems.append(ImportProblem(path=text["path"] or place, kind="unlabelled", message=message))
+            problems.append(ImportProblem(path=text[PATH] or place, kind="unlabelled", message=message))
             continue
-        sources.append(_source(path, text, place))
+        sources.append(_source(path, text, label, place))
     if not sources:
         raise InvalidInput(f"the table {str(path)!r} names no image with a label; add rows below its header")
     return Listing(tuple(sources), tuple(problems))
 
 
-def _source(table: Path, text: dict[str, str], place: str) -> SourceImage:
-    metadata = {name: value for name, value in text.items() if value and name not in REQUIRED + OPTIONAL}
+def _label(cells: _Cells) -> Labels | None:
+    """What a row says of its image; None if that is nothing at all."""
+    if LABEL in cells:
+        return unicodedata.normalize("NFC", _text(cells[LABEL])) or None
+    given = cells[LABELS]
+    if given is None:  # of a Parquet table; an empty cell of a CSV file is an empty text
+        return None
+    return parse_labels(given if isinstance(given, list) else _text(given).split(SEPARATOR))
+
+
+def parse_labels(names: Iterable[str | None]) -> tuple[str, ...]:
+    """The labels of an image: trimmed, in normal form, each once, sorted."""
+    return tuple(sorted({unicodedata.normalize("NFC", text) for name in names if (text := _text(name))}))
+
+
+def _source(table: Path, text: dict[str, str], label: Labels, place: str) -> SourceImage:
+    metadata = {name: value for name, value in text.items() if value and name not in (PATH, *OPTIONAL)}
     return SourceImage(
-        label=unicodedata.normalize("NFC", text["label"]),
+        label=label,
         path=table.parent / Path(text["path"]).expanduser(),
         source=text["path"],
         split=_split(text.get("split", ""), place),
@@ -102,7 +123,12 @@ def _text(value: Any) -> str:
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
-    for name in REQUIRED:
+    if LABEL in columns and LABELS in columns:
+        raise InvalidInput(
+            f"the table {str(path)!r} has the columns {LABEL!r} and {LABELS!r}; keep the first if every image has "
+            "exactly one label, else the second"
+        )
+    for name in (PATH, LABELS if LABELS in columns else LABEL):
         if name not in columns:
             raise InvalidInput(
                 f"the table {str(path)!r} has no column {name!r}; its columns are "
@@ -154,6 +180,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, _Cells | None]]:
         ) from error
     _check_columns(path, table.column_names)
     for column in table.schema:
+        if column.name == LABELS and _is_text_list(column.type):
+            continue
         if pa.types.is_binary(column.type) or pa.types.is_nested(column.type):
             raise InvalidInput(
                 f"the column {column.name!r} of {str(path)!r} holds {column.type} and not text or numbers; "
@@ -164,3 +192,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, _Cells | None]]:
         for cells in batch.to_pylist():
             number += 1
             yield number, cells
+
+
+def _is_text_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(
+        is_list and (pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
+    )

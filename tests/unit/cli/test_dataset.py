@@ -69,6 +69,20 @@ def test_show_a_version_by_its_number(cli: Any, photos: Path, seed: int) -> None
     assert "pets@2" in shown and "23" in shown
 
 
+def test_a_table_with_any_number_of_labels(cli: Any, photos: Path) -> None:
+    images = sorted(photos.glob("*/*.png"))
+    named = ["cat|dog" if n % 4 == 3 else "cat" * (n % 2) or "dog" * (n % 4 == 2) for n in range(len(images))]
+    rows = [f"{path.relative_to(photos)},{labels}" for path, labels in zip(images, named, strict=True)]
+    (photos / "table.csv").write_text("\n".join(["path,labels", *rows]))
+    answer = cli("dataset", "import", photos / "table.csv", "--name", "pets", "--json").answer
+    assert answer["multi_label"] and answer["n"] == sum(answer["images"].values()) == 24
+    assert sum(counts["cat"] for counts in answer["counts"].values()) == 12
+    shown = " ".join(cli("dataset", "show", "pets").out.split())
+    counts = answer["images"]
+    assert "labels any number an image" in shown
+    assert f"images {counts['train']} {counts['validation']} {counts['test']}" in shown
+
+
 def test_list(cli: Any, photos: Path) -> None:
     empty = cli("dataset", "list")
     assert empty.code == 0 and "no data set yet" in empty.out

@@ -424,3 +424,90 @@ def test_extending_with_what_is_there_already(
     (tmp_path / "bad.png").touch()
     with pytest.raises(InvalidInput, match="no image of the class 'gnu' can be used"):
         extend(store, first, [SourceImage("gnu", tmp_path / "bad.png")], seed=0)
+
+
+# --------------------------------------------------------------------------------------- several labels
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, make_image: MakeImage) -> Path:
+    """60 images with any of sun, tree and house."""
+    lines = ["path,labels"]
+    for n in range(60):
+        make_image(tmp_path / f"{n}.png", 900 + n)
+        names = [name for bit, name in enumerate(("sun", "tree", "house")) if n >> bit & 1]
+        lines.append(f"{n}.png,{'|'.join(names)}")
+    (tmp_path / "scenes.csv").write_text("\n".join(lines))
+    return tmp_path / "scenes.csv"
+
+
+def test_images_with_any_number_of_labels(store: MemoryStore, scenes: Path) -> None:
+    version = import_dataset(store, scenes, "scenes")
+    assert (version.multi_label, version.classes) == (True, ("house", "sun", "tree"))
+    assert (version.positive_class, version.n) == (None, 60)
+    assert list(version.images.values()) == pytest.approx([36, 9, 15], abs=1.5)
+    totals = {name: sum(counts[name] for counts in version.counts.values()) for name in version.classes}
+    assert totals == {"house": 28, "sun": 30, "tree": 30}
+    for split, share in (("train", 0.6), ("validation", 0.15), ("test", 0.25)):
+        for name, total in totals.items():
+            assert version.counts[split][name] == pytest.approx(share * total, abs=1.5)
+    rows = {row.source: row.labels for row in manifest.read(store, version)}
+    assert rows["0.png"] == () and rows["7.png"] == ("house", "sun", "tree")
+    assert import_dataset(store, scenes, "scenes") == version
+
+
+def test_duplicates_and_contradictions_of_several_labels(store: MemoryStore, scenes: Path) -> None:
+    for copy, of in (("same", 3), ("other", 5), ("none", 6)):
+        (scenes.parent / f"{copy}.png").write_bytes((scenes.parent / f"{of}.png").read_bytes())
+    with scenes.open("a") as table:
+        table.write("\nsame.png,tree|sun\nother.png,sun\nnone.png,")
+    version = import_dataset(store, scenes, "scenes")
+    assert version.n == 58 and version.problem_counts == {"conflicting_label": 4, "duplicate": 1}
+    messages = {problem.path: problem.message for problem in version.problems}
+    assert messages["other.png"].startswith(
+        "is labelled 'sun' here, but '5.png' with the same bytes 'house' and 'sun'; all"
+    )
+    assert messages["none.png"].startswith("is labelled none of the classes here, but '6.png'")
+
+
+def test_a_data_set_of_several_labels_is_extended_by_its_kind(
+    store: MemoryStore, scenes: Path, make_image: MakeImage, tmp_path: Path
+) -> None:
+    first = import_dataset(store, scenes, "scenes")
+    new = [
+        SourceImage(("tree", "sun"), make_image(tmp_path / "new.png", 999)),
+        SourceImage((), scenes.parent / "7.png"),
+    ]
+    second = extend(store, first, new, seed=0)
+    assert (second.multi_label, second.parent, second.n) == (True, 1, 61)
+    assert second.problem_counts == {"conflicting_label": 1}
+    assert extend(store, second, [], seed=1) == second
+    one = SourceImage("tree", tmp_path / "new.png")
+    with pytest.raises(
+        InvalidInput, match="images of scenes@1 have any number of labels, the new ones do not"
+    ):
+        extend(store, first, [one], seed=0)
+    with pytest.raises(InvalidInput, match=r"new.png' has one label and .*new.png' any number"):
+        import_images(store, "scenes", [one, new[0]], seed=0)
+
+
+def test_a_data_set_of_one_label_takes_no_sets(store: MemoryStore, folder: Path) -> None:
+    first = import_dataset(store, folder, "pets")
+    assert not first.multi_label
+    with pytest.raises(InvalidInput, match="images of pets@1 have exactly one label"):
+        extend(store, first, [SourceImage(("cat",), folder / "cat" / "00.png")], seed=0)
+
+
+def test_classes_of_several_labels_are_checked_like_single_ones(store: MemoryStore, scenes: Path) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"a positive class \('sun'\) is for images with one of two classes"
+    ):
+        import_dataset(store, scenes, "scenes", positive_class="sun")
+    (scenes.parent / "bad.png").touch()
+    with scenes.open("a") as table:
+        table.write("\nbad.png,sun|moon")
+    with pytest.raises(InvalidInput, match="no image of the class 'moon' can be used: 1 unreadable"):
+        import_dataset(store, scenes, "scenes")
+    scenes.write_text("path,labels\n1.png,sun\n2.png,")
+    with pytest.raises(InvalidInput, match="there is only the class 'sun'"):
+        import_dataset(store, scenes, "scenes")

@@ -190,6 +190,28 @@ def test_a_parquet_table(tmp_path: Path) -> None:
     assert a.path == tmp_path / "a.png"
 
 
+def test_a_csv_with_any_number_of_labels(tmp_path: Path) -> None:
+    listing = sources.read(csv(tmp_path, "path,labels\na.png,dog | cat|dog\nb.png,\nc.png, |cat|\n,cat\n"))
+    assert [image.label for image in listing.images] == [("cat", "dog"), (), ("cat",)]
+    assert all(image.metadata == {} for image in listing.images)
+    assert kinds(listing) == [("unlabelled", "table.csv, line 5")]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string())])
+def test_a_parquet_table_with_any_number_of_labels(tmp_path: Path, kind: pa.DataType) -> None:
+    path = tmp_path / "table.parquet"
+    given = pa.array([["dog", "a|b"], [], None, ["cat", None, ""]], kind)
+    pq.write_table(pa.table({"path": ["a", "b", "c", "d"], "labels": given}), path)
+    listing = sources.read(path)
+    assert [image.label for image in listing.images] == [("a|b", "dog"), (), ("cat",)]
+    assert kinds(listing) == [("unlabelled", "c")]  # a null says nothing, an empty list says none
+    pq.write_table(pa.table({"path": ["a", "b"], "labels": ["dog|cat", ""]}), path)
+    assert [image.label for image in sources.read(path).images] == [("cat", "dog"), ()]
+    pq.write_table(pa.table({"path": ["a"], "labels": [[1]]}), path)
+    with pytest.raises(InvalidInput, match=r"column 'labels' .* holds list<.*int64> and not text"):
+        sources.read(path)
+
+
 def test_a_column_that_is_missing_is_named_with_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInput, match=r"no column 'label'; its columns are 'path', 'lable'; did you mean 'lable'"
@@ -210,6 +232,7 @@ def test_a_column_that_is_missing_is_named_with_what_is_there(tmp_path: Path) ->
     [
         ("path,label\n", "names no image with a label"),
         ("path,label,label\na,b,c\n", "the column 'label' twice"),
+        ("path,label,labels\na,b,c\n", "the columns 'label' and 'labels'; keep the first if"),
         ("path,label,split\na,b,trian\n", r"table.csv, line 2: unknown split 'trian'; did you mean 'train'"),
         ("path,label,confidence\na,b,1.5\n", r"line 2: the confidence '1.5' is not a number from 0 to 1"),
         ("path,label,confidence\na,b,-0.1\n", "the confidence '-0.1'"),

@@ -180,3 +180,83 @@ def test_fractions() -> None:
 
 def test_nothing_to_split() -> None:
     assert assign([], seed=0) == {}
+
+
+# --------------------------------------------------------------------------------------- several labels
+
+label_sets = st.frozensets(labels, max_size=3).map(lambda chosen: tuple(sorted(chosen)))
+some_sets = st.lists(
+    st.builds(
+        Item,
+        image=st.integers(0, 60).map(lambda n: sha256(str(n).encode()).hexdigest()),
+        label=label_sets,
+        group=st.none() | st.sampled_from(["g1", "g2", "g3", "g4", "g5"]),
+    ),
+    max_size=60,
+    unique_by=lambda item: item.image,
+)
+
+
+def sets_of(n: int, shares: dict[str, float], seed: int = 0, per_group: int = 1) -> list[Item]:
+    dice = random.Random(seed)
+    return [
+        Item(
+            sha256(f"{seed}-{index}".encode()).hexdigest(),
+            tuple(label for label, share in shares.items() if dice.random() < share),
+            group=f"g{index // per_group}" if per_group > 1 else None,
+        )
+        for index in range(n)
+    ]
+
+
+@pytest.mark.parametrize(("per_group", "tolerance"), [(1, 0.02), (4, 0.05)])
+def test_every_class_of_several_has_its_share_in_every_split(per_group: int, tolerance: float) -> None:
+    # Twelve independent classes: nearly every image has a set of labels of its own.
+    shares = {f"c{n:02}": 0.04 + 0.05 * n for n in range(12)}
+    items = sets_of(600, shares, per_group=per_group)
+    splits = assign(items, seed=0)
+    assert len({item.label for item in items}) > 300
+    for label in shares:
+        own = Counter(splits[item.image] for item in items if label in item.label)
+        for split in Split:
+            assert abs(own[split] / own.total() - FRACTIONS[split]) < max(tolerance, 1.5 / own.total())
+    counts = Counter(splits.values())
+    assert all(abs(counts[split] / 600 - FRACTIONS[split]) < 0.03 for split in Split)
+
+
+def test_images_of_no_class_are_split_in_proportion() -> None:
+    items = sets_of(400, {"a": 0.3, "b": 0.1})
+    splits = assign(items, seed=0)
+    none = Counter(splits[item.image] for item in items if not item.label)
+    assert all(abs(none[split] / none.total() - FRACTIONS[split]) < 0.01 for split in Split)
+
+
+def test_a_rare_class_among_several_is_in_all_splits() -> None:
+    items = sets_of(200, {"a": 0.5, "b": 0.5})
+    items[:3] = [replace(item, label=("rare", *item.label)) for item in items[:3]]
+    for seed in range(20):
+        splits = assign(items, seed=seed)
+        assert {splits[item.image] for item in items[:3]} == set(Split)
+
+
+@settings(max_examples=100, deadline=None)
+@given(some_sets, st.integers(0, 5), st.randoms(use_true_random=False))
+def test_sets_are_split_whatever_their_order_and_groups_never_straddle(
+    items: list[Item], seed: int, shuffle: random.Random
+) -> None:
+    shuffled = list(items)
+    shuffle.shuffle(shuffled)
+    splits = assign(items, seed=seed)
+    assert splits == assign(shuffled, seed=seed) and set(splits) == {item.image for item in items}
+    for group in {item.group for item in items if item.group is not None}:
+        assert len({splits[item.image] for item in items if item.group == group}) == 1
+    for label in {label for item in items for label in item.label}:
+        assert any(splits[item.image] is Split.TRAIN for item in items if label in item.label)
+
+
+def test_given_splits_of_sets_are_kept_and_count() -> None:
+    items = sets_of(400, {"a": 0.5, "b": 0.2})
+    given_ = [replace(item, split=Split.TEST) if n < 80 else item for n, item in enumerate(items)]
+    splits = assign(given_, seed=0)
+    assert all(splits[item.image] is Split.TEST for item in given_[:80])
+    assert Counter(splits.values())[Split.TEST] == pytest.approx(100, abs=4)
