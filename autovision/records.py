@@ -15,9 +15,19 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 def now() -> datetime:
@@ -58,7 +68,11 @@ class Split(StrEnum):
     """opened once per model, and by the promotion gate"""
 
 
-Labels = str | tuple[str, ...]
+def _sorted(label: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    return label if isinstance(label, str) else tuple(sorted(set(label)))
+
+
+Labels = Annotated[str | tuple[str, ...], AfterValidator(_sorted)]
 """What is said of an image: its class; or, where it may have any number of classes, all of them, sorted (also none)."""
 
 
@@ -72,6 +86,35 @@ def spoken(label: Labels) -> str:
     if isinstance(label, str):
         return repr(label)
     return " and ".join(map(repr, label)) or "none of the classes"
+
+
+class Labelling(Record):
+    """A record with a field `label`: in JSON that is `labels`, a list, where it may be any number of classes."""
+
+    if TYPE_CHECKING:
+        label: Labels  # each record has it at its own place
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return labels_of(self.label)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "labels" not in data:
+            return data
+        if "label" in data:
+            raise ValueError("either label or labels, not both")
+        if isinstance(data["labels"], str):
+            raise ValueError("labels is a list; for exactly one label there is label")
+        return {("label" if name == "labels" else name): value for name, value in data.items()}
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        if isinstance(self.label, str) or info.mode != "json":
+            return fields
+        return {("labels" if name == "label" else name): value for name, value in fields.items()}
 
 
 class ImportProblem(Record):
@@ -349,6 +392,8 @@ class ModelVersion(Record):
     dataset: str
     """name of the data set, without version"""
     classes: tuple[str, ...]
+    multi_label: bool = False
+    """whether it answers any number of its classes; otherwise it answers exactly one"""
     positive_class: str | None
     preprocessing: Preprocessing
     temperature: float
@@ -407,7 +452,7 @@ class Deployment(Record):
     updated_at: AwareDatetime
 
 
-class Capture(Record):
+class Capture(Labelling):
     """One answered request. The image itself is in the store under its digest."""
 
     request_id: str
@@ -417,18 +462,18 @@ class Capture(Record):
     latency_ms: float
     image: str
     """SHA-256 of the request's bytes"""
-    label: str
+    label: Labels
     probabilities: dict[str, float]
     embedding: tuple[float, ...]
     metadata: dict[str, str] = {}
     """what the caller said of the image (`X-Autovision-Meta-*` headers)"""
 
 
-class Label(Record):
+class Label(Labelling):
     """A person's word on a captured request."""
 
     request_id: str
-    label: str
+    label: Labels
     annotator: str = "unknown"
     confidence: float = Field(default=1.0, ge=0, le=1)
     received_at: AwareDatetime

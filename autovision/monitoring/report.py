@@ -28,7 +28,8 @@ def examine(
     """Compare a window of captures, all answered by `model`, with the reference (n, d) of its embeddings.
 
     The reference is of held-out images: see `drift_test`. `reference_confidence` is the model's mean
-    highest probability on them. `details` holds `mean_confidence`, `reference_confidence` if given, and
+    confidence on them: that in its class, or, where it answers any number of classes, the mean of that in each
+    answer whether a class is there. `details` holds `mean_confidence`, `reference_confidence` if given, and
     `prediction_rate[<class>]` for each class. Raises `InvalidInput` where a comparison makes no sense.
     """
     if not captures:
@@ -63,12 +64,18 @@ def examine(
 
 
 def _details(captures: Sequence[Capture], reference_confidence: float | None) -> dict[str, float]:
-    confidence = [max(capture.probabilities.values(), default=0.0) for capture in captures]
+    confidence = [_confidence(capture) for capture in captures]
     details = {"mean_confidence": float(np.mean(confidence))}
     if reference_confidence is not None:
         details["reference_confidence"] = reference_confidence
-    answers = [capture.label for capture in captures]
+    answers = [label for capture in captures for label in capture.labels]
     classes = {name for capture in captures for name in capture.probabilities} | set(answers)
     return details | {
-        f"prediction_rate[{name}]": answers.count(name) / len(answers) for name in sorted(classes)
+        f"prediction_rate[{name}]": answers.count(name) / len(captures) for name in sorted(classes)
     }
+
+
+def _confidence(capture: Capture) -> float:
+    if isinstance(capture.label, str):
+        return max(capture.probabilities.values(), default=0.0)
+    return float(np.mean([max(p, 1 - p) for p in capture.probabilities.values()] or [0.0]))

@@ -21,7 +21,7 @@ class Joined:
     repeated: int
     """labels of an image that another request's label speaks of better"""
     conflicting: int
-    """of `repeated`: those that name another class than the one kept"""
+    """of `repeated`: those that say something else than the one kept"""
 
 
 def join(captures: Iterable[Capture], consensus: Mapping[str, Label], *, known_images: Set[str]) -> Joined:

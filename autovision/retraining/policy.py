@@ -22,7 +22,7 @@ class Snapshot:
     labels: int = 0
     """usable labels of images that no search has seen"""
     labels_per_class: Mapping[str, int] = field(default_factory=dict)
-    """of `labels`"""
+    """of `labels`; with several labels an image one counts for each of its classes"""
     last_search_at: datetime | None = None
     """when the deployment's last re-search began"""
     running_search: str | None = None

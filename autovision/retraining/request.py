@@ -52,7 +52,7 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
         report=report,
         answered=report is not None and any(request.nonce == report.id for request, _ in searches),
         labels=len(joined.rows),
-        labels_per_class=Counter(label.label for _, label in joined.rows),
+        labels_per_class=Counter(name for _, label in joined.rows for name in label.labels),
         last_search_at=max(re_searches, default=None),
         running_search=under_way[0][0].id if under_way else None,
     )

@@ -11,6 +11,7 @@ from typing import Self
 import httpx
 
 from autovision.errors import AutoVisionError, ImageTooLarge, InvalidImage, InvalidInput
+from autovision.records import Labels
 from autovision.serving.schema import Answer, FeedbackReceipt, Health, ServerInfo
 
 
@@ -62,10 +63,14 @@ class Client:
         return Answer.model_validate_json(response.content)
 
     def feedback(
-        self, request_id: str, label: str, *, annotator: str = "unknown", confidence: float = 1.0
+        self, request_id: str, label: Labels, *, annotator: str = "unknown", confidence: float = 1.0
     ) -> FeedbackReceipt:
-        """Say what an image really was. Raises `InvalidInput` for a label that is no class."""
-        item = {"request_id": request_id, "label": label, "annotator": annotator, "confidence": confidence}
+        """Say what an image really was: its class, or a tuple where it may have any number of classes.
+
+        Raises `InvalidInput` for a label that is no class.
+        """
+        said = {"label": label} if isinstance(label, str) else {"labels": label}
+        item = {"request_id": request_id, **said, "annotator": annotator, "confidence": confidence}
         response = self._send("POST", "/v1/feedback", content=json.dumps(item).encode())
         return FeedbackReceipt.model_validate_json(response.content)
 

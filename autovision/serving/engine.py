@@ -17,7 +17,14 @@ from autovision.serving.batcher import Batcher
 from autovision.serving.capture import Answered, CaptureSink
 from autovision.serving.follower import Follower
 from autovision.serving.predicting import LoadPredictor, Predictor, Served
-from autovision.serving.problems import NoDeployment, NoModel, QueueFull, UnknownLabel, shape_of
+from autovision.serving.problems import (
+    InvalidFeedback,
+    NoDeployment,
+    NoModel,
+    QueueFull,
+    UnknownLabel,
+    shape_of,
+)
 from autovision.serving.schema import Answer, Feedback, FeedbackReceipt, Health, ServerInfo
 from autovision.store import keys, labels, records
 from autovision.store.protocol import KeyNotFound, Store
@@ -132,14 +139,16 @@ class Engine:
     async def label(self, feedback: Sequence[Feedback]) -> FeedbackReceipt:
         """Store labels; they are durable when this returns.
 
-        Raises `UnknownLabel` (then none is stored), `NoDeployment`, `NoModel`, `StoreUnavailable`.
+        Raises `UnknownLabel` or `InvalidFeedback` (then none is stored), `NoDeployment`, `NoModel`,
+        `StoreUnavailable`.
         """
         deployment = self.config.deployment
         if deployment is None:
             raise NoDeployment
         if self._served is None:
             raise NoModel
-        check_labels(feedback, self._served.predictor.model.classes)
+        model = self._served.predictor.model
+        check_labels(feedback, model.classes, multi_label=model.multi_label)
         at = self._clock()
         rows = [Label(**item.model_dump(), received_at=at) for item in feedback]
         loop = asyncio.get_running_loop()
@@ -206,16 +215,19 @@ class Engine:
             return None
 
 
-def check_labels(feedback: Sequence[Feedback], classes: Sequence[str]) -> None:
-    """Raises `UnknownLabel` for the first label that is no class."""
-    known = set(classes)
+def check_labels(feedback: Sequence[Feedback], classes: Sequence[str], *, multi_label: bool) -> None:
+    """Raises `UnknownLabel` for the first label that is no class, `InvalidFeedback` for one of the other kind."""
     for item in feedback:
-        if item.label not in known:
-            names = ", ".join(repr(name) for name in classes)
-            raise UnknownLabel(
-                f"label {item.label!r} of request {item.request_id} is none of the model's classes: {names}"
-                f"{near(item.label, classes)}"
-            )
+        if isinstance(item.label, str) == multi_label:
+            needed = "any number of classes; send labels, a list" if multi_label else "one class; send label"
+            raise InvalidFeedback(f"the image of request {item.request_id} may have {needed}")
+        for label in item.labels:
+            if label not in classes:
+                names = ", ".join(repr(name) for name in classes)
+                raise UnknownLabel(
+                    f"label {label!r} of request {item.request_id} is none of the model's classes: {names}"
+                    f"{near(label, classes)}"
+                )
 
 
 def _waiting_reason(deployment: str | None) -> str:

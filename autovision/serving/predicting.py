@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from autovision.errors import InvalidImage
-from autovision.records import ModelVersion
+from autovision.records import Labels, ModelVersion
 from autovision.store.protocol import Store
 
 
@@ -17,7 +17,7 @@ class Prediction(Protocol):
     """One image's answer."""
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> Labels: ...
 
     @property
     def probabilities(self) -> Mapping[str, float]:

@@ -49,7 +49,8 @@ class UnsupportedEncoding(Refusal):
 
 
 class InvalidFeedback(Refusal):
-    """The feedback is not valid; send {"request_id": …, "label": …} or a list of such objects."""
+    """The feedback is not valid; send {"request_id": …, "label": …}, or "labels": […] to a model of any number of
+    classes, or a list of such objects."""
 
     status = 422
     kind = "invalid-feedback"

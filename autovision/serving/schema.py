@@ -5,33 +5,41 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_validator
 
-from autovision.records import Record
+from autovision.records import Labelling, Labels, Record, labels_of
 
 REQUEST_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}-[0-9a-f]{6,32}")
 """The form of a request id. Nothing else may become part of a store key."""
 
 
-class Answer(Record):
+class Answer(Labelling):
     """The answer to one image."""
 
     model: str
     """the model version that gave this very answer"""
-    label: str
+    label: Labels
+    """on the wire `label`, or `labels` of a model that answers any number of classes"""
     probabilities: dict[str, float]
     """class -> probability, in the model's order of classes"""
     request_id: str
     """what a later label names"""
 
 
-class Feedback(Record):
-    """A person's word on an answered request."""
+class Feedback(Labelling):
+    """A person's word on an answered request: `label`, or `labels` for a model of any number of classes."""
 
     request_id: Annotated[str, Field(pattern=f"^{REQUEST_ID.pattern}$", max_length=64)]
-    label: Annotated[str, Field(min_length=1, max_length=256)]
+    label: Labels
     annotator: Annotated[str, Field(min_length=1, max_length=128)] = "unknown"
     confidence: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @field_validator("label")
+    @classmethod
+    def _lengths(cls, label: Labels) -> Labels:
+        if not all(1 <= len(name) <= 256 for name in labels_of(label)):
+            raise ValueError("a label has 1 to 256 characters")
+        return label
 
 
 class FeedbackReceipt(Record):

@@ -1,8 +1,9 @@
 """Captured requests: one Parquet file per batch, named by the time at which it was written.
 
-Columns: request_id, deployment, model, image, label: string; received_at: timestamp[us, UTC];
-latency_ms: double; probabilities: map<string, double>; embedding: list<float> (32 bits, to which embeddings
-are rounded); metadata: map<string, string>. Pages carry checksums.
+Columns: request_id, deployment, model, image: string; label: string, or null and labels: list<string> where a
+model answers any number of classes; received_at: timestamp[us, UTC]; latency_ms: double; probabilities:
+map<string, double>; embedding: list<float> (32 bits, to which embeddings are rounded); metadata:
+map<string, string>. Pages carry checksums.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ def _schema() -> pa.Schema:
             "latency_ms": pa.float64(),
             "image": text,
             "label": text,
+            "labels": pa.list_(text),
             "probabilities": pa.map_(text, pa.float64()),
             "embedding": pa.list_(pa.float32()),
             "metadata": pa.map_(text, text),
@@ -125,7 +127,8 @@ def _to_parquet(captures: Iterable[Capture]) -> bytes:
 
     rows = [
         {
-            **capture.model_dump(),
+            **capture.model_dump(exclude={"label"}),
+            ("label" if isinstance(capture.label, str) else "labels"): capture.label,
             "probabilities": list(capture.probabilities.items()),
             "metadata": list(capture.metadata.items()),
         }
@@ -143,11 +146,15 @@ def _from_parquet(data: bytes) -> list[Capture]:
 
     try:
         table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-        return [Capture.model_validate(row) for row in _rows(table.cast(_schema()))]
+        if "labels" not in table.column_names:  # files from before there were such models
+            table = table.append_column("labels", pa.nulls(len(table), pa.list_(pa.string())))
+        return [Capture.model_validate(row) for row in _rows(table.select(_schema().names).cast(_schema()))]
     except (pa.ArrowException, OSError, ValueError, KeyError, ValidationError) as error:
         raise _Unreadable(str(error).partition("\n")[0]) from error
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     for row in table.to_pylist():
+        unsaid = "label" if row["label"] is None else "labels"
+        del row[unsaid]
         yield {**row, "probabilities": dict(row["probabilities"]), "metadata": dict(row["metadata"])}
