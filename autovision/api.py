@@ -10,7 +10,7 @@ print(av.evaluate(search.model, "flowers")["test"].accuracy)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from autovision.records import (
     Evaluation,
     ImportedWeights,
     Label,
+    Labels,
     ModelVersion,
     RetrainingPolicy,
     SearchRequest,
@@ -301,30 +302,42 @@ class AutoVision:
         self,
         deployment: str,
         request_id: str,
-        label: str,
+        label: str | Collection[str],
         *,
         annotator: str = "unknown",
         confidence: float = 1.0,
     ) -> bool:
-        """Say what a request's image really was; False if that was known already."""
+        """Say what a request's image really was; False if that was known already.
+
+        Args:
+            label: its class; where an image may have any number of classes, all of them, which may be none.
+        """
         if not 0 <= confidence <= 1:
             raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
-        classes = self._classes(deployment)
-        if label not in classes:
-            raise InvalidInput(
-                f"label {label!r} is not a class of deployment {deployment!r}; its classes: {', '.join(classes)}"
-            )
         given = Label(
             request_id=keys.check_request_id(request_id),
-            label=label,
+            label=self._checked_label(deployment, label),
             annotator=annotator,
             confidence=confidence,
             received_at=now(),
         )
         return labels.add(self.store, deployment, given)
 
-    def _classes(self, deployment: str) -> tuple[str, ...]:
-        return datasets.latest(self.store, deployments.get(self.store, deployment).dataset).classes
+    def _checked_label(self, deployment: str, label: str | Collection[str]) -> Labels:
+        """As the deployment's data set has labels: one class, or a tuple of any number."""
+        version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
+        names = (label,) if isinstance(label, str) else tuple(label)
+        if not version.multi_label and len(names) != 1:
+            raise InvalidInput(
+                f"{len(names)} labels for an image of deployment {deployment!r}; its images have exactly one"
+            )
+        for name in names:
+            if name not in version.classes:
+                raise InvalidInput(
+                    f"label {name!r} is not a class of deployment {deployment!r}; its classes: "
+                    f"{', '.join(version.classes)}"
+                )
+        return names if version.multi_label else names[0]
 
     def drift_reports(self, deployment: str) -> list[DriftReport]:
         """Every drift report of a deployment, oldest first."""

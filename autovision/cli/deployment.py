@@ -88,7 +88,16 @@ def feedback(
         str | None,
         typer.Argument(metavar="REQUEST_ID", help="The id that the answer named."),
     ] = None,
-    label: Annotated[str | None, typer.Argument(metavar="LABEL", help="What the image really was.")] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="LABEL...",
+            help="What the image really was: one class, or several where it may have any number.",
+        ),
+    ] = None,
+    none: Annotated[
+        bool, typer.Option("--none", help="The image has none of the classes; instead of LABEL.")
+    ] = False,
     annotator: Annotated[str, typer.Option("--annotator", metavar="A", help="Who says so.")] = "unknown",
     confidence: Annotated[float, typer.Option("--confidence", metavar="C", help="From 0 to 1.")] = 1.0,
     file: Annotated[
@@ -96,7 +105,8 @@ def feedback(
         typer.Option(
             "--file",
             metavar="CSV",
-            help="Many: columns request_id, label and, if wanted, annotator, confidence.",
+            help="Many: columns request_id, label (or labels, with | between them) and, if wanted, annotator, "
+            "confidence.",
         ),
     ] = None,
     store: Store = None,
@@ -107,27 +117,32 @@ def feedback(
     A row of the file that cannot be used is reported with its line, and the others are stored; the exit code
     is 1 then.
     """
-    from autovision.cli import labels
+    from autovision.cli import labels as labels_file
     from autovision.errors import InvalidInput
 
-    if file is not None and (request_id is not None or label is not None):
+    if file is not None and (request_id is not None or labels or none):
         raise InvalidInput("give either REQUEST_ID and LABEL, or --file, not both")
-    if file is None and (request_id is None or label is None):
+    if file is None and (request_id is None or not (labels or none)):
         raise InvalidInput("give REQUEST_ID and LABEL, or --file with a CSV file that has them as columns")
+    if labels and none:
+        raise InvalidInput("--none says that the image has none of the classes; give it or LABEL, not both")
     with answering(as_json) as out:
         if file is not None:
-            rows = labels.read(file, annotator, confidence)
-            outcome = labels.send(library(store), deployment, rows)
+            rows = labels_file.read(file, annotator, confidence)
+            outcome = labels_file.send(library(store), deployment, rows)
             out.answer({"deployment": deployment, **outcome.to_json()}, outcome.to_text())
             if outcome.bad:
                 raise typer.Exit(1)
             return
-        assert request_id is not None and label is not None
-        given = labels.check_confidence(confidence)
+        assert request_id is not None
+        given = labels_file.check_confidence(confidence)
+        label = labels[0] if labels and len(labels) == 1 else tuple(labels or ())
         new = library(store).feedback(deployment, request_id, label, annotator=annotator, confidence=given)
+        said = {"label": label} if isinstance(label, str) else {"labels": label}
+        shown = " and ".join(labels or ["none of the classes"])
         out.answer(
-            {"deployment": deployment, "request_id": request_id, "label": label, "new": new},
-            f"stored: {request_id} is {label}" if new else f"known already: {request_id} is {label}",
+            {"deployment": deployment, "request_id": request_id, **said, "new": new},
+            f"stored: {request_id} is {shown}" if new else f"known already: {request_id} is {shown}",
         )
 
 

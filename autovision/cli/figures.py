@@ -26,6 +26,7 @@ def plain_figures(evaluation: Evaluation) -> dict[str, Any]:
         intervals[f"{name}_interval"] = None if figure is None else [figure.low, figure.high]
     return {
         **found,
+        "average_precision": evaluation.average_precision,
         "log_loss": evaluation.log_loss,
         "ece": evaluation.ece,
         "majority_accuracy": evaluation.majority_accuracy,
@@ -63,8 +64,11 @@ def figures_table(evaluations: Mapping[str, Evaluation], *, title: str | None = 
     return table(columns, rows, title=title)
 
 
-def confusion_table(evaluation: Evaluation, classes: tuple[str, ...]) -> Table:
-    """True classes down, predicted ones across, and each class's recall."""
+def classes_table(evaluation: Evaluation, classes: tuple[str, ...]) -> Table:
+    """True classes down, predicted ones across, and each class's recall; that alone where labels are several."""
+    if not evaluation.confusion:
+        recalls = [[name, _share(evaluation.per_class_recall.get(name))] for name in classes]
+        return table(["class", ">recall"], recalls)
     rows = [
         [name, *counts, _share(evaluation.per_class_recall.get(name))]
         for name, counts in zip(classes, evaluation.confusion, strict=True)

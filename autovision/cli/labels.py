@@ -1,4 +1,8 @@
-"""Labels from a CSV file: read, checked and sent row by row."""
+"""Labels from a CSV file: read, checked and sent row by row.
+
+The column `label` holds an image's class; or the column `labels` all of its classes with `|` between them, where an
+image may have any number, also none.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,9 @@ from autovision.errors import AutoVisionError, InvalidInput, near
 if TYPE_CHECKING:
     from autovision.api import AutoVision
 
-_REQUIRED = ("request_id", "label")
+_REQUEST, _LABEL, _LABELS = "request_id", "label", "labels"
 _OPTIONAL = ("annotator", "confidence")
+_SEPARATOR = "|"
 _SHOWN = 10
 
 
@@ -24,7 +29,7 @@ class LabelRow:
 
     line: int
     request_id: str = ""
-    label: str = ""
+    label: str | tuple[str, ...] = ""
     annotator: str = ""
     confidence: float = 1.0
     fault: str | None = None
@@ -95,26 +100,35 @@ def send(av: AutoVision, deployment: str, rows: Sequence[LabelRow]) -> Sent:
 
 def _rows(file: Path, reader: csv.DictReader[str], annotator: str, confidence: float) -> Iterator[LabelRow]:
     columns = [name.strip() for name in reader.fieldnames or ()]
-    for name in _REQUIRED:
+    for name in (_REQUEST, _LABELS if _LABELS in columns else _LABEL):
         if name not in columns:
             raise InvalidInput(
                 f"--file {str(file)!r} has no column {name!r}{near(name, columns)}; it has "
                 f"{', '.join(map(repr, columns)) or 'no header'}"
             )
+    if _LABEL in columns and _LABELS in columns:
+        raise InvalidInput(
+            f"--file {str(file)!r} has the columns {_LABEL!r} and {_LABELS!r}; keep one of them"
+        )
     reader.fieldnames = columns
     for values in reader:
         yield _row(reader.line_num, values, annotator, confidence)
 
 
 def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -> LabelRow:
-    given = {name: (values.get(name) or "").strip() for name in (*_REQUIRED, *_OPTIONAL)}
-    for name in _REQUIRED:
-        if not given[name]:
+    given = {name: (values.get(name) or "").strip() for name in (_REQUEST, _LABEL, _LABELS, *_OPTIONAL)}
+    for name in (_REQUEST, _LABEL):
+        if name in values and not given[name]:
             return LabelRow(line, fault=f"{name} is empty")
+    # An empty cell says that the image has none of the classes; a row that ends before it says nothing.
+    if _LABELS in values and values[_LABELS] is None:
+        return LabelRow(line, fault=f"{_LABELS} is missing; end the row with a comma for none of the classes")
     try:
         sure = check_confidence(float(given["confidence"])) if given["confidence"] else confidence
     except AutoVisionError as error:
         return LabelRow(line, fault=str(error))
     except ValueError:
         return LabelRow(line, fault=f"confidence {given['confidence']!r} is no number; give one from 0 to 1")
-    return LabelRow(line, given["request_id"], given["label"], given["annotator"] or annotator, sure)
+    several = tuple(name.strip() for name in given[_LABELS].split(_SEPARATOR) if name.strip())
+    label = given[_LABEL] if _LABEL in values else several
+    return LabelRow(line, given[_REQUEST], label, given["annotator"] or annotator, sure)

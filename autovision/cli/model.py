@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autovision.cli.figures import (
-    confusion_table,
+    classes_table,
     figures_table,
     full_figures,
     plain_figures,
@@ -97,12 +97,13 @@ def evaluate(
                     "model": version.id,
                     "data set": whole.dataset,
                     "split": whole.split,
+                    "average precision": whole.average_precision,
                     "log loss": whole.log_loss,
                     "calibration error": whole.ece,
                 }
             ),
             figures_table(found, title="With 95 % intervals"),
-            confusion_table(whole, version.classes),
+            classes_table(whole, version.classes),
         )
 
 
@@ -134,6 +135,7 @@ def _brief(version: ModelVersion, deployments: list[str]) -> dict[str, Any]:
         "backbone": version.lineage.backbone,
         "license": version.lineage.backbone_weights_license,
         "classes": version.classes,
+        "multi_label": version.multi_label,
         "metrics": plain_figures(version.metrics["test"]) if "test" in version.metrics else {},
         "size_bytes": version.size_bytes,
         "search": version.lineage.search,
@@ -166,6 +168,7 @@ def _facts(version: ModelVersion, deployments: list[str]) -> Table:
         {
             "model": version.id,
             "classes": ", ".join(version.classes),
+            "labels": "any number an image" if version.multi_label else None,
             "positive class": version.positive_class,
             "champion of": ", ".join(deployments) or "no deployment",
             "input": f"{prep.height} x {prep.width} pixels, crop {prep.crop_pct:g}, {prep.interpolation}",

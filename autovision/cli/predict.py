@@ -28,6 +28,8 @@ def predict(
 ) -> None:
     """Say what is on images. A file that cannot be read gets its error, and the others their answers.
 
+    A model of any number of classes names all whose probability is above one half, which may be none.
+
     Exits with 1 if any file got no answer.
     """
     with answering(as_json) as out:
@@ -53,9 +55,10 @@ def _answers(predictor: Predictor, files: Sequence[Path]) -> Iterator[dict[str, 
         if isinstance(outcome, str | Exception):
             yield {"file": str(file), "error": str(outcome)}
         else:
+            said = "label" if isinstance(outcome.label, str) else "labels"
             yield {
                 "file": str(file),
-                "label": outcome.label,
+                said: outcome.label,
                 "probabilities": outcome.probabilities,
                 "model": predictor.model.id,
             }
@@ -72,4 +75,6 @@ def _read(file: Path) -> bytes | str:
 def _row(answer: dict[str, Any]) -> list[Any]:
     if "error" in answer:
         return [answer["file"], f"error: {answer['error']}", None]
-    return [answer["file"], answer["label"], f"{answer['probabilities'][answer['label']]:.3f}"]
+    said = answer["labels"] if "labels" in answer else [answer["label"]]
+    sure = ", ".join(f"{answer['probabilities'][label]:.3f}" for label in said)
+    return [answer["file"], ", ".join(said) or "none of the classes", sure]

@@ -11,11 +11,12 @@ import numpy as np
 
 from autovision import image
 from autovision.errors import InvalidImage
+from autovision.metrics import THRESHOLD
 from autovision.model import bundle
 from autovision.model.inference import Compiled, compile_module
 from autovision.model.network import Network
 from autovision.model.version import read_version
-from autovision.records import ModelVersion
+from autovision.records import Labels, ModelVersion
 from autovision.store.protocol import Store
 
 MAX_BATCH = 32
@@ -25,9 +26,10 @@ MAX_BATCH = 32
 class Prediction:
     """A model's answer for one image."""
 
-    label: str
+    label: Labels
+    """the most probable class, or, of any number of classes, those above the threshold"""
     probabilities: dict[str, float]
-    """class -> probability, in the order of the model's classes; they sum to 1"""
+    """class -> probability, in the order of the model's classes; that of exactly one class sums to 1"""
     embedding: np.ndarray
     """(D,) float32: the head's input"""
 
@@ -36,6 +38,16 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """(N, C) logits to probabilities, in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """(N, C) logits to the probability of each class by itself, in float64."""
+    return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+
+
+def probabilities_of(logits: np.ndarray, temperature: float, *, multi_label: bool) -> np.ndarray:
+    """(N, C) calibrated probabilities: of exactly one class being right, or of each class by itself."""
+    return (sigmoid if multi_label else softmax)(logits / temperature)
 
 
 class Scorer:
@@ -96,12 +108,18 @@ class Predictor:
     def score(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (N, H, W, 3) to probabilities (N, C) and embeddings (N, D)."""
         logits, embeddings = self._scorer(pixels)
-        return softmax(logits / self.model.temperature), embeddings
+        model = self.model
+        return probabilities_of(logits, model.temperature, multi_label=model.multi_label), embeddings
 
     def _answers(self, pixels: np.ndarray) -> list[Prediction]:
         probabilities, embeddings = self.score(pixels)
-        classes = self.model.classes
         return [
-            Prediction(classes[int(p.argmax())], dict(zip(classes, p.tolist(), strict=True)), embedding)
+            Prediction(self._label(p), dict(zip(self.model.classes, p.tolist(), strict=True)), embedding)
             for p, embedding in zip(probabilities, embeddings, strict=True)
         ]
+
+    def _label(self, probabilities: np.ndarray) -> Labels:
+        classes = self.model.classes
+        if not self.model.multi_label:
+            return classes[int(probabilities.argmax())]
+        return tuple(classes[c] for c in np.flatnonzero(probabilities > THRESHOLD))

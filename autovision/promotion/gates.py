@@ -17,10 +17,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autovision.errors import InvalidInput
-from autovision.metrics import METRICS, Floats, Ints, checked, confusion_matrix
+from autovision.metrics import (
+    METRICS,
+    Counts,
+    Floats,
+    Ints,
+    Mask,
+    answers,
+    balanced_accuracy,
+    checked,
+    members,
+    right,
+)
 from autovision.promotion.significance import (
     LEVEL,
     POWER,
@@ -32,9 +42,9 @@ from autovision.promotion.significance import (
     sign_test,
     z_of,
 )
+from autovision.records import spoken
 
 MARGIN = 0.03
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Paired:
     """
 
     labels: Ints
-    """(N,)"""
+    """(N,), or (N, C) zeros and ones where an image may have any number of classes"""
     champion: Floats | None
     """(N, C) probabilities; None: nothing is served yet"""
     challenger: Floats
@@ -75,7 +85,7 @@ class Paired:
                 )
             object.__setattr__(self, "champion", champion)
         for name, mask in self.groups.items():
-            if np.shape(mask) != labels.shape or np.asarray(mask).dtype != np.bool_:
+            if np.shape(mask) != labels.shape[:1] or np.asarray(mask).dtype != np.bool_:
                 raise InvalidInput(f"the subgroup {name!r} is not a mask over the {len(labels)} images")
 
     def only(self, mask: Mask) -> Paired:
@@ -100,32 +110,31 @@ class GateResult:
 def beats_majority(paired: Paired) -> GateResult:
     """Whether the challenger knows more than the most frequent class.
 
-    Either way suffices, each at half of the 5 %: its accuracy is above that of always answering the
-    most frequent class (McNemar's exact test), or its balanced accuracy is above the 1 / C of any
-    answer that ignores the image (permutation test). The second is for rare classes, where a useful
-    model may well have an accuracy below the majority's share.
+    Either way suffices, each at half of the 5 %: its accuracy is above that of always giving the most
+    frequent answer (McNemar's exact test), or its balanced accuracy is above that of any answer that
+    ignores the image (permutation test): 1 / C, or one half with any number of classes. The second is
+    for rare classes, where a useful model may well have an accuracy below the majority's share.
     """
-    table = confusion_matrix(paired.challenger, paired.labels)
-    majority = int(table.sum(1).argmax())
-    wins = int(np.trace(table) - table[majority, majority])
-    losses = int(table[majority].sum() - table[majority, majority])
-    accuracy, share = np.trace(table) / table.sum(), table[majority].sum() / table.sum()
-    present = table.sum(1) > 0
-    balanced = float(np.mean(np.diag(table)[present] / table.sum(1)[present]))
-    by_accuracy = sign_test(wins, losses)
-    by_balance = independence_test(table) if present.sum() > 1 else 1.0
+    p, y = paired.challenger, paired.labels
+    frequent, count = _most_frequent(y)
+    is_right, is_frequent = right(p, y), (y == frequent).reshape(len(y), -1).all(1)
+    by_accuracy = sign_test(int((is_right & ~is_frequent).sum()), int((~is_right & is_frequent).sum()))
+    worth, chance = _worth(p, y)
+    has, said = members(y, p.shape[1]), answers(p, y)
+    by_balance = independence_test(has, said, worth) if chance < 1 else 1.0
     passed = min(by_accuracy, by_balance) <= LEVEL / 2
-    n = int(table.sum())
+    accuracy, share, n = float(is_right.mean()), count / len(y), len(y)
+    balanced = balanced_accuracy(p, y)
     return GateResult(
         "beats_majority",
         passed,
         f"on {n} images its accuracy is {accuracy:.3f} against {share:.3f} for always answering "
-        f"{paired.classes[majority]!r} (p = {by_accuracy:.2g}), its balanced accuracy {balanced:.3f} against "
-        f"{1 / present.sum():.3f} (p = {by_balance:.2g}); one p must be at most {LEVEL / 2:g}",
+        f"{_named(paired, frequent)} (p = {by_accuracy:.2g}), its balanced accuracy {balanced:.3f} against "
+        f"{chance:.3f} (p = {by_balance:.2g}); one p must be at most {LEVEL / 2:g}",
         {
             "n": n,
-            "accuracy": float(accuracy),
-            "majority_accuracy": float(share),
+            "accuracy": accuracy,
+            "majority_accuracy": share,
             "p_accuracy": by_accuracy,
             "balanced_accuracy": balanced,
             "p_balanced_accuracy": by_balance,
@@ -161,16 +170,17 @@ def no_forgetting(paired: Paired, label: int, *, margin: float = MARGIN) -> Gate
     of recall is therefore forgiven where it buys more than it costs: where the class's F1 is better
     with 95 % confidence.
     """
-    champion = _champion(paired)
-    class_name = paired.classes[label]
+    y, champion, class_name = paired.labels, _champion(paired), paired.classes[label]
     name = f"no_forgetting[{class_name}]"
-    of_class = paired.labels == label
+    of_class = members(y, len(paired.classes))[:, label]
     if not of_class.any():
         return GateResult(name, True, f"there are no {class_name} images to judge", {"n": 0})
-    recall = _not_worse(name, paired.only(of_class), f"in the recall of {class_name}", "accuracy", margin)
+    before, after = (answers(said, y)[:, label] for said in (champion, paired.challenger))
+    recall = _not_worse_share(
+        name, before[of_class], after[of_class], f"in the recall of {class_name}", margin
+    )
     if recall.passed:
         return recall
-    before, after = champion.argmax(1) == label, paired.challenger.argmax(1) == label
     gain = f1_gain_lower_bound(of_class, before, after)
     numbers = recall.numbers | {"f1_before": _f1(of_class, before), "f1_after": _f1(of_class, after)}
     change = f"its F1 goes from {numbers['f1_before']:.3f} to {numbers['f1_after']:.3f}"
@@ -196,8 +206,10 @@ def better_somewhere(paired: Paired, *, metric: str = "accuracy") -> GateResult:
     tested: dict[str, float] = {}
     for name, part in parts.items():
         if metric == "accuracy":
-            gained, lost = _disagreements(part)
-            tested[name] = sign_test(gained, lost)
+            before_right, after_right = _right(part)
+            tested[name] = sign_test(
+                int((after_right & ~before_right).sum()), int((before_right & ~after_right).sum())
+            )
         elif _defined(part, metric):
             differences = _differences(part, metric)
             tested[name] = float((1 + np.count_nonzero(differences <= 0)) / (1 + len(differences)))
@@ -221,41 +233,73 @@ def better_somewhere(paired: Paired, *, metric: str = "accuracy") -> GateResult:
 
 
 def _not_worse(name: str, paired: Paired, where: str, metric: str, margin: float) -> GateResult:
+    if metric == "accuracy":
+        before, after = _right(paired)
+        return _not_worse_share(name, before, after, f"{where} accuracy", margin)
+    differences = _differences(paired, metric)
+    spread = float(differences.std())
+    return _judged(
+        name,
+        f"{where} {_spoken(metric)}",
+        _values(paired, metric),
+        low=float(np.quantile(differences, LEVEL)),
+        worsening=float((1 + np.count_nonzero(differences >= 0)) / (1 + len(differences))),
+        enough=(z_of(1 - LEVEL) + z_of(POWER)) * spread <= margin,
+        margin=margin,
+        numbers={"n": len(paired.labels), "metric": metric},
+    )
+
+
+def _not_worse_share(name: str, before: Mask, after: Mask, what: str, margin: float) -> GateResult:
+    """The rule for shares of right answers to the same questions, (N,) each."""
+    gained, lost, n = int((after & ~before).sum()), int((before & ~after).sum()), len(before)
+    return _judged(
+        name,
+        what,
+        (float(before.mean()), float(after.mean())),
+        low=paired_lower_bound(gained, lost, n, z_of(1 - LEVEL)),
+        worsening=sign_test(lost, gained),
+        enough=can_bound(gained, lost, n, margin),
+        margin=margin,
+        numbers={"gained": gained, "lost": lost, "n": n, "metric": "accuracy"},
+    )
+
+
+def _judged(
+    name: str,
+    what: str,
+    values: tuple[float, float],
+    *,
+    low: float,
+    worsening: float,
+    enough: bool,
+    margin: float,
+    numbers: dict[str, Any],
+) -> GateResult:
+    """The rule itself: `low` bounds the difference from below, `worsening` is the p-value of one."""
     if not margin > 0:
         raise InvalidInput(f"the margin is {margin}; it says how much worse is still equal, so more than 0")
-    if metric == "accuracy":
-        gained, lost = _disagreements(paired)
-        n = len(paired.labels)
-        low = paired_lower_bound(gained, lost, n, z_of(1 - LEVEL))
-        worsening = sign_test(lost, gained)
-        enough = can_bound(gained, lost, n, margin)
-        numbers: dict[str, Any] = {"gained": gained, "lost": lost, "p_worse": worsening}
-    else:
-        differences = _differences(paired, metric)
-        low = float(np.quantile(differences, LEVEL))
-        worsening = float((1 + np.count_nonzero(differences >= 0)) / (1 + len(differences)))
-        enough = (z_of(1 - LEVEL) + z_of(POWER)) * float(differences.std()) <= margin
-        numbers = {"p_worse": worsening}
-    before, after = _values(paired, metric)
     bounded = enough or low > -margin
     passed = low > -margin if bounded else worsening > LEVEL
-    numbers |= {
-        "n": len(paired.labels),
-        "metric": metric,
-        "before": before,
-        "after": after,
-        "low": low,
-        "margin": margin,
-        "rule": "non-inferiority" if bounded else "no significant worsening",
-    }
-    change = (
-        f"{where} {_spoken(metric) + ' ' if 'recall' not in where else ''}{before:.3f} became {after:.3f}"
-    )
+    before, after = values
     if bounded:
         rule = f"the difference is at least {low:+.3f} with 95 % confidence, allowed is {-margin:+.3f}"
     else:
         rule = f"p of a worsening {worsening:.2g}, too few images to bound it to {margin:g}"
-    return GateResult(name, passed, f"{change} (n = {len(paired.labels)}; {rule})", numbers)
+    return GateResult(
+        name,
+        passed,
+        f"{what} {before:.3f} became {after:.3f} (n = {numbers['n']}; {rule})",
+        numbers
+        | {
+            "p_worse": worsening,
+            "before": before,
+            "after": after,
+            "low": low,
+            "margin": margin,
+            "rule": "non-inferiority" if bounded else "no significant worsening",
+        },
+    )
 
 
 def _champion(paired: Paired) -> Floats:
@@ -264,11 +308,9 @@ def _champion(paired: Paired) -> Floats:
     return paired.champion
 
 
-def _disagreements(paired: Paired) -> tuple[int, int]:
-    """How many images only the challenger gets right, and how many only the champion."""
-    before = _champion(paired).argmax(1) == paired.labels
-    after = paired.challenger.argmax(1) == paired.labels
-    return int((after & ~before).sum()), int((before & ~after).sum())
+def _right(paired: Paired) -> tuple[Mask, Mask]:
+    """(N,) each: which images champion and challenger get right."""
+    return right(_champion(paired), paired.labels), right(paired.challenger, paired.labels)
 
 
 def _values(paired: Paired, metric: str) -> tuple[float, float]:
@@ -291,11 +333,40 @@ def _differences(paired: Paired, metric: str) -> Floats:
 
 
 def _undefined(paired: Paired, metric: str) -> InvalidInput:
-    seen = [paired.classes[label] for label in np.unique(paired.labels)]
+    has = members(paired.labels, len(paired.classes))
+    seen = [paired.classes[label] for label in np.flatnonzero(has.any(0))]
     return InvalidInput(
         f"{metric} is undefined on the {len(paired.labels)} held-out images, which show only "
         f"{', '.join(seen)}; gate by accuracy, or hold out images of every class"
     )
+
+
+def _most_frequent(labels: Ints) -> tuple[Ints, int]:
+    """The label, or the set of labels, that most images have, and how many."""
+    values, counts = np.unique(labels, axis=0, return_counts=True)
+    return values[counts.argmax()], int(counts.max())
+
+
+def _named(paired: Paired, label: Ints) -> str:
+    if np.ndim(label) == 0:
+        return spoken(paired.classes[int(label)])
+    return spoken(tuple(paired.classes[c] for c in np.flatnonzero(label)))
+
+
+def _worth(probabilities: Floats, labels: Ints) -> tuple[Floats, float]:
+    """What each right answer of a class, (C,), adds to the balanced accuracy, and that of blind answers.
+
+    With any number of classes an answer that is right costs none of the specificity, so its worth is the sum
+    of its parts in both.
+    """
+    counts = Counts.of(probabilities, labels)
+    occurs = counts.actual > 0
+    if labels.ndim == 1:
+        return np.where(occurs, 1 / np.maximum(counts.actual, 1), 0.0), 1 / float(occurs.sum())
+    both = occurs & (counts.actual < counts.n)
+    others = np.maximum(counts.n - counts.actual, 1)
+    worth = np.where(both, 1 / np.maximum(counts.actual, 1) + 1 / others, 0.0)
+    return worth, 0.5 if both.any() else 1.0
 
 
 def _f1(actual: Mask, answered: Mask) -> float:

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from autovision.metrics import METRICS, Floats, Ints
+from autovision.metrics import METRICS, Floats, Ints, Mask
 
 LEVEL = 0.05
 """one-sided error of every gate"""
@@ -108,21 +108,20 @@ def f1_gain_lower_bound(
     return float(np.quantile(f1([1, 3, 5, 7], [5, 7]) - f1([2, 3, 6, 7], [6, 7]), LEVEL))
 
 
-def independence_test(table: NDArray[np.int64], resamples: int = 2000) -> float:
-    """P-value of a balanced accuracy this high from answers that know nothing of the labels.
+def independence_test(has: Mask, said: Mask, worth: Floats, resamples: int = 2000) -> float:
+    """P-value of right answers worth this much from answers that know nothing of the labels.
 
-    `table` is the (C, C) confusion matrix; its margins are kept, as in Fisher's exact test, and the
-    labels permuted. A model that always gives one answer has the p-value 1.
+    `has` and `said` are (N, C): the classes of an image, and those that are answered; `worth` is (C,), of a
+    right answer. The labels are permuted between the images, so that the numbers of labels and of answers are
+    kept, as in Fisher's exact test. A model that always gives one answer has the p-value 1.
     """
-    n_classes = len(table)
-    rows, columns = np.divmod(np.repeat(np.arange(n_classes**2), table.ravel()), n_classes)
-    worth = np.zeros(n_classes)
-    present = table.sum(1) > 0
-    worth[present] = 1 / table.sum(1)[present] / present.sum()
-    observed = float(worth @ np.diag(table))
+    order = np.lexsort(np.hstack([has, said]).T)
+    value = np.where(has, worth, 0.0)[order]
+    rows, columns = np.nonzero(said[order])
+    observed = float(value[rows, columns].sum())
     rng = np.random.default_rng(0)
     above = 0
     for _ in range(resamples):
-        labels = rng.permutation(rows)
-        above += bool(worth[labels[labels == columns]].sum() >= observed - 1e-12)
+        dealt = rng.permutation(len(value))
+        above += bool(value[dealt[rows], columns].sum() >= observed - 1e-12)
     return (1 + above) / (1 + resamples)

@@ -30,7 +30,7 @@ class Predictions:
 
     Attributes:
         images: N digests.
-        labels: (N,) int, indices into the model's classes.
+        labels: (N,) int, indices into the model's classes; (N, C) zeros and ones if it answers any number of them.
         probabilities: (N, C) float64.
         metadata: column -> N values, for columns that every image has.
     """
@@ -41,11 +41,13 @@ class Predictions:
     metadata: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray) -> Predictions:
+    def of(
+        cls, rows: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray, *, multi_label: bool
+    ) -> Predictions:
         shared = set.intersection(*(set(row.metadata) for row in rows)) if rows else set()
         return cls(
             tuple(row.image for row in rows),
-            np.array([classes.index(row.label) for row in rows], dtype=np.int64),
+            truth(rows, classes, multi_label=multi_label),
             probabilities,
             {name: tuple(row.metadata[name] for row in rows) for name in sorted(shared)},
         )
@@ -60,6 +62,12 @@ class Predictions:
         if not 1 <= len(names) <= _MOST_GROUPS:
             return {}
         return {name: np.array([value == name for value in values]) for name in names}
+
+
+def truth(rows: Sequence[Row], classes: Sequence[str], *, multi_label: bool) -> np.ndarray:
+    """(N,) int64 indices of the rows' classes; (N, C) zeros and ones where they may have any number."""
+    has = np.array([[name in row.labels for name in classes] for row in rows], dtype=np.int64)
+    return has if multi_label else has.argmax(1)
 
 
 def predictions(
@@ -77,7 +85,8 @@ def predictions(
 
     Raises:
         NotFound: no such model.
-        InvalidInput: a label is not among the classes, or the split is empty.
+        InvalidInput: a label is not among the classes, or the split is empty; the model answers exactly one class
+            and the images have any number, or the other way round.
     """
     rows = sorted(
         (row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image
@@ -86,15 +95,22 @@ def predictions(
         raise InvalidInput(f"data set {version.id} has no image in its {split} split")
     model = read_version(store, model_id)
     known = tuple(classes or model.classes)
-    if unknown := sorted({row.label for row in rows} - set(known)):
+    if model.multi_label != version.multi_label:
+        several, one = "any number of labels", "exactly one label"
+        raise InvalidInput(
+            f"model {model_id!r} gives an image {several if model.multi_label else one}, and in {version.id} it has "
+            f"{several if version.multi_label else one}; evaluate it on images that are labelled its way"
+        )
+    if unknown := sorted({label for row in rows for label in row.labels} - set(known)):
         raise InvalidInput(
             f"model {model_id!r} does not know the classes {unknown} of {version.id}; it knows {list(known)}"
         )
     if (stored := _read(store, model_id, version, split)) is not None:
-        return Predictions.of(rows, known, stored)
+        return Predictions.of(rows, known, stored, multi_label=model.multi_label)
     predictor = Predictor.load(store, model_id)
     pixels = load_pixels(store, [row.image for row in rows], model.preprocessing, threads=2)
-    result = Predictions.of(rows, known, predictor.score(pixels)[0])
+    scored = predictor.score(pixels)[0]
+    result = Predictions.of(rows, known, scored, multi_label=model.multi_label)
     store_predictions(store, model_id, version, split, result)
     return result
 
@@ -135,7 +151,7 @@ def evaluate_subgroups(
     for column in what.metadata:
         groups = what.groups(column)
         # A column that gives the label away makes groups of one class, where no figure says anything.
-        if len(groups) > 1 and all(len(set(what.labels[mask].tolist())) > 1 for mask in groups.values()):
+        if len(groups) > 1 and all(len(np.unique(what.labels[mask], axis=0)) > 1 for mask in groups.values()):
             for name, mask in groups.items():
                 found[f"{split}:{column}={name}"] = evaluate(mask, {column: name})
     return found

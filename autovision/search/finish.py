@@ -16,7 +16,7 @@ from autovision.errors import AutoVisionError
 from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.inference import native_precision
-from autovision.model.predictor import Scorer, softmax
+from autovision.model.predictor import Scorer, probabilities_of
 from autovision.model.version import read_version
 from autovision.provenance import code_version, package_versions
 from autovision.records import (
@@ -30,7 +30,7 @@ from autovision.records import (
     digest_of,
     now,
 )
-from autovision.registry.evaluate import Predictions, evaluate_subgroups, store_predictions
+from autovision.registry.evaluate import Predictions, evaluate_subgroups, store_predictions, truth
 from autovision.search.select import best_trial
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -60,9 +60,11 @@ def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], benc
         split: scorer(load_pixels(store, [row.image for row in of], prep, threads=bench.threads))
         for split, of in rows.items()
     }
-    labels = np.array([version.classes.index(row.label) for row in rows[Split.VALIDATION]])
+    several = version.multi_label
+    labels = truth(rows[Split.VALIDATION], version.classes, multi_label=several)
     temperature = fit_temperature(scored[Split.VALIDATION][0], labels)
-    test = Predictions.of(rows[Split.TEST], version.classes, softmax(scored[Split.TEST][0] / temperature))
+    probabilities = probabilities_of(scored[Split.TEST][0], temperature, multi_label=several)
+    test = Predictions.of(rows[Split.TEST], version.classes, probabilities, multi_label=several)
     reference = np.concatenate([scored[Split.VALIDATION][1], scored[Split.TEST][1]])
     files = {
         bundle.WEIGHTS_FILE: bundle.weights_of(network),
@@ -73,6 +75,7 @@ def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], benc
         id=_model_id(request, files, lineage),
         dataset=request.dataset,
         classes=version.classes,
+        multi_label=several,
         positive_class=version.positive_class,
         preprocessing=prep,
         temperature=temperature,

@@ -67,8 +67,22 @@ def test_f1_gain():
 @pytest.mark.parametrize("table", [[[8, 2], [3, 9]], [[30, 4], [3, 2]], [[5, 5], [6, 4]]])
 def test_independence_test_is_fishers(table):
     expected = stats.fisher_exact(table, alternative="greater").pvalue
-    assert independence_test(np.array(table)) == pytest.approx(expected, abs=0.02)
+    labels, answers = np.divmod(np.repeat(np.arange(4), np.ravel(table)), 2)
+    worth = 1 / np.bincount(labels)
+    assert independence_test(np.eye(2)[labels] > 0, np.eye(2)[answers] > 0, worth) == pytest.approx(
+        expected, abs=0.02
+    )
+
+
+def test_independence_test_of_one_class_among_several_is_fishers():
+    table = [[8, 2], [3, 9]]
+    has, said = np.divmod(np.repeat(np.arange(4), np.ravel(table)), 2)
+    expected = stats.fisher_exact(table, alternative="greater").pvalue
+    p = independence_test(has[:, None] > 0, said[:, None] > 0, np.ones(1))
+    assert p == pytest.approx(expected, abs=0.01)
 
 
 def test_independence_test_of_one_answer():
-    assert independence_test(np.array([[90, 0], [10, 0]])) == 1
+    labels = np.repeat([0, 1], [90, 10])
+    has, said = np.eye(2)[labels] > 0, np.tile([True, False], (100, 1))
+    assert independence_test(has, said, np.ones(2)) == 1
