@@ -230,17 +230,27 @@ def _give_every_class_its_splits(board: _Board) -> None:
 def _spare(
     board: _Board, units: Sequence[_Unit], holders: Mapping[str, Counter[Split]], label: str, split: Split
 ) -> _Unit | None:
-    """The unit that may best move to `split`: the smallest one, from where there are most too many."""
+    """The unit that may best move to `split`: the smallest one, from where there are most too many.
+
+    Another class of the unit loses its last image in a split for nothing but an image to train on.
+    """
+
+    def yields(unit: _Unit) -> bool:
+        return _PREFERENCE.index(board.placed[unit]) > _PREFERENCE.index(split)
+
+    def bereaved(unit: _Unit) -> set[str]:
+        return {other for other in unit.labels if holders[other][board.placed[unit]] <= 1}
 
     def may_move(unit: _Unit) -> bool:
-        here = board.placed[unit]
-        yields = _PREFERENCE.index(here) > _PREFERENCE.index(split)
-        return unit.fixed is None and all(
-            holders[other][here] > 1 or (other == label and yields) for other in unit.labels
-        )
+        at_own_cost = bereaved(unit) <= {label} or split is _PREFERENCE[0]
+        return unit.fixed is None and (not bereaved(unit) or (yields(unit) and at_own_cost))
 
     def surplus(unit: _Unit) -> Fraction:
         return -max(board.lack(key, board.placed[unit]) for key in unit.keys)
 
     candidates = [unit for unit in units if may_move(unit)]
-    return min(candidates, key=lambda unit: (len(unit.items), -surplus(unit), unit.order), default=None)
+    return min(
+        candidates,
+        key=lambda unit: (len(bereaved(unit) - {label}), len(unit.items), -surplus(unit), unit.order),
+        default=None,
+    )
