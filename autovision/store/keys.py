@@ -17,7 +17,7 @@ deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/decisions/<id>.json               Decision
 leases/<name>.json                                   Lease
-features/<spec digest>/<...>                         frozen-prefix features (a cache: may be deleted)
+features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from datetime import UTC, datetime
 from autovision.errors import InvalidInput
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_SHARD = re.compile(r"/[0-9a-f]{64}-(\d+)\.arrow$")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -184,9 +185,24 @@ def lease(name: str) -> str:
     return f"leases/{name}.json"
 
 
+FEATURES = "features/"
+
+
 def features(spec: str) -> str:
-    return f"features/{spec}/"
+    return f"{FEATURES}{spec}/"
 
 
-def feature_shard(spec: str, shard: str) -> str:
-    return f"{features(spec)}{shard}.arrow"
+def feature_shard(spec: str, digest: str, size_bytes: int) -> str:
+    """By the digest of its content; with its size, so that a listing tells what all of them take."""
+    return f"{features(spec)}{digest}-{size_bytes}.arrow"
+
+
+def feature_shard_bytes(key: str) -> int:
+    """The size that a shard's key tells; 0 of any other key."""
+    match = _SHARD.search(key)
+    return int(match[1]) if match else 0
+
+
+def feature_shard_digest(key: str) -> str:
+    """The digest of its content that a shard's key tells."""
+    return key.rpartition("/")[2].partition("-")[0]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
-import pytest
-
-from autovision import image
-from autovision.features.spec import FeatureSpec, view_names, view_of
+from autovision.features.spec import FeatureSpec
 from autovision.records import Preprocessing
-from autovision.space.config import Augmentation
 
 PREPROCESSING = Preprocessing(
     height=64, width=64, crop_pct=0.9, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
@@ -37,6 +33,8 @@ OTHERS: list[dict[str, Any]] = [
     {"cut": 2},
     {"cut": 0},
     {"precision": "bf16"},
+    {"output": "pixels", "cut": None},
+    {"computation": 1},
 ]
 
 
@@ -47,12 +45,3 @@ def test_everything_that_values_depend_on_takes_part_in_the_name() -> None:
 
 def test_the_name_is_that_of_any_other_process() -> None:
     assert FeatureSpec.model_validate_json(SPEC.to_json()).digest == SPEC.digest
-
-
-@pytest.mark.parametrize("augmentation", get_args(Augmentation))
-def test_views_have_names_and_the_image_itself_is_the_first_of_all(augmentation: Augmentation) -> None:
-    names = view_names(augmentation)
-    assert names[0] == "identity"
-    assert len(set(names)) == len(names) == image.view_count(augmentation)
-    assert view_of(names[0]) == ("none", 0)
-    assert [view_of(name) for name in names[1:]] == [(augmentation, i) for i in range(1, len(names))]

@@ -1,0 +1,148 @@
+"""The frozen part of a network, applied to the images of a split: stored rows, or computed anew.
+
+Both kinds give the same numbers for the same view: what is computed is rounded to float16, as what is stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from autovision.features.gather import RowMap, runs_of
+from autovision.features.shards import as_stored
+from autovision.features.views import Views, apply
+from autovision.image import Pixels
+from autovision.model.inference import Compiled
+
+BATCH = 64
+"""images that are sent through a network at once"""
+
+Pair = tuple[np.ndarray | None, np.ndarray | None]
+
+
+class Prefix(Protocol):
+    """The frozen part of a network, applied to images of a split, row by row.
+
+    Attributes:
+        images: how many there are.
+        views: of each; None: without limit. Number 0 is always the image itself.
+        activation_shape: of one image; None: no activation is given.
+        width: pooled columns; 0: none are given.
+    """
+
+    @property
+    def images(self) -> int: ...
+    @property
+    def views(self) -> int | None: ...
+    @property
+    def activation_shape(self) -> tuple[int, ...] | None: ...
+    @property
+    def width(self) -> int: ...
+
+    def take(self, views: np.ndarray, rows: np.ndarray) -> Pair:
+        """Of image `rows[i]` under view `views[i]`: the activation (B, *shape) or None, pooled (B, width) or None.
+
+        float16 (float32 for the normalized image, which is the activation at cut 0), and not to be written to.
+        """
+
+
+class StoredPrefix:
+    """Rows of memory-mapped shards, which all processes of a node share; a batch is the only copy.
+
+    Args:
+        activation, pooled: maps (V, N) of rows; None: not wanted.
+        columns: of pooled rows.
+        used: called with each batch, so that what is in use is known.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        activation: RowMap | None,
+        pooled: RowMap | None,
+        columns: np.ndarray | None,
+        used: Callable[[], None],
+    ) -> None:
+        self.views: int | None
+        self.views, self.images = size
+        self.activation_shape = None if activation is None else activation.shape
+        self.width = 0 if columns is None else len(columns)
+        self._activation, self._pooled, self._used = activation, pooled, used
+        self._runs = [] if columns is None else runs_of(columns)
+
+    def take(self, views: np.ndarray, rows: np.ndarray) -> Pair:
+        self._used()
+        at = (views, rows)
+        return (
+            None if self._activation is None else self._activation.take(at),
+            None if self._pooled is None else self._pooled.take_columns(at, self._runs),
+        )
+
+
+@dataclass
+class ComputedPrefix:
+    """Computes each batch anew.
+
+    Attributes:
+        names: digests of the images.
+        pixels: gives the pixels of rows.
+        network: a compiled `FrozenPrefix`.
+        columns: of what the network pools, those that are wanted, in order.
+        spent: told the seconds of each batch, and how many images were computed.
+    """
+
+    names: Sequence[str]
+    draw: Views
+    pixels: Callable[[np.ndarray], Pixels]
+    network: Compiled
+    activation_shape: tuple[int, ...] | None
+    columns: np.ndarray | None
+    spent: Callable[[float, int], None]
+    rounded: bool = True
+    """to float16, as stored rows are"""
+
+    @property
+    def images(self) -> int:
+        return len(self.names)
+
+    @property
+    def views(self) -> int | None:
+        return self.draw.number
+
+    @property
+    def width(self) -> int:
+        return 0 if self.columns is None else len(self.columns)
+
+    def take(self, views: np.ndarray, rows: np.ndarray) -> Pair:
+        began = time.monotonic()
+        parts = [
+            self._compute(views[start : start + BATCH], rows[start : start + BATCH])
+            for start in range(0, len(rows), BATCH)
+        ]
+        self.spent(time.monotonic() - began, len(rows))
+        activation, pooled = zip(*parts, strict=True)
+        return (
+            None if self.activation_shape is None else np.concatenate(activation),
+            None if self.columns is None else np.concatenate(pooled),
+        )
+
+    def _compute(self, views: np.ndarray, rows: np.ndarray) -> Pair:
+        outputs = self.network(self._seen(views, rows))
+        if self.rounded:
+            outputs = [as_stored(output) for output in outputs]
+        activation = None if self.activation_shape is None else outputs[0]
+        return activation, None if self.columns is None else outputs[-1][:, self.columns]
+
+    def _seen(self, views: np.ndarray, rows: np.ndarray) -> Pixels:
+        """What the views show: uint8 (B, H, W, 3)."""
+        pixels = self.pixels(rows)
+        seen = np.empty_like(pixels)
+        for view in np.unique(views):
+            at = np.flatnonzero(views == view)
+            images = [self.names[row] for row in rows[at]]
+            seen[at] = apply(pixels[at], images, self.draw.name(int(view)))
+        return seen
