@@ -6,12 +6,13 @@ The record (`model.json`) is written last: a bundle without it does not exist.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from autovision.errors import CorruptObject
 from autovision.model import backbone as backbones
@@ -37,11 +38,13 @@ def build_network(config: TrialConfig, classes: int) -> Network:
 
 
 def weights_of(module: nn.Module) -> bytes:
-    """All tensors of a network, or of a part of one, as a safetensors file."""
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()
-    }
-    return bytes(save_tensors(tensors))
+    """All tensors of a network as a safetensors file."""
+    return tensors_file(module.state_dict())
+
+
+def tensors_file(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as a safetensors file."""
+    return bytes(save_tensors({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}))
 
 
 def reference_bytes(embeddings: np.ndarray) -> bytes:

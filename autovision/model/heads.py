@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autovision.model.noise import Noise, drop
 from autovision.space.config import TrialConfig
 
 POOLS = ("avg", "max", "gem")
@@ -144,19 +145,6 @@ def pooler_of(config: TrialConfig, channels: Sequence[int]) -> Pooler:
     return FixedPooler(config.pooling)
 
 
-def drop(x: Tensor, share: float, noise: torch.Generator | None) -> Tensor:
-    """Dropout with a noise of its own; None: none.
-
-    Two heads that draw from equal generators drop by the same uniform numbers, whatever their shares:
-    this is what lets many heads be trained at once, exactly as each alone.
-    """
-    if noise is None:
-        return x
-    # Drawn even where nothing is dropped: what follows must not depend on the share.
-    keep = torch.rand(x.shape, generator=noise, device=noise.device).to(x.device) >= share
-    return x * keep / (1 - share)
-
-
 class Head(nn.Module):
     """Standardization by training statistics, dropout, then a linear, MLP or cosine classifier.
 
@@ -182,12 +170,12 @@ class Head(nn.Module):
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)
 
-    def standardize_by(self, features: Tensor) -> None:
-        """Take mean and deviation from training features (N, D), so that every tap weighs alike."""
-        self.mean.copy_(features.mean(0))
-        self.std.copy_(features.std(0).clamp(min=1e-4))
+    def standardize(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and deviation (D,) of the training features, so that every tap weighs alike."""
+        self.mean.copy_(mean)
+        self.std.copy_(std.clamp(min=1e-4))
 
-    def forward(self, features: Tensor, noise: torch.Generator | None = None) -> Tensor:
+    def forward(self, features: Tensor, noise: Noise | None = None) -> Tensor:
         """(B, D) to logits (B, C); `noise` drives dropout, None is for inference."""
         x = drop((features - self.mean) / self.std, self.dropout, noise)
         if self.hidden is not None:

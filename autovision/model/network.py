@@ -5,13 +5,12 @@ pixels (B, H, W, 3) uint8 -> normalize -> stages -> pool each tapped stage -> he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 
-from autovision.errors import InvalidInput
+from autovision.errors import CorruptObject, InvalidInput
 from autovision.model.heads import (
     POOLS,
     Adapter,
@@ -23,7 +22,8 @@ from autovision.model.heads import (
     tap_width,
     tapped_stages,
 )
-from autovision.model.stages import StagedBackbone, spatial
+from autovision.model.noise import Noise, install_stochastic_depth
+from autovision.model.stages import Layout, StagedBackbone, spatial
 from autovision.records import Preprocessing
 from autovision.space.config import TrialConfig
 
@@ -99,11 +99,38 @@ class Suffix(nn.Module):
         self.head = Head(config, tap_width(config, channels), classes)
         for index, stage in enumerate(self.upper.stages, self.cut):
             stage.requires_grad_(index >= self.first_trained)
-        set_drop_path(self.trained_stages(), config.drop_path)
+        # None where none is wanted: what was traced or compiled stays as timm made it.
+        self._depths = (
+            install_stochastic_depth(self.trained_stages(), config.drop_path) if config.drop_path else []
+        )
 
     def trained_stages(self) -> list[nn.Module]:
         """From the lowest to the topmost."""
         return list(self.upper.stages)[self.first_trained - self.cut :]
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Name -> tensor of all that training changes, and no more: what a trial leaves and a checkpoint holds."""
+        frozen = tuple(f"upper.stages.{i}." for i in range(self.first_trained - self.cut))
+        # BatchNorm keeps its pretrained statistics, so of a stage only parameters change.
+        parameters = {name for name, _ in self.named_parameters()}
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("upper.") or (name in parameters and not name.startswith(frozen))
+        }
+
+    def load_trained(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what `trained_state` of an equal suffix gave. Raises `CorruptObject` if it does not fit."""
+        own = self.trained_state()
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+            odd = sorted(own.keys() ^ tensors.keys()) or ["shapes differ"]
+            raise CorruptObject(
+                f"trained tensors do not fit their configuration ({', '.join(odd[:3])}); they were written for "
+                "another one, or by another version: run the trial again"
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(tensors[name])
 
     def features(self, activation: Tensor | None, below: Tensor | None) -> Tensor:
         """(B, D): `below` (pooled taps under the cut, (B, D_below)) and the taps above it.
@@ -121,14 +148,23 @@ class Suffix(nn.Module):
                 x = self.adapters[str(index)](x)
             if index in self.live_taps:
                 taps.append(spatial(x, self.layouts[index], self.prefix_tokens))
-        above = self.pooler(taps)
+        with torch.autocast(activation.device.type, enabled=False):
+            above = self.pooler(taps)
         return above if below is None else torch.cat([below, above], 1)
 
-    def forward(
-        self, activation: Tensor | None, below: Tensor | None, noise: torch.Generator | None = None
-    ) -> Tensor:
-        """Logits (B, C); `noise` drives the head's dropout, None is for inference."""
-        return self.head(self.features(activation, below), noise)  # type: ignore[no-any-return]
+    def forward(self, activation: Tensor | None, below: Tensor | None, noise: Noise | None = None) -> Tensor:
+        """Logits (B, C); `noise` drives dropout and stochastic depth, None is for inference."""
+        for depth in self._depths:
+            depth.noise = noise
+        features = self.features(activation, below)
+        # What is new is small, and is trained in full precision.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.float(), noise)  # type: ignore[no-any-return]
+
+    @property
+    def input_layout(self) -> Layout:
+        """Of the activation at the cut."""
+        return self.layouts[self.cut - 1] if self.cut else "map"
 
 
 def _adapters(backbone: StagedBackbone, config: TrialConfig, channels: Sequence[int]) -> nn.ModuleDict:
@@ -138,13 +174,6 @@ def _adapters(backbone: StagedBackbone, config: TrialConfig, channels: Sequence[
             for index in adapted_stages(config, len(backbone))
         }
     )
-
-
-def set_drop_path(stages: Iterable[nn.Module], most: float) -> None:
-    """Stochastic depth of the residual blocks, rising linearly to `most` at the last one."""
-    paths = [m for stage in stages for m in stage.modules() if isinstance(m, DropPath)]
-    for index, path in enumerate(paths):
-        path.drop_prob = most * (index + 1) / len(paths)
 
 
 class Network(nn.Module):

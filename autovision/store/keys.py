@@ -6,6 +6,7 @@ datasets/<name>/manifests/<digest>.parquet           its rows
 searches/<id>/request.json  state.json               SearchRequest, SearchState
 searches/<id>/trials/<trial>.json                    TrialResult
 searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
+searches/<id>/checkpoints/<config>-<seed>.safetensors  where a trial that is being trained has got to
 models/<id>/model.json                               ModelVersion: reveals the bundle
 models/<id>/files/<sha256>-<file>                    its files
 weights/names/<name>.json                            ImportedWeights: reveals the file
@@ -123,6 +124,14 @@ def trial(search: str, trial_id: str) -> str:
 
 def trial_weights(search: str, trial_id: str, digest: str) -> str:
     return f"searches/{search}/weights/{trial_id}-{digest}.safetensors"
+
+
+def checkpoints(search: str) -> str:
+    return f"searches/{search}/checkpoints/"
+
+
+def checkpoint(search: str, config_digest: str, seed: int) -> str:
+    return f"{checkpoints(search)}{config_digest[:24]}-{seed}.safetensors"
 
 
 def model(model_id: str) -> str:

@@ -1,8 +1,8 @@
-"""What a trial trains on: rows of a data set as frozen features and labels."""
+"""What a trial trains on: the rows of a split, what the frozen part of the network makes of them, and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,85 +10,147 @@ import torch
 from torch import Tensor
 
 from autovision.features.compute import FeatureSource
-from autovision.model.network import cut_of, select_taps, tapped_stages
+from autovision.features.prefix import Prefix
+from autovision.features.views import Views
+from autovision.model.heads import tapped_stages
+from autovision.model.network import cut_of, select_taps, taps_below
 from autovision.space.config import TrialConfig
+
+_CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The images of one split, with what the loss needs of them."""
+    """The images of one split, with what the loss needs of them.
+
+    Attributes:
+        images: N digests.
+        targets: (N, C) float32: one-hot for one label an image, multi-hot for several.
+        confidence: (N,) float32, 0 to 1: of the labels.
+        multi_label: whether an image may have any number of labels.
+    """
 
     images: tuple[str, ...]
-    """digests"""
-    labels: Tensor
-    """(N,) int64, indices into the classes"""
+    targets: Tensor
     confidence: Tensor
-    """(N,) float32, 0 to 1"""
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.images)
 
-
-@dataclass(frozen=True)
-class Features:
-    """Frozen features of a split, for every view.
-
-    Attributes:
-        pooled: (V, N, D) float32, the pooled taps of the whole kept network, as it is before any training.
-        below: (V, N, D_below) float32, those of them that lie below the cut; None if there are none.
-        activation: (V, N, *shape) float16 at the cut; None when the head alone is trained.
-    """
-
-    pooled: Tensor
-    below: Tensor | None
-    activation: Tensor | None
+    @property
+    def classes(self) -> int:
+        return int(self.targets.shape[1])
 
     @property
-    def views(self) -> int:
-        return int(self.pooled.shape[0])
+    def truth(self) -> np.ndarray:
+        """As the metrics want it: (N,) indices of classes, or (N, C) zeros and ones for several labels."""
+        return self.targets.long().numpy() if self.multi_label else self.targets.argmax(1).numpy()
 
 
-def load_features(
+@dataclass(frozen=True)
+class Inputs:
+    """A split as a suffix takes it.
+
+    Attributes:
+        prefix: activations at the cut and the pooled taps below it; with no map to train on, all pooled taps.
+        pooled: all pooled taps, for the head that training begins with; None where no head can be probed first.
+    """
+
+    labelled: Labelled
+    prefix: Prefix
+    pooled: Prefix | None
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+
+def views_of(config: TrialConfig) -> Views:
+    """The views that a configuration's augmentation draws from in training."""
+    return Views(config.augmentation, config.magnitude, config.views)
+
+
+def load_inputs(
     source: FeatureSource,
     split: Labelled,
     config: TrialConfig,
-    channels: list[int],
+    channels: Sequence[int],
     *,
     training: bool,
     deadline: float,
-) -> Features:
-    """The features that a configuration needs of a split; validation has the identity view only.
+) -> Inputs:
+    """What a configuration needs of a split; validation has the identity view only.
 
     Args:
         channels: of every stage of the whole backbone.
         deadline: seconds since the epoch; after it, `OutOfTime` is raised.
     """
-    augmentation = config.augmentation if training else "none"
+    views = views_of(config) if training else Views()
     keep = len(channels) - config.drop_stages
-    taps, cut = tapped_stages(config, keep), cut_of(config, keep)
-    pooled = _pooled(source, split.images, config, channels, taps, augmentation, deadline)
-    if config.unfreeze == 0:
-        return Features(pooled, None, None)
-    under = [stage for stage in taps if stage < cut]
-    width = _columns(config, channels, under).size if under else 0
-    activation = torch.from_numpy(source.cut(split.images, augmentation, cut, deadline=deadline))
-    return Features(pooled, pooled[:, :, :width] if under else None, activation)
+    if not config.needs_maps:
+        columns = columns_of(config, channels, tapped_stages(config, keep))
+        pooled = source.prefix(split.images, views, cut=None, columns=columns, deadline=deadline)
+        return Inputs(split, pooled, pooled)
+    under = taps_below(config, keep)
+    prefix = source.prefix(
+        split.images,
+        views,
+        cut=cut_of(config, keep),
+        columns=columns_of(config, channels, under) if under else None,
+        deadline=deadline,
+    )
+    probe = None
+    if config.head != "attention":
+        # Views that are drawn afresh would cost a whole forward pass each: the probe sees the images themselves.
+        known = views if views.number is not None else Views()
+        columns = columns_of(config, channels, tapped_stages(config, keep))
+        probe = source.prefix(split.images, known, cut=None, columns=columns, deadline=deadline)
+    return Inputs(split, prefix, probe)
 
 
-def _pooled(
-    source: FeatureSource,
-    images: Sequence[str],
-    config: TrialConfig,
-    channels: list[int],
-    taps: list[int],
-    augmentation: str,
-    deadline: float,
-) -> Tensor:
-    columns = _columns(config, channels, taps)
-    return torch.from_numpy(source.pooled(images, augmentation, columns, deadline=deadline)).float()  # type: ignore[arg-type]
-
-
-def _columns(config: TrialConfig, channels: list[int], stages: list[int]) -> np.ndarray:
+def columns_of(config: TrialConfig, channels: Sequence[int], stages: Sequence[int]) -> np.ndarray:
     """Which columns of a pooled row the head reads from `stages`."""
     total = 3 * sum(channels)
     return select_taps(torch.arange(total)[None], config, channels, stages)[0].numpy()
+
+
+def tensors(
+    prefix: Prefix, views: np.ndarray, rows: np.ndarray, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """The activation and the pooled columns of some rows, on a device: what `Suffix.forward` begins with."""
+    activation, below = (
+        None if array is None else _tensor(array).to(device, non_blocking=True).float()
+        for array in prefix.take(views, rows)
+    )
+    if activation is not None and activation.dim() == 4:
+        activation = activation.contiguous(memory_format=torch.channels_last)
+    return activation, below
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+
+
+def identity_chunks(prefix: Prefix, size: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(views, rows) of all images as they are, some at a time."""
+    for start in range(0, prefix.images, size):
+        rows = np.arange(start, min(start + size, prefix.images))
+        yield np.zeros_like(rows), rows
+
+
+def pooled_statistics(prefix: Prefix) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, each (D,), of the pooled columns over all images as they are."""
+    total, squares = (
+        torch.zeros(prefix.width, dtype=torch.float64),
+        torch.zeros(prefix.width, dtype=torch.float64),
+    )
+    for views, rows in identity_chunks(prefix):
+        below = prefix.take(views, rows)[1]
+        assert below is not None
+        x = torch.from_numpy(below).double()
+        total += x.sum(0)
+        squares += x.square().sum(0)
+    mean = total / prefix.images
+    variance = (squares - prefix.images * mean.square()) / max(1, prefix.images - 1)
+    return mean.float(), variance.clamp(min=0).sqrt().float()

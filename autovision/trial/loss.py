@@ -1,8 +1,7 @@
-"""Sample weights, mixing and the loss."""
+"""Targets, sample weights and the loss: for one label an image and for several."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,68 +13,62 @@ _LEAST_CONFIDENCE = 0.05
 """an image is never without any weight, whatever its label's confidence"""
 
 
-def sample_weights(split: Labelled, config: TrialConfig, classes: int) -> Tensor:
+def class_shares(split: Labelled) -> Tensor:
+    """(C,) float32: the share of the images that have each class; of a class that none has, that of half an image."""
+    return split.targets.sum(0).clamp(min=0.5) / len(split)
+
+
+def sample_weights(split: Labelled, config: TrialConfig) -> Tensor:
     """(N,) float32 with mean 1: by class frequency and by label confidence, as the configuration says."""
     weights = torch.ones(len(split))
     if config.class_weighting == "balanced":
-        counts = torch.bincount(split.labels, minlength=classes).clamp(min=1)
-        weights = weights * (len(split) / (classes * counts.float()))[split.labels]
+        weights = balanced_weights(split)
     if config.confidence_weighting:
         weights = weights * split.confidence.clamp(min=_LEAST_CONFIDENCE)
     return weights / weights.mean()
 
 
-def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """(N, C): one-hot, smoothed (Szegedy et al. 2016)."""
-    return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+def balanced_weights(split: Labelled) -> Tensor:
+    """(N,) float32: the inverse frequency of an image's class; the mean of those of its classes, if it has several."""
+    inverse = 1 / (split.targets.shape[1] * class_shares(split))
+    labels = split.targets.sum(1)
+    # An image without any label weighs as one of a class of average frequency.
+    return torch.where(labels > 0, split.targets @ inverse / labels.clamp(min=1), torch.ones(()))
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of the cross entropy against soft targets."""
-    return -(targets * F.log_softmax(logits.float(), 1)).sum(1).mul(weights).sum() / weights.sum()
+def soft_targets(split: Labelled, smoothing: float) -> Tensor:
+    """(N, C): smoothed (Szegedy et al. 2016), towards all classes alike; for several labels towards one half."""
+    even = 0.5 if split.multi_label else 1 / split.classes
+    return split.targets * (1 - smoothing) + smoothing * even
 
 
-class Mixer:
-    """Mixup (Zhang et al. 2018) on features and CutMix (Yun et al. 2019) on activation maps, one of them a batch."""
+def log_prior(split: Labelled, config: TrialConfig) -> Tensor:
+    """(C,) float32: what logit adjustment (Menon et al. 2021) adds to the logits in training."""
+    shares = class_shares(split).clamp(max=1 - 0.5 / len(split))
+    prior = torch.logit(shares) if split.multi_label else torch.log(shares)
+    return config.logit_adjustment * prior
 
-    def __init__(self, config: TrialConfig, rng: np.random.Generator) -> None:
-        self._mixup, self._cutmix, self._rng = config.mixup, config.cutmix, rng
 
-    def __call__(
-        self, activation: Tensor | None, below: Tensor | None, targets: Tensor, weights: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-        """Each row mixed with the row that a random permutation puts beside it."""
-        is_map = activation is not None and activation.dim() == 4
-        methods = [("mixup", self._mixup)] if self._mixup else []
-        methods += [("cutmix", self._cutmix)] if self._cutmix and is_map else []
-        if not methods or len(targets) < 2:
-            return activation, below, targets, weights
-        method, alpha = methods[self._rng.integers(len(methods))]
-        share = float(self._rng.beta(alpha, alpha))
-        other = torch.from_numpy(self._rng.permutation(len(targets)))
-        if method == "cutmix":
-            assert activation is not None
-            activation, share = self._paste(activation, other, share)
-        elif activation is not None:
-            activation = activation * share + activation[other] * (1 - share)
-        # Pooled taps below the cut are averages over the image, so they mix in proportion under CutMix too.
-        below = None if below is None else below * share + below[other] * (1 - share)
-        return (
-            activation,
-            below,
-            targets * share + targets[other] * (1 - share),
-            weights * share + weights[other] * (1 - share),
-        )
+def losses(logits: Tensor, targets: Tensor, config: TrialConfig, *, multi_label: bool) -> Tensor:
+    """The loss of each image: logits and targets (…, C) to (…).
 
-    def _paste(self, maps: Tensor, other: Tensor, share: float) -> tuple[Tensor, float]:
-        """A box of the other row's map over (B, C, H, W); the share of the area that is left."""
-        height, width = maps.shape[2:]
-        size = np.sqrt(1 - share)
-        box_h, box_w = round(height * size), round(width * size)
-        top = int(self._rng.integers(height - box_h + 1))
-        left = int(self._rng.integers(width - box_w + 1))
-        mixed = maps.clone()
-        mixed[:, :, top : top + box_h, left : left + box_w] = maps[
-            other, :, top : top + box_h, left : left + box_w
-        ]
-        return mixed, 1 - box_h * box_w / (height * width)
+    Cross entropy over the classes; the mean of the classes' binary cross entropies for several labels. As focal
+    loss (Lin et al. 2017) each term is weighed by (1 - p)^gamma, p being the probability of that term's truth.
+    """
+    logits = logits.float()
+    if multi_label:
+        yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
+        return -(targets * _focal(yes, config) + (1 - targets) * _focal(no, config)).mean(-1)
+    return -(targets * _focal(F.log_softmax(logits, -1), config)).sum(-1)
+
+
+def _focal(log_p: Tensor, config: TrialConfig) -> Tensor:
+    if config.loss == "cross_entropy":
+        return log_p
+    # Never below a hair: the derivative of a power of zero is not finite for gamma below one.
+    return (1 - log_p.exp()).clamp(min=1e-6).pow(config.focal_gamma) * log_p
+
+
+def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """(…, C) float64: of exactly one class being right, or of each class by itself."""
+    return logits.double().sigmoid() if multi_label else logits.double().softmax(-1)

@@ -1,37 +1,37 @@
-"""Optimiser and schedule: discriminative learning rates, warm-up, cosine decay."""
+"""Optimizer, schedule and moving average: discriminative learning rates, warm-up, cosine decay, EMA."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
 
-_WARMUP = 0.05
-"""share of the steps"""
-
 
 def parameter_groups(suffix: Suffix, config: TrialConfig) -> list[dict[str, object]]:
-    """One group for the head and one per unfrozen stage, each stage's rate `layer_decay` times that above it.
+    """One group for what is new (head, pooling, adapters), and one per trained stage, from the top.
 
-    Discriminative learning rates after Howard & Ruder 2018. Norms and biases are not decayed.
+    Each stage's rate is `layer_decay` times that of the stage above it (discriminative learning rates, Howard &
+    Ruder 2018). Norms and biases are not decayed.
     """
-    groups = _split_decay(suffix.head, config.lr, config.weight_decay)
+    new = nn.ModuleList([suffix.head, suffix.pooler, suffix.adapters])
+    groups = _split_decay(new, config.lr, config.weight_decay)
     rate = config.lr * config.backbone_lr_ratio
-    unfrozen = list(suffix.upper.stages) if config.unfreeze else []
-    for stage in reversed(unfrozen):
+    for stage in reversed(suffix.trained_stages()):
         groups += _split_decay(stage, rate, config.weight_decay)
         rate *= config.layer_decay
     return groups
 
 
 def _split_decay(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, object]]:
-    decayed = [p for p in module.parameters() if p.requires_grad and p.dim() > 1]
-    others = [p for p in module.parameters() if p.requires_grad and p.dim() <= 1]
+    decayed = [p for p in module.parameters() if p.dim() > 1]
+    others = [p for p in module.parameters() if p.dim() <= 1]
     groups: list[dict[str, object]] = []
     if decayed:
         groups.append({"params": decayed, "lr": lr, "peak": lr, "weight_decay": weight_decay})
@@ -47,12 +47,69 @@ def make_optimizer(suffix: Suffix, config: TrialConfig) -> Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
-def set_rate(optimizer: Optimizer, step: int, steps: int) -> None:
-    """Linear warm-up, then cosine decay to zero, of each group's peak rate."""
-    warmup = max(1, round(_WARMUP * steps))
+def rate_factor(config: TrialConfig, step: int, steps: int) -> float:
+    """Of the peak rate at a step: linear warm-up, then a cosine to zero."""
+    warmup = round(config.warmup * steps)
     if step < warmup:
-        factor = (step + 1) / warmup
-    else:
-        factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
+
+
+def unlocked_stages(config: TrialConfig, epoch: int) -> int:
+    """How many of the unfrozen stages, from the top, are trained in an epoch (gradual unfreezing, Howard & Ruder 2018)."""
+    if config.unfreeze_schedule == "at_once":
+        return config.unfreeze
+    # One at first and one more at a time, the last of them when half of the epochs are over.
+    return min(config.unfreeze, 1 + math.floor(config.unfreeze * epoch / max(1.0, config.epochs / 2)))
+
+
+def unlock(suffix: Suffix, config: TrialConfig, epoch: int) -> bool:
+    """Let the stages be trained that an epoch trains; whether that changed anything."""
+    stages = suffix.trained_stages()
+    locked = len(stages) - unlocked_stages(config, epoch)
+    changed = False
+    for index, stage in enumerate(stages):
+        for parameter in stage.parameters():
+            changed |= parameter.requires_grad != (index >= locked)
+            parameter.requires_grad_(index >= locked)
+            if index < locked:
+                parameter.grad = None
+    return changed
+
+
+class Ema:
+    """Exponential moving average of parameters (Polyak & Juditsky 1992), warmed up as in the usual recipes."""
+
+    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
+        self.parameters = list(parameters)
+        self.decay = decay
+        self.updates = 0
+        self.average = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.updates += 1
+        # At first the average would be mostly the start; it takes in more of the new until it is long enough.
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The parameters hold the average for the length of a block."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.average, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)

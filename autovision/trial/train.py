@@ -1,47 +1,37 @@
-"""The training loop: the head on pooled features first, then the unfrozen stages from there (LP-FT).
+"""The training loop, top to bottom.
 
-Linear probing before fine-tuning keeps pretrained features from being distorted (Kumar et al. 2022).
+    begin        a head, fitted to pooled features, for the unfrozen stages to start from (LP-FT)
+    fit          epochs, rungs, early stopping
+    run_epoch    steps: draw a batch, mix it, forward, loss, backward, clip, update (`step.py`)
+    judge        validation
+
+Linear probing before fine-tuning keeps pretrained features from being distorted (Kumar et al. 2022). BatchNorm keeps
+its pretrained statistics: batches here are small, and serving folds them.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autovision import metrics
 from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
-from autovision.trial.data import Features, Labelled
-from autovision.trial.loss import Mixer, sample_weights, soft_cross_entropy, soft_targets
-from autovision.trial.optim import make_optimizer, set_rate
+from autovision.trial.data import Inputs, pooled_statistics, tensors
+from autovision.trial.loss import probabilities
+from autovision.trial.state import Best, Problem, Training
+from autovision.trial.step import run_epoch
+from autovision.trial.world import World
 
 RUNGS = 3
 _REDUCTION = 3
 """each rung trains three times as many epochs as the one before"""
-_PROBE_EPOCHS = 30
-
-
-class NotFinite(Exception):
-    """The loss became infinite or NaN; lower the learning rate."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A split to learn from, a split to be judged by, and the classes."""
-
-    train: Labelled
-    validation: Labelled
-    train_features: Features
-    validation_features: Features
-    classes: int
-    positive: int | None
+PROBE_EPOCHS = 30
 
 
 @dataclass(frozen=True)
@@ -63,129 +53,124 @@ def rung_epochs(epochs: int) -> list[int]:
     return sorted({max(1, math.ceil(epochs / _REDUCTION ** (RUNGS - 1 - rung))) for rung in range(RUNGS)})
 
 
-def train(
+def begin(
     suffix: Suffix,
     problem: Problem,
     config: TrialConfig,
-    *,
     seed: int,
     deadline: float,
-    initial: dict[str, Tensor] | None = None,
+    initial: dict[str, Tensor] | None,
+) -> None:
+    """Give the suffix a head to start from: a known one, or one that is fitted to the pooled features."""
+    suffix.eval()
+    pooled = problem.train.pooled
+    if initial is not None:
+        suffix.head.load_state_dict(initial)
+    elif pooled is not None:
+        suffix.head.standardize(*pooled_statistics(pooled))
+    if pooled is None or problem.validation.pooled is None or not config.needs_maps:
+        return
+    head_only = Problem(
+        replace(problem.train, prefix=pooled),
+        replace(problem.validation, prefix=problem.validation.pooled),
+        problem.positive,
+    )
+    probe = config.with_(
+        unfreeze=0, adapters=0, cutmix=0.0, l2_sp=0.0, ema=0.0, patience=0, epochs=PROBE_EPOCHS
+    )
+    for _ in fit(Training(suffix, head_only, probe, seed), deadline):
+        pass
+
+
+def fit(
+    run: Training, deadline: float, on_epoch: Callable[[Training], None] = lambda run: None
 ) -> Iterator[RungReport]:
-    """Train `suffix` in place, yielding at each rung. At the deadline (epoch seconds) it yields once more and ends.
+    """Train until the epochs are over, yielding at each rung; at the deadline (epoch seconds) once more.
 
     Args:
-        initial: tensors of a head to start from; None: a new head.
+        on_epoch: called after every whole epoch, when a checkpoint can be taken.
 
     Raises:
         NotFinite: the loss diverged.
     """
-    torch.manual_seed(seed)
-    suffix.eval()  # BatchNorm keeps its pretrained statistics: batches here are small, and serving folds them
-    if initial is None:
-        suffix.head.standardize_by(problem.train_features.pooled[0])
+    rungs = rung_epochs(run.config.epochs)
+    while run.epoch < run.config.epochs:
+        late = run_epoch(run, deadline)
+        run.epoch += 1
+        report = None
+        if late or run.epoch in rungs or run.config.patience:
+            report = judge(run, rungs, last=late or run.epoch == run.config.epochs)
+        if run.config.patience and report is not None:
+            report = _remember(run, report, rungs)
+        if report is not None and (report.last or run.epoch in rungs):
+            run.loss_sum, run.loss_steps = 0.0, 0
+        if not late and not (report and report.last):
+            on_epoch(run)
+        if report is not None and (report.last or run.epoch in rungs):
+            yield report
+        if report is not None and report.last:
+            return
+
+
+def judge(run: Training, rungs: list[int], *, last: bool) -> RungReport:
+    """The state of training on validation: by the moving average of the weights, if there is one."""
+    validation = run.problem.validation
+    if run.ema is None:
+        outputs = predict(run.suffix, validation, autocast=run.autocast, world=run.world)
     else:
-        suffix.head.load_state_dict(initial)
-    if config.unfreeze == 0:
-        yield from _fit(suffix, problem, config, seed, deadline)
-        return
-    head_only = replace(
-        problem,
-        train_features=_pooled_only(problem.train_features),
-        validation_features=_pooled_only(problem.validation_features),
+        with run.ema.applied():
+            outputs = predict(run.suffix, validation, autocast=run.autocast, world=run.world)
+    said = probabilities(torch.from_numpy(outputs), multi_label=run.problem.multi_label).numpy()
+    return RungReport(
+        rung=rungs.index(run.epoch) if run.epoch in rungs else len(rungs),
+        epoch=run.epoch,
+        train_loss=run.loss_sum / max(1, run.loss_steps),
+        metrics=metrics.score(said, validation.labelled.truth, run.problem.positive),
+        logits=outputs,
+        last=last,
     )
-    probe = config.with_(unfreeze=0, epochs=_PROBE_EPOCHS, cutmix=0.0)
-    for _ in _fit(suffix, head_only, probe, seed, deadline):
-        pass
-    yield from _fit(suffix, problem, config, seed, deadline)
 
 
-def _pooled_only(features: Features) -> Features:
-    return replace(features, below=None, activation=None)
+def _remember(run: Training, report: RungReport, rungs: list[int]) -> RungReport:
+    """Early stopping (Prechelt 1998) on the log loss: keep the best epoch, and end with it."""
+    value = report.metrics["neg_log_loss"]
+    if run.best is None or value > run.best.value:
+        run.best = Best(run.epoch, value, judged_state(run))
+    patient = run.epoch - run.best.epoch < run.config.patience
+    if patient and not report.last:
+        return report
+    restore_judged(run, run.best.tensors)
+    return replace(judge(run, rungs, last=True), epoch=run.epoch)
 
 
-def _fit(
-    suffix: Suffix, problem: Problem, config: TrialConfig, seed: int, deadline: float
-) -> Iterator[RungReport]:
-    rng = np.random.default_rng(seed)
-    device = next(suffix.head.parameters()).device
-    mixer = Mixer(config, rng)
-    optimizer = make_optimizer(suffix, config)
-    targets = soft_targets(problem.train.labels, problem.classes, config.label_smoothing)
-    weights = sample_weights(problem.train, config, problem.classes)
-    steps_per_epoch = math.ceil(len(problem.train) / config.batch_size)
-    rungs = rung_epochs(config.epochs)
-    loss_sum, rung_steps = 0.0, 0
-    for epoch in range(config.epochs):
-        suffix.head.train()
-        for step, rows in enumerate(_batches(len(problem.train), config.batch_size, rng)):
-            set_rate(optimizer, epoch * steps_per_epoch + step, config.epochs * steps_per_epoch)
-            batch = (*_draw(problem.train_features, rows, rng), targets[rows], weights[rows])
-            activation, below, mixed, weighed = mixer(*_to(device, *batch))
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits = suffix(activation, below)
-            loss = soft_cross_entropy(logits, mixed, weighed)
-            if not torch.isfinite(loss):
-                raise NotFinite(
-                    f"loss is {loss.item()} in epoch {epoch + 1} at lr={config.lr:g}; lower the learning rate"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(suffix.parameters(), 5.0)
-            optimizer.step()
-            loss_sum, rung_steps = loss_sum + loss.item(), rung_steps + 1
-            if time.time() >= deadline:
-                break
-        late = time.time() >= deadline
-        if epoch + 1 in rungs or late:
-            outputs = predict(suffix, problem.validation_features)
-            scores = metrics.score(_softmax(outputs), problem.validation.labels.numpy(), problem.positive)
-            last = late or epoch + 1 == config.epochs
-            yield RungReport(
-                rungs.index(epoch + 1) if epoch + 1 in rungs else len(rungs),
-                epoch + 1,
-                loss_sum / max(1, rung_steps),
-                scores,
-                outputs,
-                last,
-            )
-            loss_sum, rung_steps = 0.0, 0
-            if late:
-                return
+def judged_state(run: Training) -> dict[str, Tensor]:
+    """A copy of what validation judged: the trained tensors, averaged where they are."""
+    if run.ema is None:
+        return {name: tensor.detach().clone() for name, tensor in run.suffix.trained_state().items()}
+    with run.ema.applied():
+        return {name: tensor.detach().clone() for name, tensor in run.suffix.trained_state().items()}
 
 
-def _batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    order = torch.from_numpy(rng.permutation(n))
-    yield from torch.split(order, size)
-
-
-def _draw(features: Features, rows: Tensor, rng: np.random.Generator) -> tuple[Tensor | None, Tensor | None]:
-    """One view for each row, drawn at random: the activation and the pooled taps below it."""
-    return _inputs(features, torch.from_numpy(rng.integers(features.views, size=len(rows))), rows)
-
-
-def _inputs(features: Features, views: Tensor, rows: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    if features.activation is None:
-        return None, features.pooled[views, rows]
-    below = None if features.below is None else features.below[views, rows]
-    return features.activation[views, rows].float(), below
-
-
-def _to(device: torch.device, *tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple(None if tensor is None else tensor.to(device) for tensor in tensors)
+def restore_judged(run: Training, state: dict[str, Tensor]) -> None:
+    """Make that state the one that is judged."""
+    if run.ema is None:
+        run.suffix.load_trained(state)
+        return
+    with run.ema.applied():
+        run.suffix.load_trained(state)
 
 
 @torch.no_grad()
-def predict(suffix: Suffix, features: Features, *, batch: int = 256) -> np.ndarray:
-    """Logits (M, C) float32 of the identity view, with dropout off."""
-    suffix.head.eval()
+def predict(
+    suffix: Suffix, split: Inputs, *, autocast: bool = False, world: World | None = None
+) -> np.ndarray:
+    """Logits (M, C) float32 of the images as they are, without noise."""
+    world = world or World()
     device = next(suffix.head.parameters()).device
-    parts = []
-    for start in range(0, features.pooled.shape[1], batch):
-        rows = torch.arange(start, min(start + batch, features.pooled.shape[1]))
-        parts.append(suffix(*_to(device, *_inputs(features, torch.zeros_like(rows), rows))).cpu())
-    return torch.cat(parts).float().numpy()
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).double().softmax(1).numpy()
+    mine, parts = world.part(len(split)), []
+    everything = np.arange(mine.start, mine.stop)
+    for rows in np.array_split(everything, max(1, math.ceil(len(everything) / 256))):
+        activation, below = tensors(split.prefix, np.zeros_like(rows), rows, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            parts.append(suffix(activation, below).float().cpu().numpy())
+    return world.gather(np.concatenate(parts))

@@ -16,6 +16,7 @@ from autovision.dataset import catalog, manifest
 from autovision.features.compute import FeatureSource
 from autovision.model import backbone as backbones
 from autovision.model import bundle
+from autovision.model.inference import native_precision
 from autovision.model.network import Network, Suffix
 from autovision.model.stages import channels_of
 from autovision.model.version import read_file, read_version
@@ -23,8 +24,13 @@ from autovision.records import DatasetVersion, ModelVersion, Preprocessing, Spli
 from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.store.protocol import Store
-from autovision.trial.data import Labelled, load_features
-from autovision.trial.train import Problem, RungReport, train
+from autovision.trial.checkpoint import Slot, pack, unpack
+from autovision.trial.data import Labelled, load_inputs
+from autovision.trial.state import Problem, Training
+from autovision.trial.train import RungReport, begin, fit, judged_state
+from autovision.trial.world import World
+
+_CHECKPOINT_EVERY_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,12 @@ def load_splits(store: Store, dataset: str) -> DataSplits:
 
     def split(which: Split) -> Labelled:
         of = sorted((row for row in rows if row.split == which), key=lambda row: row.image)
+        targets = torch.zeros(len(of), len(version.classes))
+        for number, row in enumerate(of):
+            targets[number, version.classes.index(row.label)] = 1.0
         return Labelled(
             tuple(row.image for row in of),
-            torch.tensor([version.classes.index(row.label) for row in of], dtype=torch.int64),
+            targets,
             torch.tensor([row.confidence for row in of], dtype=torch.float32),
         )
 
@@ -122,34 +131,49 @@ class Trial:
         torch.manual_seed(self.seed)
         self.suffix = Suffix(staged, self.config, channels[:keep], len(self.splits.version.classes))
 
-    def run(self) -> Iterator[RungReport]:
-        """Train, yielding at each rung. Raises `NotFinite` and `OutOfTime`."""
+    def run(self, *, world: World | None = None, slot: Slot | None = None) -> Iterator[RungReport]:
+        """Train, yielding at each rung. Raises `NotFinite` and `OutOfTime`.
+
+        Args:
+            world: the workers that train together; None: this one alone.
+            slot: where a checkpoint is looked for, and kept from time to time.
+        """
         started = time.monotonic()
-        source, channels = self.bench.source(self.config), self.bench.channels(self.config)
-        deadline = math.inf if self.must_report else self.deadline
-        train_features, validation_features = (
-            load_features(source, split, self.config, channels, training=training, deadline=deadline)
-            for split, training in ((self.splits.train, True), (self.splits.validation, False))
-        )
+        problem = self._problem()
         self.feature_s = time.monotonic() - started
-        problem = Problem(
-            self.splits.train,
-            self.splits.validation,
-            train_features,
-            validation_features,
-            classes=len(self.splits.version.classes),
-            positive=self.splits.positive,
-        )
         if torch.cuda.is_available():
             self.suffix.cuda()
-        initial = self._initial_head()
-        yield from train(
-            self.suffix, problem, self.config, seed=self.seed, deadline=self.deadline, initial=initial
+        world = world or World()
+        saved = slot.load() if slot else None
+        if saved is None:
+            begin(self.suffix, problem, self.config, self.seed, self.deadline, self._initial_head())
+        self.training = Training(
+            self.suffix.eval(), problem, self.config, self.seed, world, autocast=self._autocast()
         )
+        if saved is not None:
+            unpack(self.training, saved)
+            self.notes += (f"went on from a checkpoint after epoch {self.training.epoch}",)
+        keep = _Keeper(slot if world.rank == 0 else None)
+        yield from fit(self.training, self.deadline, keep)
+        if slot and world.rank == 0:
+            slot.clear()
+
+    def _problem(self) -> Problem:
+        source, channels = self.bench.source(self.config), self.bench.channels(self.config)
+        deadline = math.inf if self.must_report else self.deadline
+        train, validation = (
+            load_inputs(source, split, self.config, channels, training=training, deadline=deadline)
+            for split, training in ((self.splits.train, True), (self.splits.validation, False))
+        )
+        return Problem(train, validation, self.splits.positive)
+
+    def _autocast(self) -> bool:
+        """Whether stages are trained in bf16: where this node has arithmetic for it."""
+        return self.config.needs_maps and native_precision() == "bf16"
 
     def trained(self) -> bytes:
-        """The trained tensors, head and unfrozen stages, as a safetensors file."""
-        return bundle.weights_of(self.suffix)
+        """What validation judged last: head and unfrozen stages, as a safetensors file."""
+        return bundle.tensors_file(judged_state(self.training))
 
     def _initial_head(self) -> dict[str, torch.Tensor] | None:
         """The champion's head, if it is of the same shape: its knowledge is where this trial starts."""
@@ -171,7 +195,7 @@ class Trial:
     def _reads_the_same(self, version: ModelVersion) -> bool:
         """Whether a model's head reads what this one's does; equal widths alone do not say so."""
         theirs = TrialConfig.model_validate(version.lineage.config)
-        names = ("backbone", "weights", "drop_stages", "taps", "pooling", "head")
+        names = ("backbone", "weights", "drop_stages", "taps", "pooling", "head", "head_width")
         return all(getattr(theirs, name) == getattr(self.config, name) for name in names)
 
 
@@ -186,6 +210,19 @@ def assemble(bench: Workbench, config: TrialConfig, trained: bytes, classes: int
     staged = copy.deepcopy(source.loaded.staged)
     staged.truncate(keep)
     suffix = Suffix(staged, config, channels[:keep], classes)
-    suffix.load_state_dict(load_tensors(trained))
+    suffix.load_trained(load_tensors(trained))
     # The suffix's stages are the very modules of `staged`, so the network below carries what was trained.
-    return Network(staged, suffix.head, config, source.preprocessing).eval()
+    return Network(staged, config, source.preprocessing, channels[:keep], classes).take(suffix).eval()
+
+
+@dataclass
+class _Keeper:
+    """Keeps a checkpoint after an epoch, but not after every short one."""
+
+    slot: Slot | None
+    _last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, run: Training) -> None:
+        if self.slot is not None and time.monotonic() - self._last >= _CHECKPOINT_EVERY_S:
+            self.slot.save(pack(run))
+            self._last = time.monotonic()

@@ -45,6 +45,14 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """What tests compute is small: threads that wait for each other would cost many times the work."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Converted networks, shared by all tests and forgotten after them: each conversion takes seconds."""
     folder = tmp_path_factory.mktemp("cache")

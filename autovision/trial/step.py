@@ -1,0 +1,177 @@
+"""One epoch: load a batch, mix it, forward, loss, backward, clip, update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autovision.model.noise import Noise
+from autovision.trial.data import tensors
+from autovision.trial.loss import losses
+from autovision.trial.mixing import blend, paste
+from autovision.trial.optim import rate_factor, set_rate, unlock
+from autovision.trial.schedule import Step, epoch_steps, steps_per_epoch
+from autovision.trial.state import Training
+
+_CHECK_EVERY = 8
+"""steps between two looks at what makes a GPU, or other workers, wait"""
+
+
+class NotFinite(Exception):
+    """The loss became infinite or NaN; lower the learning rate."""
+
+
+def run_epoch(run: Training, deadline: float) -> bool:
+    """One epoch, or what of it the deadline leaves; whether the deadline came."""
+    if unlock(run.suffix, run.config, run.epoch) or run.network is None:
+        run.network = run.world.wrap(run.suffix)
+    steps = steps_per_epoch(run.config, len(run.problem.train))
+    losses_of_epoch: list[Tensor] = []
+    late = False
+    for number, (step, parts) in enumerate(_batches(run)):
+        set_rate(
+            run.optimizer, rate_factor(run.config, run.epoch * steps + number, run.config.epochs * steps)
+        )
+        losses_of_epoch.append(_update(run, step, parts))
+        if number % _CHECK_EVERY == _CHECK_EVERY - 1:
+            _check_finite(run, losses_of_epoch[-_CHECK_EVERY:])
+        if run.world.size == 1 or number % _CHECK_EVERY == 0:
+            late = run.world.any(time.time() >= deadline)
+        if late:
+            break
+    _check_finite(run, losses_of_epoch)
+    run.loss_sum += run.world.total(float(torch.stack(losses_of_epoch).sum()))
+    run.loss_steps += len(losses_of_epoch)
+    return late
+
+
+Part = tuple[slice, tuple[Tensor | None, Tensor | None], tuple[Tensor | None, Tensor | None]]
+"""rows of the batch, what the suffix takes in of them, and of their partners"""
+
+
+def _batches(run: Training) -> Iterator[tuple[Step, list[Part]]]:
+    """The steps of the epoch, each with this worker's parts; the next one is loaded while one is computed."""
+    train = run.problem.train
+    steps = epoch_steps(
+        run.config,
+        train.labelled,
+        train.prefix.views,
+        maps=run.map_size is not None,
+        seed=run.seed,
+        epoch=run.epoch,
+    )
+    if not run.config.needs_maps:  # pooled rows are read in less time than another thread takes to begin
+        yield from ((step, _load(run, step)) for step in steps)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as loader:
+        ahead: tuple[Step, Future[list[Part]]] | None = None
+        for step in steps:
+            loading = step, loader.submit(_load, run, step)
+            if ahead is not None:
+                yield ahead[0], ahead[1].result()
+            ahead = loading
+        if ahead is not None:
+            yield ahead[0], ahead[1].result()
+
+
+def _load(run: Training, step: Step) -> list[Part]:
+    mine = run.world.part(len(step))
+    count = mine.stop - mine.start
+    bounds = [mine.start + count * i // run.accumulate for i in range(run.accumulate + 1)]
+    parts = []
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        rows = np.arange(start, stop)
+        x = _rows(run, step, rows)
+        other: tuple[Tensor | None, Tensor | None] = (None, None)
+        if step.mix is not None:
+            partners = step.mix.partner[rows]
+            whole = count == len(step) and run.accumulate == 1
+            # Of a whole batch the partners are here already.
+            other = (
+                tuple(None if t is None else t[partners] for t in x) if whole else _rows(run, step, partners)
+            )  # type: ignore[assignment]
+        parts.append((slice(start, stop), x, other))
+    return parts
+
+
+def _rows(run: Training, step: Step, rows: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+    return tensors(run.problem.train.prefix, step.views[rows], step.rows[rows], run.device)
+
+
+def _update(run: Training, step: Step, parts: list[Part]) -> Tensor:
+    """One step of the optimizer; the weighted mean loss of this worker's rows, as their share of the whole."""
+    targets, weights = run.targets[step.rows], run.weights[step.rows]
+    if step.mix is not None:
+        share = step.mix.left(run.map_size) if run.map_size else step.mix.share
+        targets = blend(targets, targets[step.mix.partner], share)
+        weights = blend(weights, weights[step.mix.partner], share)
+    run.optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=run.device)
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        loss = _forward(run, step, part, targets[part[0]], weights[part[0]]) / weights.sum()
+        total += loss.detach()
+        # Several workers average their gradients, and each has but its part of the sum.
+        objective = loss * run.world.size
+        if last and run.config.l2_sp:
+            objective = objective + _pull(run)
+        if last:
+            objective.backward()  # type: ignore[no-untyped-call]
+        else:
+            assert run.network is not None
+            with run.world.unsynchronized(run.network):
+                objective.backward()  # type: ignore[no-untyped-call]
+    if run.config.clip_norm:
+        nn.utils.clip_grad_norm_(run.new, run.config.clip_norm)
+        nn.utils.clip_grad_norm_(run.stages, run.config.clip_norm)
+    run.optimizer.step()
+    if run.ema is not None:
+        run.ema.update()
+    return total
+
+
+def _forward(run: Training, step: Step, part: Part, targets: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of the losses of a part of a batch."""
+    rows, (activation, below), (other_activation, other_below) = part
+    if step.mix is not None:
+        if activation is not None:
+            assert other_activation is not None
+            if step.mix.corner is None:
+                activation = blend(activation, other_activation, step.mix.share)
+            else:
+                activation = paste(activation, other_activation, step.mix, run.suffix.input_layout)
+        if below is not None:
+            assert other_below is not None
+            share = step.mix.left(run.map_size) if run.map_size else step.mix.share
+            below = blend(below, other_below, share)
+    noise = Noise(step.noise_seed, len(step), rows)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
+        assert run.network is not None
+        logits = run.network(activation, below, noise)
+    each = losses(logits + run.prior, targets, run.config, multi_label=run.problem.multi_label)
+    return each.mul(weights).sum()
+
+
+def _pull(run: Training) -> Tensor:
+    """L2-SP (Li et al. 2018): half the squared distance of the trained stages from where they started."""
+    distances = [
+        (now - then).square().sum()
+        for now, then in zip(run.stages, run.start, strict=True)
+        if now.requires_grad
+    ]
+    return 0.5 * run.config.l2_sp * torch.stack(distances).sum()
+
+
+def _check_finite(run: Training, recent: list[Tensor]) -> None:
+    values = torch.stack(recent)
+    odd = values[~torch.isfinite(values)]
+    if run.world.any(len(odd) > 0):
+        found = f"{float(odd[0]):g}" if len(odd) else "not finite"
+        raise NotFinite(
+            f"loss is {found} in epoch {run.epoch + 1} at lr={run.config.lr:g}; lower the learning rate"
+        )
