@@ -6,9 +6,12 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autovision.features.views import Views
 from autovision.model.flops import stage_gflops
+from autovision.model.network import cut_of
 from autovision.search.arms import Arm
 from autovision.space.config import TrialConfig
+from autovision.trial.data import views_of
 from autovision.trial.trial import DataSplits, Workbench
 
 _FIRST_GFLOPS_S = 20.0
@@ -41,22 +44,30 @@ class CostModel:
     def feature_gflops(self, config: TrialConfig) -> float:
         """The arithmetic of the features that a configuration needs and the store does not have."""
         stages = stage_gflops(config.backbone, config.resolution)
-        source = self.bench.source(config)
+        source, views = self.bench.source(config), views_of(config)
         total = 0.0
-        cuts = [None] if config.unfreeze == 0 else [None, len(stages) - config.drop_stages - config.unfreeze]
-        for cut in cuts:
-            missing = source.missing(self.splits.train.images, config.augmentation, cut)
-            missing += source.missing(self.splits.validation.images, "none", cut)
+        for cut in self._outputs(config, len(stages)):
+            # Views that are drawn afresh are computed while training; the head is probed on the images themselves.
+            seen = views if views.number is not None else Views()
+            missing = source.missing(self.splits.train.images, seen, cut)
+            missing += source.missing(self.splits.validation.images, Views(), cut)
             total += missing * sum(stages if cut is None else stages[:cut])
         return total
 
+    def _outputs(self, config: TrialConfig, stages: int) -> list[int | None]:
+        """The cuts of which a configuration reads activations; None: pooled features of all stages."""
+        pooled: list[int | None] = [] if config.head == "attention" else [None]
+        return [*pooled, cut_of(config, stages - config.drop_stages)] if config.needs_maps else pooled
+
     def training_s(self, config: TrialConfig) -> float:
         """Seconds until the first rung, without features."""
-        if config.unfreeze == 0:
+        if not config.needs_maps:
             return _PROBE_S
         stages = stage_gflops(config.backbone, config.resolution)
         keep = len(stages) - config.drop_stages
-        per_image = 3 * sum(stages[keep - config.unfreeze : keep]) * _TRAIN_SLOWDOWN / 3
+        per_image = sum(stages[cut_of(config, keep) : keep]) * _TRAIN_SLOWDOWN
+        if views_of(config).number is None:
+            per_image += sum(stages[: cut_of(config, keep)])
         first_rung = max(1, config.epochs // 9)
         return _PROBE_S + per_image * len(self.splits.train) * first_rung / self.gflops_s
 

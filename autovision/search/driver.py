@@ -285,7 +285,7 @@ class Driver:
 
 def _group(config: TrialConfig) -> str:
     """Trials of a kind are pruned among themselves: a fine-tuned one starts from a trained head, and costs more."""
-    return "fine-tuned" if config.unfreeze else "head"
+    return "fine-tuned" if config.needs_maps else "head"
 
 
 def _learn(record: ArmRecord, result: TrialResult) -> None:

@@ -61,7 +61,7 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
 
 
 def unlocked_stages(config: TrialConfig, epoch: int) -> int:
-    """How many of the unfrozen stages, from the top, are trained in an epoch (gradual unfreezing, Howard & Ruder 2018)."""
+    """How many of the unfrozen stages, from the top, an epoch trains (gradual unfreezing, Howard & Ruder 2018)."""
     if config.unfreeze_schedule == "at_once":
         return config.unfreeze
     # One at first and one more at a time, the last of them when half of the epochs are over.

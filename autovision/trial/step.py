@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,7 +85,7 @@ def _load(run: Training, step: Step) -> list[Part]:
     count = mine.stop - mine.start
     bounds = [mine.start + count * i // run.accumulate for i in range(run.accumulate + 1)]
     parts = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         rows = np.arange(start, stop)
         x = _rows(run, step, rows)
         other: tuple[Tensor | None, Tensor | None] = (None, None)

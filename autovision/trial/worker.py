@@ -15,8 +15,11 @@ from autovision.errors import AutoVisionError
 from autovision.features.compute import OutOfTime
 from autovision.records import Record
 from autovision.space.config import TrialConfig
+from autovision.store import keys
 from autovision.store.open import open_store
-from autovision.trial.train import NotFinite, RungReport
+from autovision.trial.checkpoint import Slot
+from autovision.trial.step import NotFinite
+from autovision.trial.train import RungReport
 from autovision.trial.trial import Trial, Workbench, weights_key
 
 
@@ -97,7 +100,8 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
                 initial=task.initial_model,
                 must_report=task.must_report,
             )
-            self._steps = self._trial.run()
+            slot = Slot(self._bench.store, keys.checkpoint(task.search, task.config.digest, task.seed))
+            self._steps = self._trial.run(slot=slot)
         report = next(self._steps)
         value = report.metrics.get(task.metric)
         if value is None:

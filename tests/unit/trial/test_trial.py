@@ -58,7 +58,7 @@ def test_splits_hold_every_row_once_with_its_label_and_confidence(
     found = 0
     for name, split in ((s, getattr(splits, s)) for s in ("train", "validation", "test")):
         assert list(split.images) == sorted(split.images)
-        for image, label, confidence in zip(split.images, split.labels, split.confidence, strict=True):
+        for image, label, confidence in zip(split.images, split.truth, split.confidence, strict=True):
             row = rows[image]
             assert (row.split, row.label) == (Split(name), version.classes[int(label)])
             assert float(confidence) == pytest.approx(row.confidence)
