@@ -8,23 +8,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from autovision.errors import InvalidInput
+from autovision.errors import CorruptObject, InvalidInput
 from autovision.model import backbone as backbones
 from autovision.model.backbone import LoadedBackbone
+from autovision.model.bundle import build_network, weights_of
+from autovision.model.heads import Head, pool, tap_width, tapped_stages
 from autovision.model.network import (
     CutExtractor,
-    Head,
     Network,
     Normalize,
     PooledExtractor,
     Suffix,
     cut_of,
-    pool,
     select_taps,
-    tap_width,
-    tapped_stages,
+    taps_below,
 )
 from autovision.model.stages import channels_of
 from autovision.records import Preprocessing
@@ -55,52 +55,105 @@ def pixels_of(prep: Preprocessing, n: int = 3) -> Tensor:
     return torch.randint(0, 256, (n, prep.height, prep.width, 3), generator=generator, dtype=torch.uint8)
 
 
+ARCHITECTURES = {
+    "unfreeze": st.integers(0, 2),
+    "adapters": st.integers(0, 2),
+    "adapter_width": st.integers(2, 9),
+    "taps": st.integers(1, 4),
+    "drop_stages": st.integers(0, 1),
+    "pooling": st.sampled_from([*POOLINGS, "attention"]),
+    "head": st.sampled_from(["linear", "mlp", "cosine", "attention"]),
+    "head_width": st.sampled_from([8, 30, 128]),
+}
+"""every field that says what a network is, besides backbone and resolution"""
+
+
 @pytest.mark.parametrize("name", BACKBONES)
-@settings(max_examples=25, deadline=None)
-@given(
-    unfreeze=st.integers(0, 2),
-    taps=st.integers(1, 4),
-    drop_stages=st.integers(0, 2),
-    pooling=st.sampled_from(POOLINGS),
-    head=st.sampled_from(["linear", "mlp", "cosine"]),
-    seed=st.integers(0, 1000),
-)
-def test_prefix_and_suffix_are_the_network(
+@settings(max_examples=12, deadline=None)
+@given(drawn=st.fixed_dictionaries(ARCHITECTURES), seed=st.integers(0, 1000))
+def test_prefix_and_suffix_are_the_network_and_the_record_rebuilds_it(
     loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]],
     name: str,
-    unfreeze: int,
-    taps: int,
-    drop_stages: int,
-    pooling: str,
-    head: str,
+    drawn: dict[str, object],
     seed: int,
 ) -> None:
     """Whatever was trained above the cut, wherever the taps lie: stored features give the served logits."""
     backbone, prep, channels = loaded[name]
-    wanted = config(
-        backbone=name, unfreeze=unfreeze, taps=taps, drop_stages=drop_stages, pooling=pooling, head=head
-    )
-    kept = len(channels) - drop_stages
+    wanted = config(backbone=name, **drawn)
+    kept = len(channels) - wanted.drop_stages
     staged = copy.deepcopy(backbone.staged)
     staged.truncate(kept)
     suffix = Suffix(staged, wanted, channels[:kept], 3).eval()
-    torch.manual_seed(seed)
+    before = {key: tensor.clone() for key, tensor in suffix.state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in suffix.parameters():  # as if trained
-            parameter.add_(0.05 * torch.randn_like(parameter))
-        suffix.head.standardize_by(torch.randn(20, tap_width(wanted, channels[:kept])))
-    network = Network(staged, suffix.head, wanted, prep).eval()
+        for tensor in suffix.trained_state().values():  # as if trained
+            tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
+        width = tap_width(wanted, channels[:kept])
+        suffix.head.standardize(torch.randn(width, generator=generator), torch.full((width,), 1.5))
+    trained = suffix.trained_state()
+    changed = {key for key, tensor in suffix.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert changed == set(trained), "what training may change is what is kept"
+    network = Network(staged, wanted, prep, channels[:kept], 3).take(suffix).eval()
 
     pixels = pixels_of(prep)
     with torch.inference_mode():
         frozen = PooledExtractor(backbone.staged, prep).eval()(pixels)
-        under = [stage for stage in tapped_stages(wanted, kept) if stage < suffix.cut]
+        under = taps_below(wanted, kept) if wanted.needs_maps else tapped_stages(wanted, kept)
         below = select_taps(frozen, wanted, channels, under) if under else None
-        activation = CutExtractor(backbone.staged, suffix.cut, prep).eval()(pixels) if unfreeze else None
+        prefix = CutExtractor(backbone.staged, suffix.cut, prep).eval()
+        activation = prefix(pixels) if wanted.needs_maps else None
         logits, embedding = network(pixels)
         torch.testing.assert_close(suffix(activation, below), logits, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(suffix.features(activation, below), embedding, rtol=1e-4, atol=1e-4)
-    assert embedding.shape == (3, tap_width(wanted, channels[:kept]))
+        assert embedding.shape == (3, width)
+
+        # The record alone, and the tensors, are the network again: exactly.
+        recorded = TrialConfig.model_validate_json(wanted.to_json())
+        rebuilt = build_network(recorded, 3)
+        rebuilt.load_state_dict(load_tensors(weights_of(network)))
+        assert torch.equal(rebuilt(pixels)[0], logits)
+        # So are the frozen backbone and what was trained.
+        again = copy.deepcopy(backbone.staged)
+        again.truncate(kept)
+        other = Suffix(again, recorded, channels[:kept], 3).eval()
+        other.load_trained(trained)
+        assert torch.equal(other(activation, below), suffix(activation, below))
+
+
+def test_tensors_of_another_configuration_are_refused(
+    loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]],
+) -> None:
+    backbone, _, channels = loaded["test_resnet"]
+    one, other = (
+        Suffix(copy.deepcopy(backbone.staged), config(**changes), channels, 3)
+        for changes in ({"taps": 1}, {"taps": 2})
+    )
+    with pytest.raises(CorruptObject, match="shapes differ"):
+        one.load_trained(other.trained_state())
+    mlp = Suffix(copy.deepcopy(backbone.staged), config(head="mlp"), channels, 3)
+    with pytest.raises(CorruptObject, match=r"head\.hidden\.bias"):
+        mlp.load_trained(one.trained_state())
+
+
+def test_adapters_and_attention_begin_as_nothing(
+    loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]],
+) -> None:
+    """So that a head that was probed on pooled features fits the network that is trained from there."""
+    backbone, prep, channels = loaded["test_resnet"]
+    pixels, outputs = pixels_of(prep), []
+    for changes in ({}, {"adapters": 2, "adapter_width": 4}, {"pooling": "attention"}):
+        network = Network(backbone.staged, config(taps=3, **changes), prep, channels, 3).eval()
+        with torch.inference_mode():
+            outputs.append(network(pixels)[1])
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(outputs[2], outputs[0], rtol=1e-4, atol=1e-5)
+
+
+def test_no_more_can_be_adapted_than_is_frozen() -> None:
+    assert cut_of(config(unfreeze=1, adapters=2), 5) == 3
+    with pytest.raises(InvalidInput, match="adapters=4 is more than the 3 stages that stay frozen"):
+        cut_of(config(unfreeze=2, adapters=4), 5)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -151,7 +204,7 @@ def test_a_head_sees_standardized_features(head: str) -> None:
     features = 5 + 100 * torch.randn(50, 6)
     features[:, 2] = 7.0  # says nothing, and must not divide by zero
     made = Head(config(head=head), 6, 4).eval()
-    made.standardize_by(features)
+    made.standardize(features.mean(0), features.std(0))
     seen = (features - made.mean) / made.std
     assert torch.isfinite(made(features)).all()
     torch.testing.assert_close(seen[:, :2].std(0), torch.ones(2))
