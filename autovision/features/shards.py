@@ -126,7 +126,8 @@ def as_stored(values: np.ndarray) -> Rows:
     if values.dtype == np.uint8:
         return values
     limit = float(np.finfo(np.float16).max)
-    return np.clip(values, -limit, limit).astype(np.float16)
+    rounded: Rows = np.clip(values, -limit, limit).astype(np.float16)
+    return rounded
 
 
 def pack(spec: FeatureSpec, images: Sequence[str], values: np.ndarray) -> tuple[str, bytes]:

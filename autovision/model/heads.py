@@ -203,4 +203,5 @@ class Adapter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         last = x.movedim(1, -1) if self.channels_first else x
         change = self.up(F.gelu(self.down(last)))
-        return x + (change.movedim(-1, 1) if self.channels_first else change)
+        adapted: Tensor = x + (change.movedim(-1, 1) if self.channels_first else change)
+        return adapted

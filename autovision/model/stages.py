@@ -64,7 +64,7 @@ class StagedBackbone(nn.Module):
         self.names = tuple(name for name, _ in named)
         self.stages = nn.ModuleList(module for _, module in named)
         self.layouts: tuple[Layout, ...] = (
-            (layouts,) * len(named) if isinstance(layouts, str) else tuple(layouts)  # type: ignore[arg-type]
+            (layouts,) * len(named) if isinstance(layouts, str) else tuple(layouts)
         )
         self.prefix_tokens = prefix_tokens
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -71,13 +72,13 @@ def unpack(run: Training, data: bytes) -> None:
             average.copy_(tensors[f"ema.{i}"])
         run.ema.updates = told["ema_updates"]
     if told["best"] is not None:
-        epoch, value = told["best"]
         best = {name: tensor.to(run.device) for name, tensor in _below("best.", tensors).items()}
+        epoch, value = told["best"]
         run.best = Best(epoch, value, best)
     run.epoch, run.loss_sum, run.loss_steps = told["epoch"], told["loss_sum"], told["loss_steps"]
 
 
-def _told(data: bytes) -> dict[str, object]:
+def _told(data: bytes) -> dict[str, Any]:
     try:
         load(data)  # checks that what the header promises is there
         length = int.from_bytes(data[:_HEAD], "little")

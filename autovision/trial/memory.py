@@ -1,8 +1,8 @@
 """How much memory training takes, found out before it begins; and what to do when there is too little.
 
-    predict       bytes at the peak of a step, from one small forward pass
-    allowance     bytes that a trial may take on this node
-    parts_that_fit  in how many parts a batch has to be computed, with the same result
+predict       bytes at the peak of a step, from one small forward pass
+allowance     bytes that a trial may take on this node
+parts_that_fit  in how many parts a batch has to be computed, with the same result
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ _SHARE = 0.9
 """of the memory that is free: other processes take some, too"""
 _CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
 )
 
 
 class TooLarge(AutoVisionError):
-    """Training does not fit into memory even image by image; take a smaller resolution or backbone, or unfreeze less."""
+    """Training does not fit into memory even image by image; take a smaller backbone, or unfreeze less."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Footprint:
 
 def predict(run: Training) -> Footprint:
     """What a training run will take: counted in a forward pass of two empty images, without their like stored."""
-    trained = sum(p.numel() * p.element_size() for group in run.optimizer.param_groups for p in group["params"])
+    trained = sum(
+        p.numel() * p.element_size() for group in run.optimizer.param_groups for p in group["params"]
+    )
     # Gradients and two moments, or one.
     copies = 3 if run.config.optimizer == "adamw" else 2
     copies += (1 if run.config.ema else 0) + (2 if run.config.patience else 0)
@@ -66,7 +71,10 @@ def predict(run: Training) -> Footprint:
     activation = None if shape is None else torch.zeros(_SAMPLE, *shape, device=run.device)
     below = torch.zeros(_SAMPLE, prefix.width, device=run.device) if prefix.width else None
     inputs = sum(x.numel() * x.element_size() for x in (activation, below) if x is not None)
-    with _counting(run.suffix) as saved, torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
+    with (
+        _counting(run.suffix) as saved,
+        torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast),
+    ):
         run.suffix(activation, below, Noise(0, _SAMPLE))
     # As it is read, as float32, the partners', and mixed; and the next batch, which is loaded meanwhile.
     copies_of_input = 6 if run.config.mixup or run.config.cutmix else 3

@@ -51,7 +51,9 @@ def run_epoch(run: Training, deadline: float) -> bool:
     return late
 
 
-Part = tuple[slice, tuple[Tensor | None, Tensor | None], tuple[Tensor | None, Tensor | None]]
+Pair = tuple[Tensor | None, Tensor | None]
+"""activation at the cut and pooled taps below it"""
+Part = tuple[slice, Pair, Pair]
 """rows of the batch, what the suffix takes in of them, and of their partners"""
 
 
@@ -88,19 +90,22 @@ def _load(run: Training, step: Step) -> list[Part]:
     for start, stop in itertools.pairwise(bounds):
         rows = np.arange(start, stop)
         x = _rows(run, step, rows)
-        other: tuple[Tensor | None, Tensor | None] = (None, None)
+        other: Pair = (None, None)
         if step.mix is not None:
             partners = step.mix.partner[rows]
             whole = count == len(step) and run.accumulate == 1
             # Of a whole batch the partners are here already.
-            other = (
-                tuple(None if t is None else t[partners] for t in x) if whole else _rows(run, step, partners)
-            )  # type: ignore[assignment]
+            other = _of(x, partners) if whole else _rows(run, step, partners)
         parts.append((slice(start, stop), x, other))
     return parts
 
 
-def _rows(run: Training, step: Step, rows: np.ndarray) -> tuple[Tensor | None, Tensor | None]:
+def _of(pair: Pair, rows: np.ndarray) -> Pair:
+    activation, below = pair
+    return None if activation is None else activation[rows], None if below is None else below[rows]
+
+
+def _rows(run: Training, step: Step, rows: np.ndarray) -> Pair:
     return tensors(run.problem.train.prefix, step.views[rows], step.rows[rows], run.device)
 
 

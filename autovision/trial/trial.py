@@ -16,7 +16,6 @@ from autovision.dataset import catalog, manifest
 from autovision.features.compute import FeatureSource
 from autovision.model import backbone as backbones
 from autovision.model import bundle
-from autovision.model.inference import native_precision
 from autovision.model.network import Network, Suffix
 from autovision.model.stages import channels_of
 from autovision.model.version import read_file, read_version
@@ -26,6 +25,7 @@ from autovision.store import keys
 from autovision.store.protocol import Store
 from autovision.trial.checkpoint import Slot, pack, unpack
 from autovision.trial.data import Labelled, load_inputs
+from autovision.trial.memory import allowance, is_out_of_memory, parts_that_fit, predict, release
 from autovision.trial.state import Problem, Training
 from autovision.trial.train import RungReport, begin, fit, judged_state
 from autovision.trial.world import World
@@ -109,6 +109,7 @@ class Trial:
         deadline: seconds since the epoch.
         must_report: compute features past the deadline, too, and give a value at least of the first epoch.
         initial: a bundle's tensors to start from instead of a new head; only what fits is taken.
+        parts: in how many parts each batch is computed at least; more where memory is short.
         feature_s: seconds spent on features so far.
     """
 
@@ -119,20 +120,27 @@ class Trial:
     deadline: float
     initial: str | None = None
     must_report: bool = False
+    parts: int = 1
     feature_s: float = 0.0
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.splits = self.bench.splits(self.dataset)
+        self.suffix = self._untrained()
+
+    def _untrained(self) -> Suffix:
         source, channels = self.bench.source(self.config), self.bench.channels(self.config)
         keep = backbones.kept_stages(self.config, len(channels))
         staged = copy.deepcopy(source.loaded.staged)
         staged.truncate(keep)
         torch.manual_seed(self.seed)
-        self.suffix = Suffix(staged, self.config, channels[:keep], len(self.splits.version.classes))
+        suffix = Suffix(staged, self.config, channels[:keep], len(self.splits.version.classes)).eval()
+        return suffix.cuda() if torch.cuda.is_available() else suffix
 
     def run(self, *, world: World | None = None, slot: Slot | None = None) -> Iterator[RungReport]:
-        """Train, yielding at each rung. Raises `NotFinite` and `OutOfTime`.
+        """Train, yielding at each rung. Raises `NotFinite`, `OutOfTime` and `TooLarge`.
+
+        Out of memory, it is tried once more with half of each batch at a time, whose gradients are accumulated.
 
         Args:
             world: the workers that train together; None: this one alone.
@@ -141,22 +149,57 @@ class Trial:
         started = time.monotonic()
         problem = self._problem()
         self.feature_s = time.monotonic() - started
-        if torch.cuda.is_available():
-            self.suffix.cuda()
         world = world or World()
+        reported = 0
+        while True:
+            try:
+                for report in self._train(problem, world, slot):
+                    if report.epoch > reported:  # what is trained again was reported before
+                        reported = report.epoch
+                        yield report
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or self.parts > 1 or world.size > 1:
+                    raise
+            self._halve()
+        if slot and world.rank == 0:
+            slot.clear()
+
+    def _train(self, problem: Problem, world: World, slot: Slot | None) -> Iterator[RungReport]:
         saved = slot.load() if slot else None
         if saved is None:
             begin(self.suffix, problem, self.config, self.seed, self.deadline, self._initial_head())
         self.training = Training(
-            self.suffix.eval(), problem, self.config, self.seed, world, autocast=self._autocast()
+            self.suffix, problem, self.config, self.seed, world, autocast=self._autocast()
         )
         if saved is not None:
             unpack(self.training, saved)
             self.notes += (f"went on from a checkpoint after epoch {self.training.epoch}",)
-        keep = _Keeper(slot if world.rank == 0 else None)
-        yield from fit(self.training, self.deadline, keep)
-        if slot and world.rank == 0:
-            slot.clear()
+        self.training.accumulate = self._admitted(world)
+        yield from fit(self.training, self.deadline, _Keeper(slot if world.rank == 0 else None))
+
+    def _admitted(self, world: World) -> int:
+        """In how many parts a batch is computed. Raises `TooLarge`."""
+        batch = -(-self.config.batch_size // world.size)
+        device = self.training.device
+        footprint, allowed = predict(self.training), allowance(device, torch.get_num_threads())
+        parts = parts_that_fit(footprint, batch, allowed)
+        if parts > self.parts:
+            self.notes += (
+                f"batches of {batch} would take {footprint.of(batch) / 1e6:,.0f} MB and {allowed / 1e6:,.0f} MB are "
+                f"free: they are computed in {parts} parts, whose gradients are accumulated",
+            )
+        return max(parts, self.parts)
+
+    def _halve(self) -> None:
+        """Begin anew, with half of each batch at a time."""
+        self.parts = 2 * self.training.accumulate
+        del self.training
+        self.suffix = self._untrained()
+        release()
+        self.notes += (
+            f"out of memory: tried again with each batch in {self.parts} parts, gradients accumulated",
+        )
 
     def _problem(self) -> Problem:
         source, channels = self.bench.source(self.config), self.bench.channels(self.config)
@@ -168,8 +211,14 @@ class Trial:
         return Problem(train, validation, self.splits.positive)
 
     def _autocast(self) -> bool:
-        """Whether stages are trained in bf16: where this node has arithmetic for it."""
-        return self.config.needs_maps and native_precision() == "bf16"
+        """Whether stages are trained in bf16: where this node is faster in it.
+
+        A CPU is with AMX only. With AVX-512 alone the gradients of depthwise convolutions, which most small
+        backbones are made of, take many times as long in bf16 as in float32.
+        """
+        if torch.cuda.is_available():
+            return self.config.needs_maps and torch.cuda.is_bf16_supported()
+        return self.config.needs_maps and torch.cpu._is_amx_tile_supported()
 
     def trained(self) -> bytes:
         """What validation judged last: head and unfrozen stages, as a safetensors file."""

@@ -11,7 +11,7 @@ import torch
 from autovision.dataset.loader import load_pixels
 from autovision.features.compute import OutOfTime
 from autovision.space.config import TrialConfig
-from autovision.trial.data import load_features
+from autovision.trial.data import load_inputs
 from autovision.trial.trial import Trial, Workbench, assemble
 
 
@@ -44,7 +44,7 @@ def test_features_are_computed_once_and_only_what_is_missing(bench: Workbench) -
 
     def load(of: TrialConfig) -> int:
         before = source.computed
-        load_features(source, splits.train, of, channels, training=True, deadline=math.inf)
+        load_inputs(source, splits.train, of, channels, training=True, deadline=math.inf)
         return source.computed - before
 
     n = len(splits.train)
