@@ -93,8 +93,9 @@ class FeatureTable:
         self._checked.add(key)
         shape = tuple(int(size) for size in table.schema.metadata[b"shape"].split(b","))
         # One record batch per shard: its values are one stretch of the mapped file, viewed without a copy.
-        values: Rows = table.column("values").chunk(0).flatten().to_numpy(zero_copy_only=True)
-        return values.reshape(-1, *shape)
+        values = table.column("values").chunk(0).flatten().to_numpy(zero_copy_only=True)
+        rows: Rows = values.reshape(-1, *shape)
+        return rows
 
     def _remove(self, store: Store, key: str) -> None:
         _log.warning("the frozen features at %r in %s are damaged; they are computed again", key, store.uri)
