@@ -42,7 +42,12 @@ class Predictions:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Row], classes: Sequence[str], probabilities: np.ndarray, *, multi_label: bool
+        cls,
+        rows: Sequence[Row],
+        classes: Sequence[str],
+        probabilities: np.ndarray,
+        *,
+        multi_label: bool = False,
     ) -> Predictions:
         shared = set.intersection(*(set(row.metadata) for row in rows)) if rows else set()
         return cls(
@@ -66,8 +71,9 @@ class Predictions:
 
 def truth(rows: Sequence[Row], classes: Sequence[str], *, multi_label: bool) -> np.ndarray:
     """(N,) int64 indices of the rows' classes; (N, C) zeros and ones where they may have any number."""
-    has = np.array([[name in row.labels for name in classes] for row in rows], dtype=np.int64)
-    return has if multi_label else has.argmax(1)
+    if not multi_label:
+        return np.array([classes.index(label) for row in rows for label in row.labels], dtype=np.int64)
+    return np.array([[name in row.labels for name in classes] for row in rows], dtype=np.int64)
 
 
 def predictions(

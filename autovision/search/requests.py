@@ -50,7 +50,7 @@ def make_request(
     check_weights(store, space, allowed)
     version = catalog.get(store, dataset)
     for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
-        if not sum(version.counts.get(split, {}).values()):
+        if not (version.images.get(split) or sum(version.counts.get(split, {}).values())):
             raise InvalidInput(
                 f"data set {version.id} has no image in its {split} split; import more images, "
                 "or assign splits in a manifest"

@@ -57,11 +57,12 @@ def load_splits(store: Store, dataset: str) -> DataSplits:
         of = sorted((row for row in rows if row.split == which), key=lambda row: row.image)
         targets = torch.zeros(len(of), len(version.classes))
         for number, row in enumerate(of):
-            targets[number, version.classes.index(row.label)] = 1.0
+            targets[number, [version.classes.index(label) for label in row.labels]] = 1.0
         return Labelled(
             tuple(row.image for row in of),
             targets,
             torch.tensor([row.confidence for row in of], dtype=torch.float32),
+            multi_label=version.multi_label,
         )
 
     return DataSplits(version, split(Split.TRAIN), split(Split.VALIDATION), split(Split.TEST))

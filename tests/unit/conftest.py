@@ -90,6 +90,25 @@ def paint(folder: Path, per_class: int, *, seed: int = 0, shifted: bool = False)
     return paths
 
 
+MARKS = ("blue", "red", "striped")
+
+
+def paint_marks(folder: Path, n: int, *, seed: int = 0) -> list[tuple[Path, tuple[str, ...]]]:
+    """PNG files that show any number of `MARKS`, all sets in turn; (path, marks) of each."""
+    made = []
+    for i in range(n):
+        marks = tuple(mark for bit, mark in enumerate(MARKS) if i >> bit & 1)
+        pixels = np.random.default_rng(10_000 * seed + i).integers(40, 120, (72, 72, 3)).astype(np.int16)
+        pixels[..., 2] += 100 * ("blue" in marks)
+        pixels[..., 0] += 100 * ("red" in marks)
+        pixels[::8, :, 1] += 135 * ("striped" in marks)
+        path = folder / f"{seed}-{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+        made.append((path, marks))
+    return made
+
+
 @pytest.fixture(scope="session")
 def paint_images() -> Callable[..., list[Path]]:
     return paint
@@ -217,23 +236,53 @@ def tiny(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     return History(store, (first, second), (request, again), (model, better), space)
 
 
+@dataclass(frozen=True)
+class Scenes:
+    """A store with a data set `scenes` whose images have any number of classes, and a model of it."""
+
+    store: MemoryStore
+    """never to be written by a test: `copy` it"""
+    version: DatasetVersion
+    model: ModelVersion
+    new: list[tuple[Path, tuple[str, ...]]]
+    """images that are not in it, with their classes"""
+
+    def copy(self) -> MemoryStore:
+        copied = MemoryStore()
+        for key in self.store.list():
+            copied.put_new(key, self.store.get(key).data)
+        return copied
+
+
+@pytest.fixture(scope="session")
+def scenes(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    from autovision.dataset.importer import SourceImage, import_images
+    from autovision.search.requests import make_request
+    from autovision.trial.trial import Workbench
+
+    store, folder = MemoryStore(), tmp_path_factory.mktemp("scenes")
+    images = [SourceImage(label=marks, path=path) for path, marks in paint_marks(folder / "old", 160)]
+    version = import_images(store, "scenes", images, seed=0)
+    request = make_request(store, "scenes", Tiny(), budget_s=600.0, max_trials=2, deployment="door")
+    model = search_alone(store, request, Workbench(store, threads=2))
+    return Scenes(store, version, model, paint_marks(folder / "new", 40, seed=1))
+
+
 # ------------------------------------------------------------------------------------------------ production
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def produce(
-    store: Store, model: str, folder: Path, n: int, *, seed: int, shifted: bool, deployment: str = "door"
-) -> list[tuple[str, str]]:
-    """Images that a deployment answered and captured, a second apart; (request id, true class) of each."""
+def answer(
+    store: Store, model: str, files: list[bytes], *, seed: int = 0, deployment: str = "door", **metadata: str
+) -> list[str]:
+    """Let a deployment answer and capture images, a second apart; the id of each request."""
     from autovision.model.predictor import Prediction, Predictor
     from autovision.store import captures
 
-    paths = paint(folder, n // 2, seed=seed, shifted=shifted)
-    files = [path.read_bytes() for path in paths]
-    sent, truth = [], []
-    for i, (data, answer) in enumerate(zip(files, Predictor.load(store, model).predict(files), strict=True)):
-        assert isinstance(answer, Prediction)
+    sent = []
+    for i, (data, said) in enumerate(zip(files, Predictor.load(store, model).predict(files), strict=True)):
+        assert isinstance(said, Prediction)
         digest = hashlib.sha256(data).hexdigest()
         store.put_immutable(keys.image(digest), data)
         sent.append(
@@ -244,15 +293,29 @@ def produce(
                 received_at=NOON + timedelta(seconds=1000 * seed + i),
                 latency_ms=5.0,
                 image=digest,
-                label=answer.label,
-                probabilities=answer.probabilities,
-                embedding=tuple(answer.embedding.tolist()),
-                metadata={"line": "new" if shifted else "old"},
+                label=said.label,
+                probabilities=said.probabilities,
+                embedding=tuple(said.embedding.tolist()),
+                metadata=metadata,
             )
         )
-        truth.append((sent[-1].request_id, paths[i].parent.name))
     captures.append(store, deployment, sent, at=sent[-1].received_at)
-    return truth
+    return [capture.request_id for capture in sent]
+
+
+def produce(
+    store: Store, model: str, folder: Path, n: int, *, seed: int, shifted: bool, deployment: str = "door"
+) -> list[tuple[str, str]]:
+    """Images that a deployment answered and captured; (request id, true class) of each."""
+    paths = paint(folder, n // 2, seed=seed, shifted=shifted)
+    files, line = [path.read_bytes() for path in paths], "new" if shifted else "old"
+    asked = answer(store, model, files, seed=seed, deployment=deployment, line=line)
+    return [(request, path.parent.name) for request, path in zip(asked, paths, strict=True)]
+
+
+@pytest.fixture(scope="session")
+def answer_images() -> Callable[..., list[str]]:
+    return answer
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
 from autovision.errors import CorruptObject, InvalidImage, NotFound
 from autovision.model import bundle, predictor
-from autovision.model.predictor import Prediction, Predictor, softmax
+from autovision.model.predictor import Prediction, Predictor, sigmoid, softmax
 from autovision.records import Split
 from autovision.store import keys
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import History
+    from tests.unit.conftest import History, Scenes
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +135,26 @@ def test_what_cannot_be_loaded_says_why(tiny: History) -> None:
     store.put_new(key, data[:-1] + b"?")
     with pytest.raises(CorruptObject, match="does not match its digest"):
         Predictor.load(store, model.id)
+
+
+# --------------------------------------------------------------------------------------- several classes
+
+
+def test_any_number_of_classes_is_answered_each_by_its_own_probability(scenes: Scenes) -> None:
+    served = Predictor.load(scenes.store, scenes.model.id, threads=2)
+    files = [path.read_bytes() for path, _ in scenes.new]
+    answers = served.predict([*files, b"no image"])
+    assert isinstance(answers.pop(), InvalidImage)
+    for answer in answers:
+        assert isinstance(answer, Prediction)
+        assert list(answer.probabilities) == ["blue", "red", "striped"]
+        assert answer.label == tuple(name for name, p in answer.probabilities.items() if p > 0.5)
+    said = [answer.label for answer in answers if isinstance(answer, Prediction)]
+    assert {len(label) for label in said} == {0, 1, 2, 3}
+    assert np.mean([label == marks for label, (_, marks) in zip(said, scenes.new, strict=True)]) > 0.9
+
+
+def test_sigmoid_holds_for_large_logits() -> None:
+    with np.errstate(over="raise"):
+        p = sigmoid(np.array([[-1e4, 0.0, 1e4]], np.float32))
+    np.testing.assert_allclose(p, [[0, 0.5, 1]])

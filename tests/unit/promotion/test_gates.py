@@ -151,3 +151,53 @@ def test_what_does_not_fit_is_refused(answers, paired):
         not_worse_overall(Paired(labels, None, good))
     with pytest.raises(InvalidInput, match="margin is 0"):
         not_worse_overall(paired(10, 0, 0), margin=0)
+
+
+# --------------------------------------------------------------------------------------- several classes
+
+
+def of_sets(n=400, n_classes=3, right=0.9, seed=0):
+    """Labels, and probabilities whose every decision is right with that probability."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, n_classes)) < 0.4).astype(int)
+    said = labels ^ (rng.random(labels.shape) > right)
+    return labels, np.where(said == 1, 0.8, 0.2)
+
+
+def test_a_first_model_of_several_classes_beats_the_most_frequent_set():
+    labels, said = of_sets()
+    result = beats_majority(Paired(labels, None, said, classes=("a", "b", "c")))
+    assert result.passed
+    assert result.numbers["accuracy"] == pytest.approx(0.9**3, abs=0.05)
+    assert result.numbers["majority_accuracy"] == pytest.approx(0.6**3, abs=0.05)
+    assert "none of the classes" in result.reason and "against 0.500" in result.reason
+    for blind in (0.2, 0.8):
+        assert not beats_majority(Paired(labels, None, np.full(said.shape, blind))).passed
+
+
+def test_a_class_that_is_rare_among_several_may_be_found_below_the_majoritys_accuracy():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((500, 2)) < 0.04).astype(int)
+    said = labels | (rng.random(labels.shape) < 0.1)
+    result = beats_majority(Paired(labels, None, np.where(said == 1, 0.7, 0.1)))
+    assert result.passed and result.numbers["accuracy"] < result.numbers["majority_accuracy"]
+
+
+def test_forgetting_one_class_of_several_fails_by_its_own_answers():
+    labels, before = of_sets(right=0.95)
+    after = before.copy()
+    after[labels[:, 1] == 1, 1] = 0.2
+    paired = Paired(labels, before, after, classes=("a", "b", "c"))
+    assert [no_forgetting(paired, label).passed for label in range(3)] == [True, False, True]
+    assert "in the recall of b" in no_forgetting(paired, 1).reason
+    assert not not_worse_overall(paired).passed
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "average_precision"])
+def test_a_better_model_of_several_classes_is_better_somewhere_by_any_metric(metric):
+    labels, before = of_sets(n=200, right=0.75)
+    _, after = of_sets(n=200, right=0.95)
+    paired = Paired(labels, before, after, groups={"left": np.arange(200) < 100})
+    assert better_somewhere(paired, metric=metric).passed
+    assert not_worse_on(paired, "left", metric=metric).passed
+    assert not better_somewhere(Paired(labels, after, before), metric=metric).passed

@@ -101,3 +101,11 @@ def test_the_first_model_faces_the_majority_alone(paired):
 def test_unknown_metric(paired):
     with pytest.raises(InvalidInput, match="there is no 'auc'"):
         decide(paired(20, 0, 0), metric="auc")
+
+
+def test_every_class_of_several_that_occurs_is_protected():
+    labels = np.array([[1, 0, 0], [1, 1, 0]] * 40)
+    said = np.where(labels == 1, 0.9, 0.1)
+    verdict = decide(Paired(labels, said, said, classes=("a", "b", "c")))
+    names = [gate["name"] for gate in verdict.numbers["gates"]]
+    assert names == ["better_somewhere", "not_worse_overall", "no_forgetting[a]", "no_forgetting[b]"]

@@ -20,7 +20,7 @@ from autovision.store import MemoryStore
 from autovision.trial.trial import Workbench
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import History
+    from tests.unit.conftest import History, Scenes
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -228,3 +228,16 @@ def test_a_champion_that_does_not_know_a_class_is_compared_on_it_all_the_same(
         "columns by name, not place"
     )
     assert isinstance(consider(store, challenger.id).accepted, bool)
+
+
+def test_models_of_several_classes_are_compared_like_others(scenes: Scenes) -> None:
+    store = scenes.copy()
+    deployments.create(store, "door", "scenes", {})
+    decision = consider(store, scenes.model.id)
+    assert decision.accepted and champion(store) == scenes.model.id
+    assert "for always answering" in decision.why
+    deployment = deployments.get(store, "door")
+    paired = rollout.paired_predictions(store, deployment, scenes.model)
+    assert paired.champion is not None
+    assert paired.labels.shape == paired.champion.shape == paired.challenger.shape
+    np.testing.assert_array_equal(paired.champion, paired.challenger)

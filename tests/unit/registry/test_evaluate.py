@@ -21,7 +21,7 @@ from autovision.registry.evaluate import Predictions, evaluate_subgroups, predic
 from autovision.store import MemoryStore, keys
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import History
+    from tests.unit.conftest import History, Scenes
 
 
 @pytest.fixture
@@ -137,3 +137,33 @@ def test_metadata_that_only_some_images_have_is_left_out() -> None:
     found = Predictions.of(rows, ["a", "b"], np.array([[0.9, 0.1], [0.8, 0.2]]))
     assert found.metadata == {"line": ("x", "y")}
     assert len(Predictions.of([], ["a"], np.zeros((0, 1)))) == 0
+
+
+# --------------------------------------------------------------------------------------- several classes
+
+
+def test_rows_of_several_labels_become_zeros_and_ones(scenes: Scenes) -> None:
+    store = scenes.copy()
+    found = predictions(store, scenes.model.id, scenes.version, Split.VALIDATION)
+    rows = {row.image: row for row in manifest.read(store, scenes.version)}
+    assert found.labels.shape == found.probabilities.shape == (len(found), 3)
+    for image, has in zip(found.images, found.labels, strict=True):
+        assert rows[image].labels == tuple(np.array(scenes.model.classes)[has == 1])
+
+
+def test_subgroups_of_several_labels() -> None:
+    labels, line = np.array([[1, 0], [0, 0], [1, 1], [0, 1]]), ("old", "new", "old", "new")
+    what = Predictions(tuple("abcd"), labels, labels * 0.8 + 0.1, {"line": line})
+    found = evaluate_subgroups(what, ("a", "b"), None, dataset="d@1", split=Split.TEST)
+    assert set(found) == {"test", "test:line=new", "test:line=old"}
+    same = Predictions(tuple("abcd"), labels[[0, 1, 0, 1]], labels * 0.8 + 0.1, {"line": line})
+    assert set(evaluate_subgroups(same, ("a", "b"), None, dataset="d@1", split=Split.TEST)) == {"test"}
+
+
+def test_a_model_is_not_evaluated_on_images_that_are_labelled_otherwise(scenes: Scenes) -> None:
+    store = scenes.copy()
+    single = scenes.version.with_(multi_label=False)
+    with pytest.raises(
+        InvalidInput, match=r"gives an image any number of labels, and in scenes@1 it has exactly"
+    ):
+        predictions(store, scenes.model.id, single, Split.TEST)

@@ -17,7 +17,7 @@ from autovision.search import requests
 from autovision.store import MemoryStore, keys, labels, records
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import History
+    from tests.unit.conftest import History, Scenes
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -217,3 +217,23 @@ def test_labels_that_come_later_are_the_only_new_ones(
     assert later.snapshot.labels == 4
     retraining.build(store, deployment, later, reason="again", seed=0)
     assert catalog.latest(store, "colours").n == found.version.n + 34
+
+
+def test_labels_of_several_classes_make_the_next_version_too(
+    scenes: Scenes, answer_images: Callable[..., list[str]]
+) -> None:
+    store = scenes.copy()
+    deployments.create(store, "door", "scenes", {}, RetrainingPolicy(volume_labels=10))
+    deployment = deployments.set_champion(store, "door", scenes.model.id, expected=None)
+    files = [path.read_bytes() for path, _ in scenes.new]
+    asked = answer_images(store, scenes.model.id, files)
+    for request_id, (_, marks) in zip(asked, scenes.new, strict=True):
+        labels.add(store, "door", Label(request_id=request_id, label=marks, received_at=NOW))
+    found = observe(store, deployment)
+    assert found.snapshot.labels == 40
+    assert found.snapshot.labels_per_class == {"blue": 20, "red": 20, "striped": 20}
+    request = retraining.build(store, deployment, found, reason="volume", seed=0)
+    version = catalog.get(store, f"scenes@{request.dataset_version}")
+    assert (version.multi_label, version.n, version.parent) == (True, 200, 1)
+    rows = {row.source: row.labels for row in manifest.read(store, version)}
+    assert [rows[f"capture {request_id}"] for request_id in asked] == [marks for _, marks in scenes.new]

@@ -25,7 +25,7 @@ from autovision.store import MemoryStore, keys
 from autovision.trial.trial import Workbench
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import History
+    from tests.unit.conftest import History, Scenes
 
 
 @pytest.fixture
@@ -148,3 +148,12 @@ def test_a_search_whose_trials_all_failed_names_their_errors(
         finish(store, tiny.searches[0], [*failed, stopped], bench)
     before = set(store.list(keys.MODELS))
     assert before == set(tiny.store.list(keys.MODELS))
+
+
+def test_a_model_of_several_classes_is_calibrated_and_evaluated_as_such(scenes: Scenes) -> None:
+    model, test = scenes.model, scenes.model.metrics["test"]
+    assert model.multi_label and model.positive_class is None
+    assert model.temperature != 1.0
+    assert test.accuracy.value > 0.8 > 2 * test.majority_accuracy
+    assert test.average_precision is not None and test.average_precision > 0.95
+    assert test.confusion == () and set(test.per_class_recall) == set(model.classes)
