@@ -1,8 +1,9 @@
 """The search spaces that are shipped. `README.md` beside this file says which one to pick."""
 
+from search_spaces.architecture import Architecture
 from search_spaces.demo import Demo
 from search_spaces.edge import Edge
 from search_spaces.quick import Quick
 from search_spaces.standard import Standard
 
-__all__ = ["Demo", "Edge", "Quick", "Standard"]
+__all__ = ["Architecture", "Demo", "Edge", "Quick", "Standard"]

@@ -31,16 +31,25 @@ class Standard(Space):
     backbone_lr_ratio = Float(0.01, 1.0, log=True, when={"unfreeze": (1, 2, 3, 4)})
     # With one stage unfrozen there is no stage below it for the rate to decay to.
     layer_decay = Float(0.4, 1.0, default=0.7, when={"unfreeze": (2, 3, 4)})
+    unfreeze_schedule = Choice("at_once", "gradual", when={"unfreeze": (2, 3, 4)})
+    l2_sp = Choice(0.0, 1e-3, 1e-2, when={"unfreeze": (1, 2, 3, 4)})
+    drop_path = Choice(0.0, 0.1, 0.2, when={"unfreeze": (1, 2, 3, 4)})
 
-    augmentation = Choice("flip", "crop", "dihedral", "none")
+    augmentation = Choice("flip", "crop", "dihedral", "trivialaugment", "randaugment", "none")
+    views = Choice(8, 4, when={"augmentation": ("trivialaugment", "randaugment")})
+    magnitude = Integer(5, 15, default=9, when={"augmentation": "randaugment"})
     mixup = Choice(0.0, 0.2, 0.8)
     # CutMix pastes into maps; the tokens of a ViT are none.
     cutmix = Choice(0.0, 1.0, when={"unfreeze": (1, 2, 3, 4), "backbone": _CONVOLUTIONAL})
     class_weighting = Choice("none", "balanced")
+    logit_adjustment = Choice(0.0, 0.5, 1.0)
+    loss = Choice("cross_entropy", "focal")
+    focal_gamma = Float(0.5, 4.0, default=2.0, when={"loss": "focal"})
 
     optimizer = Choice("adamw", "sgd")
     lr = Float(1e-4, 3e-2, log=True)
     weight_decay = Float(1e-5, 1e-1, log=True)
     label_smoothing = Float(0.0, 0.2, default=0.1)
+    ema = Choice(0.0, 0.99, 0.998)
     epochs = Integer(5, 60, log=True, default=20)
     batch_size = Choice(64, 32, 128)

@@ -6,7 +6,7 @@ that no code reads cannot exist. `resolved()` drops what has no effect, so equal
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -16,6 +16,7 @@ Augmentation = Literal["none", "flip", "dihedral", "crop", "randaugment", "trivi
 RANDOM_AUGMENTATIONS: tuple[Augmentation, ...] = ("randaugment", "trivialaugment")
 """those that draw their operations at random; the others have a fixed list of views"""
 Pooling = Literal["avg", "max", "avgmax", "gem", "attention"]
+ImportedName = Annotated[str, Field(pattern=r"^store:[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class TrialConfig(Record):
@@ -26,9 +27,7 @@ class TrialConfig(Record):
     # architecture
     backbone: str = "tf_efficientnet_lite0"
     """a timm model name"""
-    weights: str = Field(
-        default="pretrained", pattern=r"^(pretrained|random|store:[A-Za-z0-9][A-Za-z0-9._-]{0,99})$"
-    )
+    weights: Literal["pretrained", "random"] | ImportedName = "pretrained"
     """`pretrained`: as published for the backbone; `store:NAME`: weights that were imported under that name;
     `random`: for tests, and for measuring what transfer gives"""
     resolution: int | None = Field(default=None, ge=32, le=1024)

@@ -13,8 +13,12 @@ def parameter_table() -> str:
     rows = ["| parameter | allowed | default | meaning |", "|---|---|---|---|"]
     for name, schema in TrialConfig.model_json_schema()["properties"].items():
         default = "None" if schema["default"] is None else _plain(schema["default"])
-        rows.append(f"| `{name}` | {_allowed(schema)} | {default} | {schema.get('description', '')} |")
+        rows.append(f"| `{name}` | {_allowed(schema)} | {default} | {_one_line(schema)} |")
     return "\n".join(rows)
+
+
+def _one_line(schema: dict[str, Any]) -> str:
+    return " ".join(schema.get("description", "").split())
 
 
 def _allowed(schema: dict[str, Any]) -> str:
@@ -28,7 +32,11 @@ def _allowed(schema: dict[str, Any]) -> str:
         case "null":
             return "None"
         case "string":
-            return "text"
+            return (
+                f"text like `{schema['pattern'].strip('^$').partition('[')[0]}NAME`"
+                if "pattern" in schema
+                else "text"
+            )
         case kind:
             return f"{'whole number' if kind == 'integer' else 'number'}{_ends(schema)}"
 

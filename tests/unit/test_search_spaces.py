@@ -198,16 +198,39 @@ def test_the_other_examples_of_the_readme_work() -> None:
         assert all(made_space.default() for made_space in made)
 
 
+ODD: dict[str, Any] = {
+    "backbone": "resnet18", "weights": "random", "resolution": 96, "drop_stages": 3, "taps": 3,
+    "pooling": "gem", "head_width": 8, "dropout": 0.3, "adapter_width": 5, "layer_decay": 0.11,
+    "backbone_lr_ratio": 0.22, "unfreeze_schedule": "gradual", "drop_path": 0.12, "l2_sp": 0.13,
+    "magnitude": 3, "views": 7, "mixup": 0.44, "cutmix": 0.33, "class_weighting": "balanced",
+    "sampling": "balanced", "confidence_weighting": True, "optimizer": "sgd", "lr": 0.5, "weight_decay": 0.3,
+    "warmup": 0.4, "clip_norm": 1.5, "ema": 0.6, "focal_gamma": 3.3, "logit_adjustment": 0.7,
+    "label_smoothing": 0.17, "epochs": 77, "batch_size": 17, "patience": 9,
+}  # fmt: skip
+"""a value besides the default of every parameter that decides about no other one"""
+
+
 def test_the_conditions_that_the_readme_names_are_those_of_the_configuration() -> None:
-    """`resolved()` drops exactly what the last paragraph on conditions lists."""
-    paragraph = README.split("leaves them at their defaults:")[1].split("\n\n")[0]
-    named = {name for name in TrialConfig.model_fields if f"`{name}`" in paragraph} - {"head", "unfreeze"}
-    odd = {"head_width": 8, "layer_decay": 0.11, "backbone_lr_ratio": 0.22, "cutmix": 0.33, "mixup": 0.44}
-    dropped = set()
-    for head, unfreeze in itertools.product(("linear", "mlp", "cosine"), (0, 1)):
-        config = TrialConfig.model_validate({"head": head, "unfreeze": unfreeze, **odd})
-        dropped |= {name for name in odd if getattr(config.resolved(), name) != odd[name]}
+    """`resolved()` drops exactly what the table of conditions lists."""
+    table = README.split("leaves them at their defaults:")[1].split("## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    deciding = {
+        "head": ("linear", "mlp", "cosine", "attention"),
+        "unfreeze": (0, 1, 2),
+        "adapters": (0, 1),
+        "augmentation": ("flip", "trivialaugment", "randaugment"),
+        "loss": ("cross_entropy", "focal"),
+    }
+    assert ODD.keys() | deciding.keys() == set(TrialConfig.model_fields)
+    dropped, kept = set(), set()
+    for values in itertools.product(*deciding.values()):
+        config = TrialConfig.model_validate({**dict(zip(deciding, values, strict=True)), **ODD})
+        resolved = config.resolved()
+        dropped |= {name for name in ODD if getattr(resolved, name) != ODD[name]}
+        kept |= {name for name in ODD if getattr(resolved, name) == ODD[name]}
     assert named == dropped
+    assert kept == set(ODD), "a parameter never has any effect"
 
 
 def test_the_table_of_the_readme_is_the_one_made_from_the_code() -> None:

@@ -23,6 +23,31 @@ from autovision.space.reference import parameter_table
         ({"unfreeze": 1}, "backbone_lr_ratio", 0.5, True),
         ({"unfreeze": 1}, "cutmix", 1.0, True),
         ({"unfreeze": 0}, "mixup", 1.0, True),
+        ({"unfreeze": 1}, "layer_decay", 0.5, False),
+        ({"unfreeze": 1}, "unfreeze_schedule", "gradual", False),
+        ({"unfreeze": 2}, "unfreeze_schedule", "gradual", True),
+        ({"unfreeze": 0}, "drop_path", 0.2, False),
+        ({"unfreeze": 1}, "drop_path", 0.2, True),
+        ({"unfreeze": 0, "adapters": 1}, "l2_sp", 0.1, False),
+        ({"unfreeze": 1}, "l2_sp", 0.1, True),
+        ({"adapters": 0}, "adapter_width", 8, False),
+        ({"adapters": 1}, "adapter_width", 8, True),
+        ({"adapters": 1}, "cutmix", 1.0, True),
+        ({"pooling": "attention"}, "cutmix", 1.0, True),
+        ({"head": "attention"}, "head_width", 64, True),
+        ({"head": "attention"}, "pooling", "max", False),
+        ({"augmentation": "flip"}, "views", 8, False),
+        ({"augmentation": "trivialaugment"}, "views", 8, True),
+        ({"augmentation": "trivialaugment"}, "magnitude", 20, False),
+        ({"augmentation": "randaugment"}, "magnitude", 20, True),
+        ({"loss": "cross_entropy"}, "focal_gamma", 1.0, False),
+        ({"loss": "focal"}, "focal_gamma", 1.0, True),
+        ({}, "ema", 0.99, True),
+        ({}, "patience", 3, True),
+        ({}, "warmup", 0.2, True),
+        ({}, "clip_norm", 0.0, True),
+        ({}, "sampling", "balanced", True),
+        ({}, "logit_adjustment", 1.0, True),
     ],
 )
 def test_the_digest_is_of_what_has_an_effect(
@@ -56,5 +81,6 @@ def test_the_table_tells_what_is_allowed() -> None:
     assert list(rows) == [f"`{name}`" for name in field_names()]
     assert rows["`lr`"].startswith("number > 0 ≤ 10 | 0.001 | ")
     assert rows["`resolution`"].startswith("whole number ≥ 32 ≤ 1024 or None | None | ")
-    assert rows["`pooling`"].startswith("`avg`, `max`, `avgmax`, `gem` | `avg` | ")
+    assert rows["`pooling`"].startswith("`avg`, `max`, `avgmax`, `gem`, `attention` | `avg` | ")
+    assert rows["`weights`"].startswith("`pretrained`, `random` or text like `store:NAME` | `pretrained` | ")
     assert rows["`confidence_weighting`"].startswith("True, False | False | ")

@@ -56,7 +56,12 @@ INVALID: list[tuple[str, dict[str, Any], str, str]] = [
         "give each value once",
     ),
     ("mixup", {"mixup": Choice(0, 0.0)}, "the value 0.0 stands there twice", "give each value once"),
-    ("pooling", {"pooling": Choice("avg", "mean")}, "refuses 'mean'", "'avg', 'max', 'avgmax' or 'gem'"),
+    (
+        "pooling",
+        {"pooling": Choice("avg", "mean")},
+        "refuses 'mean'",
+        "'avg', 'max', 'avgmax', 'gem' or 'attention'",
+    ),
     (
         "pooling",
         {"pooling": Choice("avg", default="gem")},
@@ -66,7 +71,7 @@ INVALID: list[tuple[str, dict[str, Any], str, str]] = [
     ("pooling", {"pooling": Choice(["avg", "gem"])}, "['avg', 'gem'] is of type list", "use a plain value"),  # type: ignore[arg-type]
     ("lr", {"lr": Choice(0.1, np.float64(0.2))}, "is of type float64", "use a plain value"),
     ("pooling", {"pooling": ("avg", "gem")}, "several values are no constant", "write Choice('avg', 'gem')"),
-    ("pooling", {"pooling": "avgg"}, "refuses 'avgg'", "'avg', 'max', 'avgmax' or 'gem'"),
+    ("pooling", {"pooling": "avgg"}, "refuses 'avgg'", "'avg', 'max', 'avgmax', 'gem' or 'attention'"),
     ("resolution", {"resolution": 20}, "refuses 20", "greater than or equal to 32"),
     ("batch_size", {"batch_size": "64"}, "'64' is of type str, and TrialConfig wants int", "write 64"),
     ("batch_size", {"batch_size": 64.0}, "64.0 is of type float, and TrialConfig wants int", "write 64"),

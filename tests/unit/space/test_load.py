@@ -79,7 +79,10 @@ def test_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("quik", "is none of the shipped ones, demo, edge, quick, standard; .* did you mean 'quick'"),
+        (
+            "quik",
+            "is none of the shipped ones, architecture, demo, edge, quick, standard; .* did you mean 'quick'",
+        ),
         ("", "is none of the shipped ones"),
         (":Mine", "is not of the form MODULE:NAME"),
         ("own space:Mine", "is not of the form MODULE:NAME"),

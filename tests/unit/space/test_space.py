@@ -47,10 +47,10 @@ def test_a_point_becomes_a_strict_resolved_configuration() -> None:
     )
 
     class Silent(Space):
-        unfreeze = Integer(0, 1)
+        unfreeze = Integer(0, 2)
         layer_decay = Float(0.1, 0.5)
 
-    assert Silent.config({"unfreeze": 1, "layer_decay": 0.2}).layer_decay == 0.2
+    assert Silent.config({"unfreeze": 2, "layer_decay": 0.2}).layer_decay == 0.2
     assert Silent.config({"unfreeze": 0, "layer_decay": 0.2}) == TrialConfig(), "it has no effect there"
 
 
