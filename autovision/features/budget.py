@@ -2,8 +2,8 @@
 
 What counts is what the store holds: everybody looks before each shard, so that processes together exceed the
 budget by no more than the one shard that each of them is writing. Room is made by removing shards of the spec that
-has not been used for longest. A spec is in use while somebody says so at least every `_IN_USE_S` seconds; what a
-process has mapped it can read even when it was removed.
+has not been used for longest. A spec is in use while somebody says so at least every `_IN_USE_S` seconds. What a
+process has mapped it can read even when it was removed; nobody has to know of the others.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autovision.errors import InvalidInput, StoreUnavailable
@@ -25,12 +25,13 @@ from autovision.store.local import LocalStore
 from autovision.store.protocol import KeyNotFound, Store
 
 ENVIRONMENT_VARIABLE = "AUTOVISION_FEATURE_BUDGET"
-TOUCH_S = 15.0
-"""how often somebody who uses features should say so"""
 
+_TOUCH_S = 15.0
 _IN_USE_S = 60.0
 _SHARE_OF_DISK = 0.5
 """of what is free, or taken by features already, when no budget is set"""
+_SPARE_SHARE, _SPARE_BYTES = 0.05, 512 << 20
+"""of the disk, whichever is less: what features leave free in any case"""
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
@@ -59,10 +60,23 @@ def parse_bytes(text: str) -> int:
 
 def readable(size: int) -> str:
     """`987 MB`"""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
+    for unit in ("GB", "MB", "KB"):
+        if size >= _UNITS[unit]:
+            return f"{size / _UNITS[unit]:.3g} {unit}"
     return f"{size} bytes"
+
+
+@dataclass
+class _Held:
+    """What the store holds of one spec."""
+
+    used: float = 0.0
+    """when it was last: seconds since the epoch"""
+    shards: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(map(keys.feature_shard_bytes, self.shards))
 
 
 @dataclass(frozen=True)
@@ -77,8 +91,7 @@ class FeatureBudget:
         """None: a share of the disk."""
         if limit_bytes is not None:
             return cls(store, limit_bytes)
-        folder = store.root if isinstance(store, LocalStore) else Path(tempfile.gettempdir())
-        available = shutil.disk_usage(folder).free + used_bytes(store)
+        available = shutil.disk_usage(_folder_of(store)).free + used_bytes(store)
         return cls(store, int(_SHARE_OF_DISK * available))
 
     def admit(self, total_bytes: int, missing_bytes: int, own: Collection[str]) -> None:
@@ -92,39 +105,17 @@ class FeatureBudget:
             raise NoRoom(f"{needs} and the budget is {readable(self.limit_bytes)}")
         if used_bytes(self.store) + missing_bytes <= self.limit_bytes:
             return
-        in_use = sum(size for spec, size in self._sizes(self._specs_in_use()).items() if spec not in own)
+        in_use = sum(held.size for spec, held in self._in_use().items() if spec not in own)
         if in_use + total_bytes > self.limit_bytes:
             raise NoRoom(
                 f"{needs} and {readable(in_use)} of the budget of {readable(self.limit_bytes)} are in use by others"
             )
 
-    def make_room(self, size: int, own: Collection[str]) -> None:
-        """Remove what has not been used for longest until `size` bytes more fit. Raises `NoRoom`.
-
-        Args:
-            own: digests of specs of which nothing is to be removed.
-        """
-        excess = used_bytes(self.store) + size - self.limit_bytes
-        if excess <= 0:
-            return
-        kept = {*own, *self._specs_in_use()}
-        for _, key, size_of in sorted(self._shards(kept)):
-            self.store.delete(key)
-            excess -= size_of
-            if excess <= 0:
-                return
-        raise NoRoom(f"no longer fit: the budget of {readable(self.limit_bytes)} is in use by others")
-
     def put(self, key: str, data: bytes, own: Collection[str]) -> None:
-        """Store a shard. Raises `NoRoom`, also when the disk is full."""
-        self.make_room(len(data), own)
-        try:
+        """Store a shard, removing others if need be, but none of `own` (digests of specs). Raises `NoRoom`."""
+        self._make_room(len(data), own)
+        with disk_full_is_no_room():
             self.store.put_immutable(key, data)
-        except StoreUnavailable as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoRoom(f"do not fit on the disk ({cause.strerror})") from error
-            raise
 
     def touch(self, shards: Iterable[str]) -> None:
         """Say that the spec of these shards is in use. One that is left of them is enough."""
@@ -133,40 +124,77 @@ class FeatureBudget:
                 os.utime(self.store.local_path(key))
                 return
 
-    def _specs_in_use(self) -> set[str]:
-        recent = time.time() - _IN_USE_S
-        return {spec for spec, used in self._last_used().items() if used > recent}
+    def _make_room(self, size: int, own: Collection[str]) -> None:
+        excess = max(used_bytes(self.store) + size - self.limit_bytes, self._lacking_on_disk(size))
+        if excess <= 0:
+            return
+        kept = {*own, *self._in_use()}
+        for spec, held in sorted(self._held().items(), key=lambda item: item[1].used):
+            for key in held.shards if spec not in kept else ():
+                self.store.delete(key)
+                excess -= keys.feature_shard_bytes(key)
+                if excess <= 0:
+                    return
+        raise NoRoom(
+            f"do not fit beside what is in use by others: the budget is {readable(self.limit_bytes)}, and "
+            f"{readable(shutil.disk_usage(_folder_of(self.store)).free)} of the disk are free"
+        )
 
-    def _last_used(self) -> dict[str, float]:
-        """When each spec was used last: seconds since the epoch."""
-        used: dict[str, float] = {}
+    def _lacking_on_disk(self, size: int) -> int:
+        disk = shutil.disk_usage(_folder_of(self.store))
+        return size + min(_SPARE_BYTES, int(_SPARE_SHARE * disk.total)) - disk.free
+
+    def _in_use(self) -> dict[str, _Held]:
+        recent = time.time() - _IN_USE_S
+        return {spec: held for spec, held in self._held().items() if held.used > recent}
+
+    def _held(self) -> dict[str, _Held]:
+        """What the store holds, by the digest of the spec."""
+        found: dict[str, _Held] = {}
         for key in self.store.list(keys.FEATURES):
             with suppress(KeyNotFound, OSError):
-                at = self.store.local_path(key).stat().st_mtime
-                used[_spec_of(key)] = max(at, used.get(_spec_of(key), 0.0))
-        return used
+                used = self.store.local_path(key).stat().st_mtime
+                held = found.setdefault(key.split("/")[1], _Held())
+                held.used = max(held.used, used)
+                held.shards.append(key)
+        return found
 
-    def _sizes(self, specs: Collection[str]) -> dict[str, int]:
-        sizes = dict.fromkeys(specs, 0)
-        for key in self.store.list(keys.FEATURES):
-            if _spec_of(key) in sizes:
-                sizes[_spec_of(key)] += keys.feature_shard_bytes(key)
-        return sizes
 
-    def _shards(self, kept: Collection[str]) -> list[tuple[float, str, int]]:
-        """When its spec was used last, key and size of each shard that may go."""
-        return [
-            (used, key, keys.feature_shard_bytes(key))
-            for spec, used in self._last_used().items()
-            if spec not in kept
-            for key in self.store.list(keys.features(spec))
-        ]
+@contextmanager
+def disk_full_is_no_room() -> Iterator[None]:
+    """Turns the error of a disk that is full into `NoRoom`."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoRoom(f"do not fit on the disk ({cause.strerror})") from error
+        raise
+
+
+class Keeper:
+    """Says from time to time that shards are in use; called whenever they are.
+
+    Args:
+        shards: of each spec.
+    """
+
+    def __init__(self, budget: FeatureBudget, shards: Sequence[Sequence[str]]) -> None:
+        self._budget, self._shards = budget, shards
+        self._next = time.monotonic() + _TOUCH_S
+
+    def __call__(self) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _TOUCH_S
+            for shards in self._shards:
+                self._budget.touch(shards)
 
 
 def used_bytes(store: Store) -> int:
     """What all features in the store take."""
-    return sum(keys.feature_shard_bytes(key) for key in store.list(keys.FEATURES))
+    return sum(map(keys.feature_shard_bytes, store.list(keys.FEATURES)))
 
 
-def _spec_of(key: str) -> str:
-    return key.split("/")[1]
+def _folder_of(store: Store) -> Path:
+    """A folder on the disk that the store's features lie on, or their mapped copies."""
+    return store.root if isinstance(store, LocalStore) else Path(tempfile.gettempdir())

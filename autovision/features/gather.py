@@ -9,6 +9,7 @@ every element. Only the rows that begin where a shard has one are ever read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ class RowMap:
 
     def __init__(
         self,
-        shards: Sequence[npt.NDArray[np.generic]],
+        shards: Sequence[npt.NDArray[Any]],
         shard: npt.NDArray[np.int64],
         row: npt.NDArray[np.int64],
     ) -> None:
@@ -38,14 +39,14 @@ class RowMap:
         self._window = _window(lowest, (end - lowest) // self.dtype.itemsize - width + 1, width, self.dtype)
         self._start = (address - lowest)[shard] // self.dtype.itemsize + row * width
 
-    def take(self, index: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.generic]:
+    def take(self, index: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[Any]:
         """The rows at `index` of the map: (B, *shape), a copy."""
-        rows: npt.NDArray[np.generic] = self._window[self._start[index]]
+        rows: npt.NDArray[Any] = self._window[self._start[index]]
         return rows.reshape(-1, *self.shape)
 
     def take_columns(
         self, index: tuple[npt.NDArray[np.int64], ...], runs: Sequence[tuple[int, int]]
-    ) -> npt.NDArray[np.generic]:
+    ) -> npt.NDArray[Any]:
         """The same of flat rows, only the columns of `runs` (start, end), one behind the other."""
         start = self._start[index]
         return np.concatenate([self._window[start, a:b] for a, b in runs], 1)
@@ -58,7 +59,7 @@ class _Memory:
         self.__array_interface__ = interface
 
 
-def _window(address: int, rows: int, width: int, dtype: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+def _window(address: int, rows: int, width: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Read-only: row k is the `width` elements that begin k elements behind `address`."""
     interface = {
         "data": (address, True),

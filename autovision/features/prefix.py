@@ -12,11 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
+from autovision.dataset.loader import load_pixels
 from autovision.features.gather import RowMap, runs_of
 from autovision.features.shards import as_stored
 from autovision.features.views import Views, apply
 from autovision.image import Pixels
 from autovision.model.inference import Compiled
+from autovision.records import Preprocessing
+from autovision.store.protocol import Store
 
 BATCH = 64
 """images that are sent through a network at once"""
@@ -146,3 +149,29 @@ class ComputedPrefix:
             images = [self.names[row] for row in rows[at]]
             seen[at] = apply(pixels[at], images, self.draw.name(int(view)))
         return seen
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """Pixels of rows, from memory-mapped shards."""
+
+    pixels: RowMap
+    used: Callable[[], None]
+
+    def __call__(self, rows: np.ndarray) -> Pixels:
+        self.used()
+        return self.pixels.take((np.zeros_like(rows), rows))
+
+
+@dataclass(frozen=True)
+class DecodedPixels:
+    """Pixels of rows, decoded each time."""
+
+    store: Store
+    images: Sequence[str]
+    preprocessing: Preprocessing
+    threads: int
+
+    def __call__(self, rows: np.ndarray) -> Pixels:
+        names = [self.images[row] for row in rows]
+        return load_pixels(self.store, names, self.preprocessing, threads=self.threads)

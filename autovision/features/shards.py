@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -55,7 +56,7 @@ class FeatureTable:
             self._forget(gone)
         for key in sorted(listed - self._images.keys()):
             try:
-                images = tuple(_read(store, key).column("image").to_pylist())
+                images = tuple(map(sys.intern, _read(store, key).column("image").to_pylist()))
             except (pa.ArrowException, OSError, KeyError):
                 self._remove(store, key)
             except KeyNotFound:

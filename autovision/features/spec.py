@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 from autovision.records import Preprocessing, Record, digest_of
@@ -28,7 +29,7 @@ class FeatureSpec(Record):
     """that the network computes in; rows are float16 whatever it is"""
     computation: int = COMPUTATION
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         return digest_of(self.model_dump(mode="json"))[:24]
 

@@ -23,9 +23,11 @@ from autovision.dataset import manifest
 from autovision.dataset.importer import extend, import_dataset
 from autovision.dataset.listing import SourceImage
 from autovision.dataset.loader import load_pixels
-from autovision.features import compute
+from autovision.features import compute, fill
 from autovision.features.compute import FeatureSource
+from autovision.features.prefix import Prefix
 from autovision.features.spec import FeatureSpec
+from autovision.features.views import Views
 from autovision.model import backbone as backbones
 from autovision.model.network import CutExtractor, PooledExtractor
 from autovision.records import digest_of
@@ -48,6 +50,25 @@ def source_of(store: Store, wanted: TrialConfig) -> FeatureSource:
     return FeatureSource(
         store, backbones.load(wanted), wanted.backbone, backbones.preprocessing(wanted), threads=1
     )
+
+
+def pooled(
+    source: FeatureSource, images: Sequence[str], views: str, columns: np.ndarray, *, deadline: float = EVER
+) -> np.ndarray:
+    """Pooled rows of all views: (V, N, len(columns))."""
+    prefix = source.prefix(images, Views(views), cut=None, columns=columns, deadline=deadline)  # type: ignore[arg-type]
+    return everything(prefix, 1)
+
+
+def at_cut(source: FeatureSource, images: Sequence[str], views: str, cut: int) -> np.ndarray:
+    """Activations of all views: (V, N, *shape)."""
+    return everything(source.prefix(images, Views(views), cut=cut, columns=None, deadline=EVER), 0)  # type: ignore[arg-type]
+
+
+def everything(prefix: Prefix, which: int) -> np.ndarray:
+    rows = np.arange(prefix.images)
+    assert prefix.views is not None
+    return np.stack([prefix.take(np.full_like(rows, view), rows)[which] for view in range(prefix.views)])  # type: ignore[arg-type]
 
 
 def stored_rows(store: Store) -> Counter[tuple[str, str]]:
@@ -105,20 +126,16 @@ def test_what_is_stored_is_what_the_backbone_computes_of_every_view(
         )
 
     columns = every_column(source)
-    assert_close(
-        source.pooled(images, augmentation, columns, deadline=EVER), PooledExtractor(staged, prep).eval()
-    )
+    assert_close(pooled(source, images, augmentation, columns), PooledExtractor(staged, prep).eval())
     for cut in cuts:
-        assert_close(
-            source.cut(images, augmentation, cut, deadline=EVER), CutExtractor(staged, cut, prep).eval()
-        )
+        assert_close(at_cut(source, images, augmentation, cut), CutExtractor(staged, cut, prep).eval())
 
 
 def test_columns_are_chosen_while_reading(bench: Workbench) -> None:
     source, images = bench.source(config()), bench.splits("shades@1").train.images
-    whole = source.pooled(images, "flip", every_column(source), deadline=EVER)
+    whole = pooled(source, images, "flip", every_column(source))
     some = np.array([5, 0, 17])
-    np.testing.assert_array_equal(source.pooled(images, "flip", some, deadline=EVER), whole[:, :, some])
+    np.testing.assert_array_equal(pooled(source, images, "flip", some), whole[:, :, some])
 
 
 def test_when_images_are_added_only_they_are_computed(
@@ -128,7 +145,7 @@ def test_when_images_are_added_only_they_are_computed(
     old = bench.splits("shades@1")
     source = bench.source(wanted)
     columns = every_column(source)[:3]
-    before = source.pooled(old.train.images, "flip", columns, deadline=EVER)
+    before = pooled(source, old.train.images, "flip", columns)
     assert source.computed == 2 * len(old.train)
     rows = stored_rows(store)
 
@@ -142,7 +159,7 @@ def test_when_images_are_added_only_they_are_computed(
     assert added > 0
     # Another process, so that nothing but the store can know what is there.
     other = source_of(store, wanted)
-    after = other.pooled(new.train.images, "flip", columns, deadline=EVER)
+    after = pooled(other, new.train.images, "flip", columns)
     assert other.computed == 2 * added
     assert stored_rows(store) - rows == Counter(
         {(spec, name): 1 for spec, _ in rows for name in set(new.train.images) - set(old.train.images)}
@@ -153,7 +170,7 @@ def test_when_images_are_added_only_they_are_computed(
 
 def test_an_image_that_is_asked_for_twice_is_computed_once(bench: Workbench) -> None:
     source, images = bench.source(config()), bench.splits("shades@1").train.images
-    found = source.pooled([*images[:3], *images[:3]], "none", np.arange(4), deadline=EVER)
+    found = pooled(source, [*images[:3], *images[:3]], "none", np.arange(4))
     assert source.computed == 3
     np.testing.assert_array_equal(found[:, :3], found[:, 3:])
 
@@ -163,8 +180,8 @@ def test_an_image_that_is_asked_for_twice_is_computed_once(bench: Workbench) -> 
 )
 def test_another_configuration_shares_no_rows(bench: Workbench, changes: dict[str, object]) -> None:
     images = bench.splits("shades@1").train.images
-    bench.source(config()).pooled(images, "none", np.arange(2), deadline=EVER)
-    assert bench.source(config(**changes)).missing(images, "none", None) == len(images)
+    pooled(bench.source(config()), images, "none", np.arange(2))
+    assert bench.source(config(**changes)).missing(images, Views("none"), None) == len(images)
 
 
 def test_other_weights_another_precision_and_another_cut_share_no_rows(
@@ -172,34 +189,34 @@ def test_other_weights_another_precision_and_another_cut_share_no_rows(
 ) -> None:
     images = bench.splits("shades@1").train.images
     source = bench.source(config())
-    source.cut(images, "none", 2, deadline=EVER)
-    assert source.missing(images, "none", 2) == 0
-    assert source.missing(images, "none", 1) == len(images)
-    assert source.missing(images, "none", None) == len(images)
-    assert source.missing(images, "flip", 2) == len(images), "of two views one is there"
+    at_cut(source, images, "none", 2)
+    assert source.missing(images, Views("none"), 2) == 0
+    assert source.missing(images, Views("none"), 1) == len(images)
+    assert source.missing(images, Views("none"), None) == len(images)
+    assert source.missing(images, Views("flip"), 2) == len(images), "of two views one is there"
 
     trained = replace(source.loaded, info=replace(source.loaded.info, digest="f" * 64))
     other = FeatureSource(bench.store, trained, source.name, source.preprocessing, threads=1)
-    assert other.missing(images, "none", 2) == len(images)
+    assert other.missing(images, Views("none"), 2) == len(images)
 
     monkeypatch.setattr(compute, "native_precision", lambda: "some other")
-    assert source_of(bench.store, config()).missing(images, "none", 2) == len(images)
+    assert source_of(bench.store, config()).missing(images, Views("none"), 2) == len(images)
 
 
 def test_threads_share_the_work_and_compute_nothing_twice(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compute, "_CHUNK", 3)
+    monkeypatch.setattr(fill, "_CHUNK", 3)
     rows = manifest.read(bench.store, bench.splits("shades@1").version)
     images = sorted(row.image for row in rows)
     sources = [source_of(bench.store, config()) for _ in range(3)]
-    sources[0].pooled(images[:1], "none", np.arange(2), deadline=EVER)  # convert once
+    pooled(sources[0], images[:1], "none", np.arange(2))  # convert once
     found: list[np.ndarray] = []
     together = threading.Barrier(len(sources))
 
     def work(source: FeatureSource) -> None:
         together.wait()
-        found.append(source.pooled(images, "flip", np.arange(9), deadline=EVER))
+        found.append(pooled(source, images, "flip", np.arange(9)))
 
     threads = [threading.Thread(target=work, args=(source,)) for source in sources]
     for thread in threads:
@@ -217,23 +234,30 @@ ONE_PROCESS = """
 import json, math, sys, time
 from pathlib import Path
 import numpy as np
-from autovision.features import compute
+from autovision.features import fill
 from autovision.features.compute import FeatureSource
+from autovision.features.views import Views
 from autovision.model import backbone as backbones
 from autovision.space.config import TrialConfig
 from autovision.store import LocalStore
 
 root, images = Path(sys.argv[1]), json.loads(sys.argv[2])
-compute._CHUNK = 3
+fill._CHUNK = 3
 config = TrialConfig(backbone="test_resnet", weights="random", resolution=64)
 source = FeatureSource(
     LocalStore(root / "store"), backbones.load(config), "test_resnet", backbones.preprocessing(config), threads=1
 )
-source.pooled(images[:1], 'none', np.arange(1), deadline=math.inf)  # convert and compile
+
+def pooled(images, views):
+    prefix = source.prefix(images, views, cut=None, columns=np.arange(9), deadline=math.inf)
+    rows = np.arange(len(images))
+    return np.stack([prefix.take(np.full_like(rows, view), rows)[1] for view in range(prefix.views)])
+
+pooled(images[:1], Views())  # convert and compile
 (root / sys.argv[3]).touch()
 while not all((root / name).exists() for name in ("first", "second")):
     time.sleep(0.005)
-values = source.pooled(images, "flip", np.arange(9), deadline=math.inf)
+values = pooled(images, Views("flip"))
 print(json.dumps([source.computed, values.astype(float).sum()]))
 """
 
@@ -278,7 +302,7 @@ def test_what_a_killed_process_left_undone_is_done_when_its_lease_ends(bench: Wo
     dead = lease.acquire(bench.store, name, "killed:1", 1.0)
     assert dead is not None
     began = time.monotonic()
-    source.pooled(images, "none", np.arange(2), deadline=EVER)
+    pooled(source, images, "none", np.arange(2))
     assert time.monotonic() - began >= 0.5, "it did not wait for the chunk that another one held"
     assert source.computed == len(images)
     assert not list(bench.store.list("leases/")), "leases of chunks that are done are of no use to anybody"
@@ -288,6 +312,6 @@ def test_waiting_for_another_process_ends_with_the_deadline(bench: Workbench) ->
     source, images = bench.source(config()), bench.splits("shades@1").train.images
     assert lease.acquire(bench.store, chunk_lease(source, images), "busy:1", 600.0) is not None
     with pytest.raises(compute.OutOfTime):
-        source.pooled(images, "none", np.arange(2), deadline=time.time() + 0.3)
+        pooled(source, images, "none", np.arange(2), deadline=time.time() + 0.3)
     assert source.computed == 0
     assert source.seconds >= 0.2

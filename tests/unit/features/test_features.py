@@ -10,6 +10,7 @@ import torch
 
 from autovision.dataset.loader import load_pixels
 from autovision.features.compute import OutOfTime
+from autovision.features.views import Views
 from autovision.space.config import TrialConfig
 from autovision.trial.data import load_inputs
 from autovision.trial.trial import Trial, Workbench, assemble
@@ -53,7 +54,7 @@ def test_features_are_computed_once_and_only_what_is_missing(bench: Workbench) -
     assert load(wanted) == 0
     assert load(config(unfreeze=1)) == n, "activations at a cut are another kind of feature"
     other = Workbench(bench.store, threads=1)
-    assert other.source(wanted).missing(splits.train.images, "flip", None) == 0
+    assert other.source(wanted).missing(splits.train.images, Views("flip"), None) == 0
 
 
 def test_the_deadline_ends_the_computing(bench: Workbench) -> None:

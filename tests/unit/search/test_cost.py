@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from autovision.features.views import Views
 from autovision.model.flops import stage_gflops
 from autovision.search.arms import arms_of
 from autovision.search.cost import CostModel, config_of
@@ -71,11 +72,11 @@ def test_what_is_stored_costs_nothing(cost: CostModel) -> None:
     columns = np.arange(3 * sum(channels))[:2]
     half = cost.splits.train.images[: len(cost.splits.train) // 2]
     everything = cost.feature_gflops(config())
-    source.pooled(half, "none", columns, deadline=math.inf)
+    source.prefix(half, Views(), cut=None, columns=columns, deadline=math.inf)
     left = len(cost.splits.train) + len(cost.splits.validation) - len(half)
     assert cost.feature_gflops(config()) == pytest.approx(left * sum(stage_gflops("test_resnet", 64)))
     for split in (cost.splits.train, cost.splits.validation):
-        source.pooled(split.images, "none", columns, deadline=math.inf)
+        source.prefix(split.images, Views(), cut=None, columns=columns, deadline=math.inf)
     assert cost.feature_gflops(config()) == 0 < everything
     assert cost.predicted_s(config()) == cost.training_s(config())
     assert 0 < cost.feature_gflops(config(augmentation="flip")) < everything, "the image itself is there"

@@ -1,0 +1,133 @@
+"""Computing rows that are missing, chunk by chunk, together with whoever else needs the same ones.
+
+A lease on each chunk keeps two processes from computing the same; one whose holder was killed is free again when
+its lease ends. A chunk that is done is in the store, whole, and its lease is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from autovision.dataset.loader import load_pixels
+from autovision.features.budget import FeatureBudget, disk_full_is_no_room
+from autovision.features.shards import pack
+from autovision.features.spec import FeatureSpec
+from autovision.features.tables import Tables
+from autovision.features.views import apply
+from autovision.image import Pixels
+from autovision.records import Preprocessing, digest_of
+from autovision.store import keys, lease
+from autovision.store.protocol import Store
+
+_CHUNK = 64
+"""images that are decoded, computed and stored together, at least: what a kill can lose"""
+_MOST_CHUNKS = 512
+"""of a large split, before chunks grow"""
+_SHARD_BYTES = 64 << 20
+"""of a shard, at most, unless it is of few rows"""
+_FEWEST = 8
+_LEASE_S = 15.0
+_PAUSE_S = 0.1
+
+
+class OutOfTime(Exception):
+    """The deadline came before the features were ready; what was computed is stored."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Rows that are about to be computed: what a helper has to know, besides the backbone."""
+
+    specs: tuple[FeatureSpec, ...]
+    images: tuple[str, ...]
+    chunks: int
+    """how many there are to do, which is how many can be worked on at once"""
+    deadline: float
+    """seconds since the epoch"""
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Computes missing rows.
+
+    Attributes:
+        values: gives the rows of pixels (N, H, W, 3), seen in the spec's view: (N, *shape).
+        computed: told how many rows were computed.
+        helped: asks others to help, for the length of a context.
+    """
+
+    store: Store
+    budget: FeatureBudget
+    preprocessing: Preprocessing
+    threads: int
+    values: Callable[[FeatureSpec, Pixels, float], np.ndarray]
+    computed: Callable[[FeatureSpec, int], None]
+    helped: Callable[[Work], AbstractContextManager[None]]
+
+    def fill(self, tables: Tables, images: Sequence[str], deadline: float) -> None:
+        """Return when no row is missing. Raises `OutOfTime`, and `NoRoom`."""
+        lacking = tables.lacking(images)
+        if not lacking:
+            return
+        rows = _chunk_rows(len(set(images)), max(tables.row_bytes))
+        work = Work(tables.specs, tuple(images), -(-len(lacking) // rows), deadline)
+        with self.helped(work):
+            while lacking:
+                # Whole chunks disappear from the list, so that everybody cuts it into the same ones.
+                chunks = [lacking[start : start + rows] for start in range(0, len(lacking), rows)]
+                done = [self._work_on(tables, chunk, deadline) for chunk in chunks]
+                if not any(done):
+                    time.sleep(_PAUSE_S)
+                tables.refresh()
+                lacking = tables.lacking(images)
+
+    def _work_on(self, tables: Tables, chunk: Sequence[str], deadline: float) -> bool:
+        """Compute what is missing of a chunk, unless somebody else does; whether it is done now."""
+        check(deadline)
+        if not tables.lacking(chunk):
+            return True
+        name = f"features-{tables.specs[-1].digest}-{digest_of(list(chunk))[:12]}"
+        with disk_full_is_no_room():
+            held = lease.acquire(self.store, name, f"{socket.gethostname()}:{os.getpid()}", _LEASE_S)
+            if held is None:
+                return False
+            try:
+                with held.keep_alive():
+                    tables.refresh()
+                    self._compute(tables, chunk, deadline)
+            finally:
+                self.store.delete(keys.lease(name))  # nobody wants this chunk again
+        return True
+
+    def _compute(self, tables: Tables, chunk: Sequence[str], deadline: float) -> None:
+        wanted = tables.lacking(chunk)
+        if not wanted:
+            return
+        pixels = load_pixels(self.store, wanted, self.preprocessing, threads=self.threads)
+        for table in tables.tables:
+            lacking = set(table.missing(wanted))
+            rows = [row for row, name in enumerate(wanted) if name in lacking]
+            if rows:
+                names = [wanted[row] for row in rows]
+                seen = np.ascontiguousarray(apply(pixels[rows], names, table.spec.view))
+                values = self.values(table.spec, seen, deadline)
+                self.budget.put(*pack(table.spec, names, values), own=tables.digests)
+                self.computed(table.spec, len(rows))
+
+
+def check(deadline: float) -> None:
+    """Raises `OutOfTime` at the deadline (seconds since the epoch)."""
+    if time.time() >= deadline:
+        raise OutOfTime
+
+
+def _chunk_rows(images: int, row_bytes: int) -> int:
+    """How many images make a chunk: the same for everybody who needs these images."""
+    return min(max(_CHUNK, images // _MOST_CHUNKS), max(_FEWEST, _SHARD_BYTES // row_bytes))
