@@ -61,3 +61,16 @@ def test_embeddings_of_another_width_are_refused(capture, embeddings):
         run(reference, [capture(0), capture(1)])
     with pytest.raises(InvalidInput, match="same length"):
         run(reference, [capture(0), capture(1, embedding=(1.0, 2.0, 3.0))])
+
+
+def test_a_window_of_any_number_of_classes_is_reported(capture, embeddings):
+    rng = np.random.default_rng(0)
+    said = [((), {"a": 0.1, "b": 0.3}), (("a", "b"), {"a": 0.9, "b": 0.7})]
+    captures = [
+        capture(i, embedding=row).with_(label=said[i % 2][0], probabilities=said[i % 2][1])
+        for i, row in enumerate(embeddings(40, rng))
+    ]
+    report = run(embeddings(200, rng), captures)
+    assert report.details == pytest.approx(
+        {"mean_confidence": 0.8, "prediction_rate[a]": 0.5, "prediction_rate[b]": 0.5}
+    )

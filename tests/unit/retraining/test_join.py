@@ -76,3 +76,11 @@ def test_every_label_is_counted_once_in_any_order(requests, given_labels, rng: r
     shuffled = list(captures)
     rng.shuffle(shuffled)
     assert join(shuffled + captures, dict(reversed(labels.items())), known_images={"image0"}) == joined
+
+
+def test_several_labels_of_one_image_conflict_where_any_of_them_differs():
+    captures = [capture(i, image="same") for i in range(3)]
+    given = {"r0": label(0, ("a", "b")), "r1": label(1, ("b", "a"), 0.9), "r2": label(2, (), 0.5)}
+    joined = join(captures, given, known_images=set())
+    assert [one.label for _, one in joined.rows] == [("a", "b")]
+    assert (joined.repeated, joined.conflicting) == (2, 1)

@@ -96,6 +96,37 @@ class Brightness:
         return Judged(label, {"bright": bright, "dark": 1 - bright}, np.array([bright, 1.0], np.float32))
 
 
+@dataclass(frozen=True)
+class JudgedMarks:
+    label: tuple[str, ...]
+    probabilities: dict[str, float]
+    embedding: np.ndarray
+
+
+@dataclass
+class Marks:
+    """Answers `bright` above a third and `dark` below two thirds: both, or one of them."""
+
+    model: ModelVersion
+
+    def predict(self, images: Sequence[bytes]) -> list[JudgedMarks | InvalidImage]:
+        return [self._judge(data) for data in images]
+
+    def _judge(self, data: bytes) -> JudgedMarks:
+        with Image.open(io.BytesIO(data)) as image:
+            bright = float(np.asarray(image.convert("L"), dtype=np.float32).mean() / 255)
+        said = {"bright": min(1.0, bright * 1.5), "dark": min(1.0, (1 - bright) * 1.5)}
+        return JudgedMarks(
+            tuple(name for name, p in said.items() if p > 0.5), said, np.array([bright], np.float32)
+        )
+
+
+@pytest.fixture
+def marks() -> Marks:
+    """A model that answers any number of its classes."""
+    return Marks(version("marks").with_(multi_label=True, positive_class=None))
+
+
 @pytest.fixture
 def make_predictor() -> Callable[..., Brightness]:
     def make(model_id: str = "m1", threshold: float = 0.5) -> Brightness:

@@ -270,6 +270,71 @@ def test_feedback_that_is_not_valid_is_refused(http: Any, body: bytes, fault: st
     check_problem(http.post("/v1/feedback", content=body), 422, "invalid-feedback", fault)
 
 
+@pytest.fixture
+def marks_http(
+    make_predictor: Any, clock: Any, marks: Any, serve: Any
+) -> Iterator[tuple[httpx.Client, World]]:
+    """A server of a model that answers any number of classes."""
+    world = World(make_predictor, clock)
+    world.predictors["marks"] = marks
+    url = serve(world)
+    world.promote("marks")
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        yield client, world
+
+
+def test_any_number_of_classes_is_answered_and_captured(marks_http: Any, png: Any) -> None:
+    http, world = marks_http
+    body = http.post("/v1/predict", content=png(128)).json()
+    assert list(body) == ["model", "labels", "probabilities", "request_id"]
+    assert body["labels"] == ["bright", "dark"]
+    assert http.post("/v1/predict", content=png(250)).json()["labels"] == ["bright"]
+    assert world.engine.flush(5)
+    stored = captures.read(world.store, "shades").captures
+    assert [capture.label for capture in stored] == [("bright", "dark"), ("bright",)]
+
+
+def test_labels_of_any_number_of_classes_are_stored(marks_http: Any, png: Any) -> None:
+    http, world = marks_http
+    ids = [REQUEST_ID[:-1] + digit for digit in "0123"]
+    rows = [
+        {"request_id": ids[0], "labels": ["dark", "bright"]},
+        {"request_id": ids[1], "labels": []},
+        {"request_id": ids[2], "labels": ["dark"]},
+    ]
+    assert http.post("/v1/feedback", json=rows).json() == {"accepted": 3, "new": 3}
+    assert http.post("/v1/feedback", json=rows[0]).json() == {"accepted": 1, "new": 0}
+    stored = {row.request_id: row.label for row in labels.read(world.store, "shades")}
+    assert stored == {ids[0]: ("bright", "dark"), ids[1]: (), ids[2]: ("dark",)}
+    with Client(str(http.base_url)) as client:
+        answer = client.predict(png(128))
+        assert answer.label == answer.labels == ("bright", "dark")
+        assert client.feedback(answer.request_id, ("dark",)).new == 1
+        with pytest.raises(InvalidInput, match="any number of classes; send labels, a list"):
+            client.feedback(answer.request_id, "dark")
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "fault"),
+    [
+        ({"label": "dark"}, "invalid-feedback", "any number of classes; send labels, a list"),
+        ({"labels": "dark"}, "invalid-feedback", "labels is a list"),
+        ({"labels": ["dark"], "label": "dark"}, "invalid-feedback", "either label or labels"),
+        ({"labels": ["dark", ""]}, "invalid-feedback", "1 to 256 characters"),
+        ({"labels": ["dark", "drak"]}, "unknown-label", "did you mean 'dark'"),
+    ],
+)
+def test_labels_that_are_not_valid_are_refused(marks_http: Any, row: Any, kind: str, fault: str) -> None:
+    http, world = marks_http
+    check_problem(http.post("/v1/feedback", json={"request_id": REQUEST_ID, **row}), 422, kind, fault)
+    assert labels.read(world.store, "shades") == []
+
+
+def test_a_model_of_one_class_takes_no_list(http: Any) -> None:
+    response = http.post("/v1/feedback", json={"request_id": REQUEST_ID, "labels": ["dark"]})
+    check_problem(response, 422, "invalid-feedback", "may have one class; send label")
+
+
 def test_a_pinned_server_needs_no_deployment_and_takes_no_labels(
     make_predictor: Any, clock: Any, serve: Any, png: Any
 ) -> None:

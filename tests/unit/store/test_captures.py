@@ -53,7 +53,7 @@ _FLOAT32 = st.floats(width=32, allow_nan=False)
     embedding=st.lists(_FLOAT32, max_size=5),
     probabilities=st.dictionaries(_TEXT, st.floats(0, 1), max_size=4),
     metadata=st.dictionaries(_TEXT, _TEXT, max_size=3),
-    label=_TEXT,
+    label=_TEXT | st.lists(_TEXT, max_size=3).map(tuple),
     received_at=st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
 )
 def test_any_capture_comes_back_equal(received_at: datetime, **fields: object) -> None:
@@ -63,6 +63,14 @@ def test_any_capture_comes_back_equal(received_at: datetime, **fields: object) -
     (found,) = captures.read(store, "plant").captures
     assert found == written
     assert list(found.probabilities) == list(written.probabilities)
+
+
+def test_files_from_before_there_were_several_labels_are_read(store: Store) -> None:
+    key = captures.append(store, "plant", [capture(0)], at=AT)
+    blob, sink = store.get(key), io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(blob.data)).drop_columns(["labels"]), sink)
+    store.put_if(key, sink.getvalue(), blob.etag)
+    assert captures.read(store, "plant") == captures.CaptureRead((capture(0),), ())
 
 
 def test_embeddings_are_rounded_to_32_bits(store: Store) -> None:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from autovision.errors import InvalidInput
-from autovision.records import Label
+from autovision.records import Label, Labels
 from autovision.store import Store, keys, labels
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def word(request: str, label: str, by: str = "ann", at: float = 0, confidence: float = 1.0) -> Label:
+def word(request: str, label: Labels, by: str = "ann", at: float = 0, confidence: float = 1.0) -> Label:
     return Label(
         request_id=request,
         label=label,
@@ -51,6 +51,16 @@ def test_changing_ones_mind_back_is_news(store: Store) -> None:
     assert all(labels.add(store, "plant", one) for one in words)
     assert labels.read(store, "plant") == words
     assert labels.consensus(words) == ({"r1": words[-1]}, [])
+
+
+def test_several_labels_agree_whatever_their_order(store: Store) -> None:
+    ann, bob = word("r1", ("sun", "tree")), word("r1", ("tree", "sun", "tree"), by="bob")
+    assert labels.add(store, "plant", ann) and labels.add(store, "plant", bob)
+    assert not labels.add(store, "plant", word("r1", ("tree", "sun"), at=1))
+    found = labels.read(store, "plant")
+    assert [one.label for one in found] == [("sun", "tree")] * 2
+    assert labels.consensus(found)[0].keys() == {"r1"}
+    assert labels.consensus([ann, word("r1", (), by="bob")]) == ({}, ["r1"])
 
 
 def test_delivering_everything_again_in_order_is_no_news(store: Store) -> None:
