@@ -120,9 +120,9 @@ def test_classes_must_fit():
 
 def draw_sets(n, rng):
     """Three classes; labels and scores of an image hang together."""
-    mood = rng.normal(size=(n, 1))
-    y = (rng.normal(size=(n, 3)) + mood < [-1, 0, 0.5]).astype(int)
-    logits = 1.5 * (rng.normal(size=(n, 3)) + mood / 2 + 2 * y - [1.4, 1, 0.8])
+    mood, luck = rng.normal(size=(n, 1)), rng.normal(size=(n, 1))
+    y = (rng.normal(size=(n, 3)) / 4 + mood < [-0.5, 0, 0.5]).astype(int)
+    logits = 1.5 * (rng.normal(size=(n, 3)) / 4 + luck + 2 * y - [1.2, 1, 0.8])
     return 1 / (1 + np.exp(-logits)), y
 
 

@@ -115,6 +115,8 @@ def test_feedback_is_stored_once(cli: Any, world: Any, door: str) -> None:
         (["door", "r1", "cat", "--confidence", "1.5"], 2, "1.5"),
         (["door", "r1", "cat", "--confidence", "nan"], 2, "nan"),
         (["door", "r1"], 2, "LABEL"),
+        (["door", "r1", "cat", "dog"], 2, "exactly one"),
+        (["door", "r1", "--none"], 2, "0 labels"),
         (["door"], 2, "--file"),
         (["door", "r1", "cat", "--file", "labels.csv"], 2, "not both"),
         (["door", "--file", "missing.csv"], 2, "missing.csv"),

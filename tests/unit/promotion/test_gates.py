@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from autovision.errors import InvalidInput
+from autovision.metrics import balanced_accuracy
+from autovision.promotion import gates
 from autovision.promotion.gates import (
     Paired,
     beats_majority,
@@ -181,6 +183,20 @@ def test_a_class_that_is_rare_among_several_may_be_found_below_the_majoritys_acc
     said = labels | (rng.random(labels.shape) < 0.1)
     result = beats_majority(Paired(labels, None, np.where(said == 1, 0.7, 0.1)))
     assert result.passed and result.numbers["accuracy"] < result.numbers["majority_accuracy"]
+
+
+def test_what_the_balanced_accuracy_of_several_classes_is_worth():
+    labels, said = of_sets(n=50)
+    labels[:, 2] = 1
+    worth, chance = gates._worth(said, labels)
+    assert chance == 0.5
+
+    def value(p):
+        hits = (p > 0.5) & (labels == 1)
+        return balanced_accuracy(p, labels), float(hits.sum(0) @ worth) / 6
+
+    (before, hits_before), (after, hits_after) = value(said), value(said[::-1])
+    assert before - after == pytest.approx(hits_before - hits_after) != 0
 
 
 def test_forgetting_one_class_of_several_fails_by_its_own_answers():
