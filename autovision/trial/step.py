@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def run_epoch(run: Training, deadline: float) -> bool:
         if number % _CHECK_EVERY == _CHECK_EVERY - 1:
             _check_finite(run, losses_of_epoch[-_CHECK_EVERY:])
         if run.world.size == 1 or number % _CHECK_EVERY == 0:
-            late = run.world.any(time.time() >= deadline)
+            late = run.world.late(deadline)
         if late:
             break
     _check_finite(run, losses_of_epoch)
@@ -82,10 +82,18 @@ def _batches(run: Training) -> Iterator[tuple[Step, list[Part]]]:
             yield ahead[0], ahead[1].result()
 
 
-def _load(run: Training, step: Step) -> list[Part]:
+def _idle(run: Training, step: Step) -> bool:
+    """Whether this worker has no rows of the batch, which is smaller than the workers are many."""
     mine = run.world.part(len(step))
+    return bool(mine.start == mine.stop)
+
+
+def _load(run: Training, step: Step) -> list[Part]:
+    # Whoever has no rows takes part in the step with one that does not count: not every network takes an empty batch.
+    mine = slice(0, 1) if _idle(run, step) else run.world.part(len(step))
     count = mine.stop - mine.start
-    bounds = [mine.start + count * i // run.accumulate for i in range(run.accumulate + 1)]
+    pieces = min(run.accumulate, count)
+    bounds = [mine.start + count * i // pieces for i in range(pieces + 1)]
     parts = []
     for start, stop in itertools.pairwise(bounds):
         rows = np.arange(start, stop)
@@ -93,7 +101,7 @@ def _load(run: Training, step: Step) -> list[Part]:
         other: Pair = (None, None)
         if step.mix is not None:
             partners = step.mix.partner[rows]
-            whole = count == len(step) and run.accumulate == 1
+            whole = count == len(step) and pieces == 1
             # Of a whole batch the partners are here already.
             other = _of(x, partners) if whole else _rows(run, step, partners)
         parts.append((slice(start, stop), x, other))
@@ -118,20 +126,19 @@ def _update(run: Training, step: Step, parts: list[Part]) -> Tensor:
         weights = blend(weights, weights[step.mix.partner], share)
     run.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=run.device)
+    assert run.network is not None
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
-        loss = _forward(run, step, part, targets[part[0]], weights[part[0]]) / weights.sum()
-        total += loss.detach()
-        # Several workers average their gradients, and each has but its part of the sum.
-        objective = loss * run.world.size
-        if last and run.config.l2_sp:
-            objective = objective + _pull(run)
-        if last:
+        with nullcontext() if last else run.world.unsynchronized(run.network):
+            loss = _forward(run, step, part, targets[part[0]], weights[part[0]]) / weights.sum()
+            if _idle(run, step):
+                loss = loss * 0.0
+            total += loss.detach()
+            # Several workers average their gradients, and each has but its part of the sum.
+            objective = loss * run.world.size
+            if last and run.config.l2_sp:
+                objective = objective + _pull(run)
             objective.backward()  # type: ignore[no-untyped-call]
-        else:
-            assert run.network is not None
-            with run.world.unsynchronized(run.network):
-                objective.backward()  # type: ignore[no-untyped-call]
     if run.config.clip_norm:
         nn.utils.clip_grad_norm_(run.new, run.config.clip_norm)
         nn.utils.clip_grad_norm_(run.stages, run.config.clip_norm)

@@ -31,6 +31,8 @@ from autovision.trial.train import RungReport, begin, fit, judged_state
 from autovision.trial.world import World
 
 _CHECKPOINT_EVERY_S = 20.0
+_CHECKPOINT_OF_SEVERAL_EVERY_S = 2.0
+"""several workers are more likely to lose one, and what they lose is that many times the work"""
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,10 @@ class Trial:
             world: the workers that train together; None: this one alone.
             slot: where a checkpoint is looked for, and kept from time to time.
         """
-        started = time.monotonic()
-        problem = self._problem()
-        self.feature_s = time.monotonic() - started
         world = world or World()
+        started = time.monotonic()
+        problem = world.jointly(self._problem)
+        self.feature_s = time.monotonic() - started
         reported = 0
         while True:
             try:
@@ -167,17 +169,26 @@ class Trial:
             slot.clear()
 
     def _train(self, problem: Problem, world: World, slot: Slot | None) -> Iterator[RungReport]:
-        saved = slot.load() if slot else None
-        if saved is None:
-            begin(self.suffix, problem, self.config, self.seed, self.deadline, self._initial_head())
+        saved = world.jointly(lambda: self._prepare(problem, slot))
+        world.align(self.suffix)
         self.training = Training(
             self.suffix, problem, self.config, self.seed, world, autocast=self._autocast()
         )
+        world.jointly(lambda: self._take_up(saved))
+        yield from fit(self.training, self.deadline, _Keeper(slot if world.rank == 0 else None, world.size))
+
+    def _prepare(self, problem: Problem, slot: Slot | None) -> bytes | None:
+        """The checkpoint to go on from; if there is none, the suffix is given a head to start from."""
+        saved = slot.load() if slot else None
+        if saved is None:
+            begin(self.suffix, problem, self.config, self.seed, self.deadline, self._initial_head())
+        return saved
+
+    def _take_up(self, saved: bytes | None) -> None:
         if saved is not None:
             unpack(self.training, saved)
             self.notes += (f"went on from a checkpoint after epoch {self.training.epoch}",)
-        self.training.accumulate = self._admitted(world)
-        yield from fit(self.training, self.deadline, _Keeper(slot if world.rank == 0 else None))
+        self.training.accumulate = self._admitted(self.training.world)
 
     def _admitted(self, world: World) -> int:
         """In how many parts a batch is computed. Raises `TooLarge`."""
@@ -270,9 +281,11 @@ class _Keeper:
     """Keeps a checkpoint after an epoch, but not after every short one."""
 
     slot: Slot | None
+    workers: int
     _last: float = field(default_factory=time.monotonic)
 
     def __call__(self, run: Training) -> None:
-        if self.slot is not None and time.monotonic() - self._last >= _CHECKPOINT_EVERY_S:
+        every_s = _CHECKPOINT_EVERY_S if self.workers == 1 else _CHECKPOINT_OF_SEVERAL_EVERY_S
+        if self.slot is not None and time.monotonic() - self._last >= every_s:
             self.slot.save(pack(run))
             self._last = time.monotonic()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 from torch import nn
+
+T = TypeVar("T")
 
 
 class World:
@@ -30,8 +34,23 @@ class World:
 
     @contextmanager
     def unsynchronized(self, module: nn.Module) -> Iterator[None]:
-        """Backward passes of a wrapped module add to this worker's gradients only."""
+        """Forward and backward passes of a wrapped module add to this worker's gradients only."""
         yield
+
+    def align(self, module: nn.Module) -> None:
+        """Make every worker's parameters and buffers those of the first."""
+
+    def jointly(self, work: Callable[[], T]) -> T:
+        """What a worker's own work gives; if any worker's fails, all of them raise what it failed with."""
+        return work()
+
+    def is_joint(self, error: BaseException) -> bool:
+        """Whether all workers raise this error at the same point, so that none of them waits for the others."""
+        return True
+
+    def late(self, deadline: float) -> bool:
+        """Whether the deadline, in seconds since the epoch, has come for any worker; asked like `any`."""
+        return time.time() >= deadline
 
     def any(self, flag: bool) -> bool:
         """Whether any worker says so; asked by all at the same point."""
