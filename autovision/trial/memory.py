@@ -62,6 +62,8 @@ def predict(run: Training) -> Footprint:
     trained = sum(
         p.numel() * p.element_size() for group in run.optimizer.param_groups for p in group["params"]
     )
+    for stage in run.suffix.trained_stages():
+        stage.requires_grad_(True)  # as in the last epoch; each epoch unlocks what it trains
     # Gradients and two moments, or one.
     copies = 3 if run.config.optimizer == "adamw" else 2
     copies += (1 if run.config.ema else 0) + (2 if run.config.patience else 0)
@@ -138,7 +140,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory could not be had."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    # The second is what oneDNN says when it cannot allocate.
+    said = ("can't allocate memory", "could not create a primitive")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 
 def release() -> None:
