@@ -2,45 +2,32 @@
 
 Below a cut a trial is frozen, above it it is trained; a network may end after any stage (elastic depth),
 and any stage's output may feed the head. The composition of all stages equals `model.forward_features`.
+
+How: `flow` follows the computation and finds where it can be cut, `grouping` decides where it is.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autovision.errors import UnsupportedBackbone
+from autovision.model.flow import Flow, Glue, evaluating
+from autovision.model.grouping import groups_of
+from autovision.model.layout import Layout, spatial
 
-Layout = Literal["map", "map_channels_last", "tokens"]
-"""(B, C, H, W); (B, H, W, C); (B, N, C)"""
+__all__ = ["Layout", "StagedBackbone", "channels_of", "spatial", "stages_of", "verify"]
 
-FAMILIES = (
-    "EfficientNet, MobileNet and their kin; ResNet, ResNeXt and kin; ConvNeXt; EdgeNeXt; RegNet; DenseNet; "
-    "VGG; ViT and DeiT; Swin"
+_REMEDY = (
+    "choose a backbone whose features are one tensor from stage to stage, such as EfficientNet, MobileNet, ResNet, "
+    "RegNet, ConvNeXt, DenseNet, VGG, ViT, DeiT or Swin"
 )
-
-
-class VitStem(nn.Module):
-    """Patches, position embedding and what a ViT does before its first block."""
-
-    def __init__(self, vit: Any) -> None:
-        super().__init__()
-        self.patch_embed: nn.Module = vit.patch_embed
-        self.norm_pre: nn.Module = vit.norm_pre
-        # The model itself makes the position embedding, from parameters (class and register tokens, …)
-        # that this stage must own, so that they are saved, moved and trained with it.
-        for name, parameter in vit.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
-        self._vit = [vit]  # in a list, so that it is not registered as a child
-
-    def forward(self, x: Tensor) -> Tensor:
-        vit = self._vit[0]
-        x = vit._pos_embed(self.patch_embed(x))
-        return self.norm_pre(x)  # type: ignore[no-any-return]
+_verified: set[tuple[str, tuple[int, int]]] = set()
+"""(architecture, size) whose stages were found to equal the whole, in this process"""
 
 
 class StagedBackbone(nn.Module):
@@ -92,100 +79,105 @@ class StagedBackbone(nn.Module):
         return spatial(x, self.layouts[stage], self.prefix_tokens)
 
 
-def spatial(x: Tensor, layout: Layout, prefix_tokens: int) -> Tensor:
-    """A stage's output as (B, C, L): channels first, positions flattened, prefix tokens dropped."""
-    match layout:
-        case "map":
-            return x.flatten(2)
-        case "map_channels_last":
-            return x.flatten(1, 2).transpose(1, 2)
-        case "tokens":
-            return x[:, prefix_tokens:].transpose(1, 2)
+def stages_of(model: nn.Module, size: tuple[int, int] | None = None) -> StagedBackbone:
+    """The stages of a timm model; they hold the model's own modules and parameters.
 
-
-def stages_of(model: nn.Module) -> StagedBackbone:
-    """The stages of a timm model.
+    Args:
+        model: any timm model whose features are one tensor, with positions, from stage to stage.
+        size: height and width of the images that it will see; None: as the model is made for.
 
     Raises:
-        UnsupportedBackbone: the model is of a family that cannot be cut here; the families that can are named.
+        UnsupportedBackbone: the model cannot be cut, or not for images of that size.
     """
-    m: Any = model  # which attributes a timm model has is what the patterns find out
-    match model:
-        case nn.Module(conv_stem=_, blocks=_):
-            return _efficientnet(m)
-        case nn.Module(layer1=_, layer4=_, maxpool=_):
-            return _resnet(m)
-        case nn.Module(stem=_, s1=_, s4=_):
-            names = ("stem", "s1", "s2", "s3", "s4", "final_conv")
-            return StagedBackbone([(name, getattr(m, name)) for name in names], "map")
-        case nn.Module(stem=_, stages=_, norm_pre=_):
-            return _with_tail([("stem", m.stem), *_numbered("stages", m.stages)], m.norm_pre, "map")
-        case nn.Module(patch_embed=_, blocks=_, pos_embed=_, norm=_):
-            return _vit(m)
-        case nn.Module(patch_embed=_, layers=_, norm=_) if type(m).__name__ == "SwinTransformer":
-            first = [("patch_embed", m.patch_embed), *_numbered("layers", m.layers)]
-            return _with_tail(first, m.norm, "map_channels_last")
-        case nn.Module(features=_) if type(m).__name__ == "DenseNet":
-            return _densenet(m)
-        case nn.Module(features=_, pre_logits=_):
-            return _vgg(m)
-    raise UnsupportedBackbone(
-        f"backbone of type {type(model).__name__!r} cannot be cut into stages; choose one of these families: {FAMILIES}"
-    )
-
-
-def _numbered(prefix: str, modules: Iterable[nn.Module]) -> list[tuple[str, nn.Module]]:
-    return [(f"{prefix}.{i}", module) for i, module in enumerate(modules)]
-
-
-def _with_tail(stages: list[tuple[str, nn.Module]], tail: nn.Module, layout: Layout) -> StagedBackbone:
-    """The tail (a final norm) belongs to the last stage; an identity is left out."""
-    if not isinstance(tail, nn.Identity):
-        name, last = stages[-1]
-        stages[-1] = (name, nn.Sequential(last, tail))
-    return StagedBackbone(stages, layout)
-
-
-def _efficientnet(model: Any) -> StagedBackbone:
-    stem = nn.Sequential(OrderedDict(conv_stem=model.conv_stem, bn1=model.bn1))
-    stages: list[tuple[str, nn.Module]] = [("stem", stem), *_numbered("blocks", model.blocks)]
-    # MobileNetV3 and its like apply their last convolution after pooling: it is no feature layer there.
-    if hasattr(model, "bn2"):
-        stages.append(("conv_head", nn.Sequential(OrderedDict(conv_head=model.conv_head, bn2=model.bn2))))
-    return StagedBackbone(stages, "map")
-
-
-def _resnet(model: Any) -> StagedBackbone:
-    stem = nn.Sequential(
-        OrderedDict(conv1=model.conv1, bn1=model.bn1, act1=model.act1, maxpool=model.maxpool)
-    )
-    layers = [(f"layer{i}", getattr(model, f"layer{i}")) for i in range(1, 5)]
-    return StagedBackbone([("stem", stem), *layers], "map")
-
-
-def _vit(model: Any) -> StagedBackbone:
-    stages: list[tuple[str, nn.Module]] = [("stem", VitStem(model)), *_numbered("blocks", model.blocks)]
-    staged = _with_tail(stages, model.norm, "tokens")
-    staged.prefix_tokens = int(model.num_prefix_tokens)
+    name = _name_of(model)
+    size = size or _own_size(model)
+    try:
+        flow = Flow(model, size)
+    except Exception as error:  # models do many things that cannot be followed, and fail in their own ways
+        why = (
+            f"its computing cannot be followed for images of {size[0]} by {size[1]} pixels ({_short(error)})"
+        )
+        raise UnsupportedBackbone(f"backbone {name!r} cannot be cut into stages: {why}; {_REMEDY}") from error
+    if flow.layout(flow.result) is None:
+        gives = flow.seen(flow.result).describe()
+        raise UnsupportedBackbone(
+            f"backbone {name!r} cannot be cut into stages: its features are {gives}, not one map or one list of "
+            f"tokens; {_REMEDY}"
+        )
+    staged = _staged(flow)
+    if len(staged) < 2:
+        raise UnsupportedBackbone(
+            f"backbone {name!r} cannot be cut into stages: more than one tensor goes from each layer to the next, "
+            f"or all of them share parameters; {_REMEDY}"
+        )
     return staged
 
 
-def _densenet(model: Any) -> StagedBackbone:
-    groups: list[tuple[str, list[nn.Module]]] = [("stem", [])]
-    for name, module in model.features.named_children():
-        if name.startswith("denseblock"):
-            groups.append((name, []))
-        groups[-1][1].append(module)
-    return StagedBackbone([(name, nn.Sequential(*modules)) for name, modules in groups], "map")
+def verify(model: Any, staged: StagedBackbone, size: tuple[int, int]) -> None:
+    """Compare the stages of a timm model with the whole, on one random image, once per architecture and size.
+
+    Stages that are the model's own layers in a row leave nothing to compare: only `Glue` was written anew.
+
+    Raises:
+        UnsupportedBackbone: they do not give the same.
+    """
+    name = _name_of(model)
+    if (name, size) in _verified or not any(isinstance(stage, Glue) for stage in staged.stages):
+        return
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(next(model.parameters()))
+    with evaluating(model), evaluating(staged), torch.no_grad():
+        found, expected = staged(image), model.forward_features(image)
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+        raise UnsupportedBackbone(
+            f"backbone {name!r} cannot be cut into stages: one after the other they do not give what the whole "
+            f"model gives; {_REMEDY}"
+        )
+    _verified.add((name, size))
 
 
-def _vgg(model: Any) -> StagedBackbone:
-    groups: list[list[nn.Module]] = [[]]
-    for module in model.features:
-        groups[-1].append(module)
-        if isinstance(module, nn.MaxPool2d):
-            groups.append([])
-    return StagedBackbone(_numbered("features", [nn.Sequential(*group) for group in groups if group]), "map")
+def _staged(flow: Flow) -> StagedBackbone:
+    groups = groups_of(flow)
+    outputs = [flow.tensor(group.stop) for group in groups]
+    layouts = [layout for output in outputs if (layout := flow.layout(output)) is not None]
+    tokens = [
+        count
+        for output, layout in zip(outputs, layouts, strict=True)
+        if layout == "tokens" and (count := flow.positions(output)) is not None
+    ]
+    stages = [(group.name, flow.part(group.start, group.stop)) for group in groups]
+    return StagedBackbone(stages, layouts, _prefix_tokens(flow.model, tokens))
+
+
+def _prefix_tokens(model: nn.Module, counts: Iterable[int]) -> int:
+    """How many tokens before the patches each stage gives, as the model says it, or with a class token, one.
+
+    A class token that is not there from the first stage to the last is pooled like a patch.
+    """
+    has_class_token = any("cls_token" in name for name, _ in model.named_parameters())
+    most = int(getattr(model, "num_prefix_tokens", has_class_token))
+    return most if all(count > most and _is_square(count - most) for count in counts) else 0
+
+
+def _is_square(n: int) -> bool:
+    return math.isqrt(n) ** 2 == n
+
+
+def _name_of(model: nn.Module) -> str:
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    return str(config.get("architecture") or type(model).__name__)
+
+
+def _own_size(model: nn.Module) -> tuple[int, int]:
+    embedding: Any = getattr(model, "patch_embed", None)
+    if (size := getattr(embedding, "img_size", None)) is not None:
+        return int(size[0]), int(size[1])
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    _, height, width = config.get("input_size", (3, 224, 224))
+    return int(height), int(width)
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]
 
 
 def channels_of(backbone: StagedBackbone, height: int, width: int) -> list[int]:
