@@ -222,9 +222,10 @@ def _reason(error: Exception) -> str:
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     """The pixels of a model's input: uint8 (height, width, 3).
 
-    The geometry is that of timm's evaluation transform: the shorter side becomes floor(size / crop_pct)
-    with an antialiased filter, and the centre is cropped. It is equal to timm's bit by bit, except for images
-    longer than eight times their breadth: there only the cropped part is computed, which may turn a rounding.
+    The geometry is that of timm's evaluation transform: the shorter side (with `crop_mode="squash"`, each side)
+    becomes floor(size / crop_pct) with an antialiased filter, and the centre is cropped. It is equal to timm's
+    bit by bit, except for images longer than eight times their breadth: there only the cropped part is computed,
+    which may turn a rounding.
 
     Args:
         image: in mode RGB, as `decode` gives it; or in mode L, with the same result for less work.
@@ -269,6 +270,8 @@ def _resized(height: int, width: int, preprocessing: Preprocessing) -> tuple[int
     """Height and width of the whole image after timm's resize."""
     target_height = math.floor(preprocessing.height / preprocessing.crop_pct)
     target_width = math.floor(preprocessing.width / preprocessing.crop_pct)
+    if preprocessing.crop_mode == "squash":
+        return target_height, target_width
     if target_height != target_width:
         ratio = min(height / target_height, width / target_width)
         return round(height / ratio), round(width / ratio)

@@ -15,7 +15,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -351,12 +351,17 @@ class Evaluation(Record):
     """rows: true class, columns: predicted class, in the order of the model's classes; empty for several labels"""
 
 
+CropMode = Literal["center", "squash"]
+"""the shorter side is scaled and the centre cropped; both sides are scaled, whatever their ratio"""
+
+
 class Preprocessing(Record):
     """How decoded RGB pixels become the model's input; the same in training and in serving."""
 
     height: int
     width: int
     crop_pct: float
+    crop_mode: CropMode = "center"
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

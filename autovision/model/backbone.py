@@ -1,19 +1,20 @@
-"""The only place that calls timm: names, preprocessing and the backbone of a configuration."""
+"""The only place that makes timm models: names, preprocessing and the backbone of a configuration."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import get_args
 
 import timm
 import torch
 from torch import nn
 
-from autovision.errors import InvalidInput, UnknownBackbone, near
+from autovision.errors import InvalidInput, UnknownBackbone, UnsupportedBackbone, near
 from autovision.model import weights
-from autovision.model.stages import StagedBackbone, stages_of
+from autovision.model.stages import StagedBackbone, stages_of, verify
 from autovision.model.weights import WeightsInfo
-from autovision.records import Preprocessing
+from autovision.records import CropMode, Preprocessing
 from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
 
@@ -43,19 +44,26 @@ def _pretrained_cfg(name: str) -> dict[str, object]:
 
 
 def preprocessing(config: TrialConfig) -> Preprocessing:
-    """The model's own normalization, interpolation and crop, at the configuration's resolution."""
+    """The model's own normalization, interpolation and crop, at the configuration's resolution.
+
+    Raises:
+        UnknownBackbone
+        UnsupportedBackbone: the model wants images cropped in a way that is not known here.
+    """
     own = timm.data.resolve_data_config(pretrained_cfg=_pretrained_cfg(config.backbone), model=None)
-    _, height, width = own["input_size"]
+    if own["crop_mode"] not in get_args(CropMode):
+        raise UnsupportedBackbone(
+            f"backbone {config.backbone!r} wants images cropped by {own['crop_mode']!r}; choose a backbone with one "
+            f"of {', '.join(get_args(CropMode))}"
+        )
+    height, width = own["input_size"][1:]
     if config.resolution is not None:
-        if own.get("fixed_input_size") and config.resolution != height:
-            raise InvalidInput(
-                f"backbone {config.backbone!r} takes {height} px only, not resolution={config.resolution}"
-            )
         height = width = config.resolution
     return Preprocessing(
         height=height,
         width=width,
         crop_pct=own["crop_pct"],
+        crop_mode=own["crop_mode"],
         interpolation=own["interpolation"],
         mean=tuple(own["mean"]),
         std=tuple(own["std"]),
@@ -63,17 +71,44 @@ def preprocessing(config: TrialConfig) -> Preprocessing:
 
 
 def create(config: TrialConfig) -> nn.Module:
-    """The bare timm model, its weights drawn at random from a fixed seed."""
-    check_name(config.backbone)
-    kwargs = {}
-    prep = preprocessing(config)
-    if (prep.height, prep.width) != tuple(_pretrained_cfg(config.backbone)["input_size"][1:]) and any(  # type: ignore[index]
-        family in config.backbone for family in ("vit", "deit", "swin")
-    ):
-        kwargs["img_size"] = (prep.height, prep.width)
+    """The bare timm model for the configuration's resolution, its weights drawn at random from a fixed seed.
+
+    Raises:
+        UnknownBackbone
+        InvalidInput: the model cannot be made for that resolution.
+    """
+    size = _size(config)
+    # What timm calls a fixed input size is one that the model is made for, and takes as an argument; the
+    # other models take images of any size as they are.
+    own = _pretrained_cfg(config.backbone)
+    made_for = (
+        {"img_size": size} if own.get("fixed_input_size") and size != _own_size(config.backbone) else {}
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return timm.create_model(config.backbone, pretrained=False, **kwargs)  # type: ignore[no-any-return]
+        try:
+            return timm.create_model(config.backbone, pretrained=False, **made_for)  # type: ignore[no-any-return]
+        except Exception as error:  # models refuse a size in many ways
+            if not made_for:
+                raise
+            raise InvalidInput(
+                f"backbone {config.backbone!r} cannot be made for resolution={config.resolution} "
+                f"({type(error).__name__}: {error}); its own is {_own_size(config.backbone)[0]}, and multiples of 32 "
+                "or of its patch or window size are most likely to fit"
+            ) from error
+
+
+def _size(config: TrialConfig) -> tuple[int, int]:
+    """Height and width of the images that the configuration's network takes."""
+    if config.resolution is not None:
+        return config.resolution, config.resolution
+    return _own_size(config.backbone)
+
+
+def _own_size(name: str) -> tuple[int, int]:
+    own = timm.data.resolve_data_config(pretrained_cfg=_pretrained_cfg(name), model=None)
+    _, height, width = own["input_size"]
+    return height, width
 
 
 def load(config: TrialConfig, store: Store | None = None) -> LoadedBackbone:
@@ -89,13 +124,15 @@ def load(config: TrialConfig, store: Store | None = None) -> LoadedBackbone:
     """
     model = create(config)
     info = weights.load_into(model, config, store)
-    staged = structure_of(model, config)
+    staged = stages_of(model, _size(config))
+    verify(model, staged, _size(config))
+    staged.truncate(kept_stages(config, len(staged)))
     return LoadedBackbone(staged.eval(), info)
 
 
 def structure_of(model: nn.Module, config: TrialConfig) -> StagedBackbone:
     """The stages that the configuration keeps."""
-    staged = stages_of(model)
+    staged = stages_of(model, _size(config))
     staged.truncate(kept_stages(config, len(staged)))
     return staged
 

@@ -282,13 +282,16 @@ def _observe(model: nn.Module, graph: fx.Graph, size: tuple[int, int]) -> dict[f
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode, and afterwards each module in the mode that it was in."""
+    """In evaluation mode, and afterwards each module in the mode that it was in.
+
+    Some attention layers keep what they derived from their parameters until they are put into training mode; they are,
+    so that nothing stays of what was done in between, or before.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        # Some attention layers keep what they derived from their parameters until they are put into training mode.
         model.train()
         for module, training in modes.items():
             module.training = training

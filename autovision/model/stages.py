@@ -54,6 +54,7 @@ class StagedBackbone(nn.Module):
             (layouts,) * len(named) if isinstance(layouts, str) else tuple(layouts)
         )
         self.prefix_tokens = prefix_tokens
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.stages)
@@ -79,6 +80,12 @@ class StagedBackbone(nn.Module):
         return spatial(x, self.layouts[stage], self.prefix_tokens)
 
 
+def _forget(module: nn.Module, _: object) -> None:
+    """Drop what attention layers derived from the parameters that were there before."""
+    with evaluating(module):
+        pass
+
+
 def stages_of(model: nn.Module, size: tuple[int, int] | None = None) -> StagedBackbone:
     """The stages of a timm model; they hold the model's own modules and parameters.
 
@@ -94,10 +101,13 @@ def stages_of(model: nn.Module, size: tuple[int, int] | None = None) -> StagedBa
     try:
         flow = Flow(model, size)
     except Exception as error:  # models do many things that cannot be followed, and fail in their own ways
-        why = (
-            f"its computing cannot be followed for images of {size[0]} by {size[1]} pixels ({_short(error)})"
-        )
-        raise UnsupportedBackbone(f"backbone {name!r} cannot be cut into stages: {why}; {_REMEDY}") from error
+        own = _own_size(model)
+        raise UnsupportedBackbone(
+            f"backbone {name!r} cannot be cut into stages: its computing cannot be followed for images of {size[0]} by "
+            f"{size[1]} pixels ({_short(error)}); "
+            + (f"use its own resolution, {own[0]}, or " if size != own else "")
+            + _REMEDY
+        ) from error
     if flow.layout(flow.result) is None:
         gives = flow.seen(flow.result).describe()
         raise UnsupportedBackbone(
@@ -182,13 +192,10 @@ def _short(error: Exception) -> str:
 
 def channels_of(backbone: StagedBackbone, height: int, width: int) -> list[int]:
     """The number of channels of each stage's output, found by one small forward pass."""
-    was_training = backbone.training
-    backbone.eval()
     sizes = []
-    with torch.inference_mode():
+    with evaluating(backbone), torch.inference_mode():
         x = torch.zeros(1, 3, height, width)
         for index, stage in enumerate(backbone.stages):
             x = stage(x)
             sizes.append(int(backbone.spatial(x, index).shape[1]))
-    backbone.train(was_training)
     return sizes

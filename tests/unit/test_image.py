@@ -314,6 +314,7 @@ def by_timm(picture: Image.Image, p: Preprocessing) -> np.ndarray[Any, Any]:
         is_training=False,
         interpolation=p.interpolation,
         crop_pct=p.crop_pct,
+        crop_mode=p.crop_mode,
         use_prefetcher=True,
     )
     return np.asarray(transform(picture)).transpose(1, 2, 0)
@@ -331,8 +332,10 @@ def by_timm(picture: Image.Image, p: Preprocessing) -> np.ndarray[Any, Any]:
         prep(96, 96, 1.0, "lanczos"),
         prep(128, 192, 0.9, "bicubic"),
         prep(200, 100, 1.0, "bilinear"),
+        prep(128, 128, 0.9, "bicubic").with_(crop_mode="squash"),
+        prep(128, 192, 1.0, "bilinear").with_(crop_mode="squash"),
     ],
-    ids=lambda p: f"{p.height}x{p.width}-{p.crop_pct}-{p.interpolation}",
+    ids=lambda p: f"{p.height}x{p.width}-{p.crop_pct}-{p.interpolation}-{p.crop_mode}",
 )
 def test_preprocessing_equals_timms_evaluation_transform(size: tuple[int, int], p: Preprocessing) -> None:
     picture = photo(*size)
