@@ -185,6 +185,6 @@ def test_imports_into_memory(file: Path) -> None:
 
 
 def test_weights_that_no_trial_could_use_are_refused(store: LocalStore, tmp_path: Path) -> None:
-    save_file(weights_of("test_maxvit"), tmp_path / "other.safetensors")
+    save_file(weights_of("crossvit_tiny_240"), tmp_path / "other.safetensors")
     with pytest.raises(UnsupportedBackbone):
-        brought(store, tmp_path / "other.safetensors", backbone="test_maxvit")
+        brought(store, tmp_path / "other.safetensors", backbone="crossvit_tiny_240")
