@@ -147,7 +147,7 @@ class Suffix(nn.Module):
             if str(index) in self.adapters:
                 x = self.adapters[str(index)](x)
             if index in self.live_taps:
-                taps.append(spatial(x, self.layouts[index], self.prefix_tokens))
+                taps.append(spatial(_gradient_as_laid_out(x), self.layouts[index], self.prefix_tokens))
         with torch.autocast(activation.device.type, enabled=False):
             above = self.pooler(taps)
         return above if below is None else torch.cat([below, above], 1)
@@ -165,6 +165,16 @@ class Suffix(nn.Module):
     def input_layout(self) -> Layout:
         """Of the activation at the cut."""
         return self.layouts[self.cut - 1] if self.cut else "map"
+
+
+def _gradient_as_laid_out(x: Tensor) -> Tensor:
+    """`x`, whose gradient will be channels-last if `x` is.
+
+    Pooling gives a gradient that is laid out otherwise, which slows the backward passes of norm and convolution.
+    """
+    if x.requires_grad and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+    return x
 
 
 def _adapters(backbone: StagedBackbone, config: TrialConfig, channels: Sequence[int]) -> nn.ModuleDict:

@@ -241,3 +241,19 @@ def test_the_position_embedding_of_a_vit_is_trained_and_saved_with_its_stem(
     suffix(activation, None).sum().backward()
     gradients = {name for name, p in suffix.named_parameters() if p.grad is not None and p.grad.any()}
     assert {"upper.stages.0.pos_embed", "head.out.weight"} <= gradients
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem", "attention"])
+def test_the_gradient_of_a_channels_last_map_is_channels_last(
+    loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]], pooling: str
+) -> None:
+    """Otherwise the backward passes of norm and convolution take far longer."""
+    backbone, prep, channels = loaded["test_resnet"]
+    suffix = Suffix(copy.deepcopy(backbone.staged), config(unfreeze=1, pooling=pooling), channels, 3)
+    with torch.inference_mode():
+        below = CutExtractor(backbone.staged, suffix.cut, prep)(pixels_of(prep))
+    gradients: list[Tensor] = []
+    suffix.trained_stages()[-1].register_full_backward_hook(lambda module, _, given: gradients.extend(given))
+    activation = below.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+    suffix(activation, None).sum().backward()
+    assert gradients[0].is_contiguous(memory_format=torch.channels_last)
