@@ -173,7 +173,7 @@ def _gradient_as_laid_out(x: Tensor) -> Tensor:
     Pooling gives a gradient that is laid out otherwise, which slows the backward passes of norm and convolution.
     """
     if x.requires_grad and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]
     return x
 
 

@@ -207,7 +207,8 @@ def run_plain(
     began = time.time()
     params = [plain_config(configs[i], i, folder, channels_last=channels_last) for i in numbers]
     with tempfile.TemporaryDirectory(prefix="plain-tune-") as scratch:
-        reports = plain_tune.run(params, Path(scratch), epochs=epochs)
+        _, resources = placement(ray.cluster_resources())
+        reports = plain_tune.run(params, Path(scratch), epochs=epochs, resources=resources)
     start_s = min(report["began"] for report in reports) - began
     return Plain(list(numbers), reports, start_s, time.time() - began)
 

@@ -1,7 +1,7 @@
 """Fine-tuning with Ray Tune and timm, as their documentation shows it: what `bench_trials.py` measures against.
 
 A function that builds its loaders and its model, freezes what it does not train, and reports after every epoch; and
-a `Tuner` that runs it on one CPU a trial. Nothing of AutoVision is in it.
+a `Tuner` that runs it on one CPU, or one GPU, a trial. Nothing of AutoVision is in it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torchvision.datasets import ImageFolder
 
 BACKBONE = "tf_efficientnet_lite0"
 RESOLUTION = 224
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def loaders(config: dict[str, Any]) -> tuple[DataLoader[Any], DataLoader[Any]]:
@@ -87,10 +88,10 @@ def run_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     config: dict[str, Any],
 ) -> None:
-    mixup = Mixup(mixup_alpha=config["mixup"], label_smoothing=config["label_smoothing"], num_classes=2)
+    mixup = Mixup(config["mixup"], label_smoothing=config["label_smoothing"], num_classes=2)
     train_mode(model)
     for images, labels in loader:
-        images = images.to(memory_format=config["memory_format"])
+        images, labels = images.to(DEVICE, memory_format=config["memory_format"]), labels.to(DEVICE)
         if config["mixup"] and len(images) % 2 == 0:  # timm mixes a batch with itself, turned around
             images, targets = mixup(images, labels)
             loss = F.cross_entropy(model(images), targets)
@@ -107,7 +108,7 @@ def evaluate(model: nn.Module, loader: DataLoader[Any], config: dict[str, Any]) 
     model.eval()
     logits, truth = [], []
     for images, labels in loader:
-        logits.append(model(images.to(memory_format=config["memory_format"])))
+        logits.append(model(images.to(DEVICE, memory_format=config["memory_format"])).cpu())
         truth.append(labels)
     said, labels = torch.cat(logits), torch.cat(truth)
     return {
@@ -121,7 +122,7 @@ def train(params: dict[str, Any]) -> None:
     began = time.time()
     torch.manual_seed(config["seed"])
     train_loader, validation_loader = loaders(config)
-    model = make_model(config).to(memory_format=config["memory_format"])
+    model = make_model(config).to(DEVICE, memory_format=config["memory_format"])
     optimizer = optimizer_of(model, config)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config["epochs"] * len(train_loader))
     setup_s, epochs_s = time.time() - began, []
@@ -133,10 +134,12 @@ def train(params: dict[str, Any]) -> None:
         tune.report({**found, "epoch": epoch + 1, "began": began, "setup_s": setup_s, "epochs_s": epochs_s})
 
 
-def run(configs: list[dict[str, Any]], scratch: Path, *, epochs: int) -> list[dict[str, Any]]:
+def run(
+    configs: list[dict[str, Any]], scratch: Path, *, epochs: int, resources: dict[str, float]
+) -> list[dict[str, Any]]:
     """Train every configuration, for its first `epochs` epochs; the last report of each, in their order."""
     tuner = tune.Tuner(
-        tune.with_resources(train, {"cpu": 1}),
+        tune.with_resources(train, resources),
         param_space={"trial": tune.grid_search(configs)},
         run_config=tune.RunConfig(storage_path=str(scratch), stop={"epoch": epochs}, verbose=0),
     )
