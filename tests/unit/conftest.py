@@ -65,13 +65,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def draw(label: int, seed: int, *, shifted: bool = False) -> Image.Image:
-    """A square of noise: class 0 redder, class 1 bluer. Shifted: dark and grey, and class 0 has stripes."""
+    """A square of noise: class 0 redder, class 1 bluer. Shifted: dark and grey, and class 1 has stripes."""
     pixels = np.random.default_rng(seed).integers(60, 160, (72, 72, 3)).astype(np.int16)
     if not shifted:
         pixels[..., 0 if label == 0 else 2] += 70
     else:
         pixels //= 3
-        if label == 0:
+        if label == 1:
             pixels[::4, :, 1] += 150
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
