@@ -86,5 +86,11 @@ def _object_store_bytes() -> int:
 
 def _environment() -> dict[str, Any]:
     """Environment variables that workers on other nodes need as this process has them."""
-    names = ("AUTOVISION_WEIGHTS", "AUTOVISION_STORE", "AWS_ENDPOINT_URL_S3", "AWS_REGION")
+    names = (
+        "AUTOVISION_WEIGHTS",
+        "AUTOVISION_STORE",
+        "AUTOVISION_FEATURE_BUDGET",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_REGION",
+    )
     return {"env_vars": {name: os.environ[name] for name in names if name in os.environ}}

@@ -71,7 +71,7 @@ class FeatureSource:
         helpers: who else computes missing rows.
         seconds: time spent computing, or waiting for features, so far; that of `Prefix.take` included if it computes.
         computed: images times views that were sent through the network so far, for each output that is stored.
-        notes: what happened that the record of a trial should tell; whoever records them may clear them.
+        notes: what happened that the record of a trial should tell; see `take_notes`.
     """
 
     store: Store
@@ -127,9 +127,15 @@ class FeatureSource:
         tables = self._group([pixel_spec(self.preprocessing, IDENTITY)] if cut == 0 else specs)
         return sum(len(table.missing(images)) for table in tables.tables)
 
+    def take_notes(self) -> tuple[str, ...]:
+        """What happened since the last call, for the record of a trial."""
+        notes = tuple(self.notes)
+        self.notes.clear()
+        return notes
+
     def help(self, work: Work) -> None:
         """Compute rows that another process waits for. Raises `OutOfTime`, and `NoRoom`."""
-        self._filler(_unaided).fill(self._group(work.specs), work.images, work.deadline)
+        self._filler(_unaided).do(self._group(work.specs), work)
 
     # ------------------------------------------------------------------------------------------------ stored
 

@@ -47,6 +47,8 @@ class Work:
 
     specs: tuple[FeatureSpec, ...]
     images: tuple[str, ...]
+    chunk_rows: int
+    """images of a chunk: everybody has to cut the images into the same ones"""
     chunks: int
     """how many there are to do, which is how many can be worked on at once"""
     deadline: float
@@ -73,20 +75,23 @@ class Filler:
 
     def fill(self, tables: Tables, images: Sequence[str], deadline: float) -> None:
         """Return when no row is missing. Raises `OutOfTime`, and `NoRoom`."""
-        lacking = tables.lacking(images)
-        if not lacking:
-            return
         rows = _chunk_rows(len(set(images)), max(tables.row_bytes))
-        work = Work(tables.specs, tuple(images), -(-len(lacking) // rows), deadline)
-        with self.helped(work):
-            while lacking:
-                # Whole chunks disappear from the list, so that everybody cuts it into the same ones.
-                chunks = [lacking[start : start + rows] for start in range(0, len(lacking), rows)]
-                done = [self._work_on(tables, chunk, deadline) for chunk in chunks]
-                if not any(done):
-                    time.sleep(_PAUSE_S)
-                tables.refresh()
-                lacking = tables.lacking(images)
+        chunks = -(-len(tables.lacking(images)) // rows)
+        if chunks:
+            work = Work(tables.specs, tuple(images), rows, chunks, deadline)
+            with self.helped(work):
+                self.do(tables, work)
+
+    def do(self, tables: Tables, work: Work) -> None:
+        """The same, of work that another process may have begun."""
+        while lacking := tables.lacking(work.images):
+            # Whole chunks disappear from the list, so that everybody cuts it into the same ones.
+            rows = work.chunk_rows
+            chunks = [lacking[start : start + rows] for start in range(0, len(lacking), rows)]
+            done = [self._work_on(tables, chunk, work.deadline) for chunk in chunks]
+            if not any(done):
+                time.sleep(_PAUSE_S)
+            tables.refresh()
 
     def _work_on(self, tables: Tables, chunk: Sequence[str], deadline: float) -> bool:
         """Compute what is missing of a chunk, unless somebody else does; whether it is done now."""

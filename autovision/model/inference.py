@@ -1,4 +1,4 @@
-"""Inference-only functions from modules: OpenVINO on CPU, autocast on GPU, eager where neither fits.
+"""Inference-only functions from modules: OpenVINO on CPU, torch.compile with autocast on GPU, else eager.
 
 One function compiles for features, evaluation and serving alike, so that all three see the same numbers.
 """
@@ -10,7 +10,7 @@ import functools
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -21,6 +21,8 @@ from torch import nn
 from autovision.model import converted
 
 Precision = Literal["f32", "bf16"]
+
+_Forward = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def native_precision() -> Precision:
 def compile_module(
     module: nn.Module, size: tuple[int, int], *, precision: Precision, threads: int | None = None
 ) -> Compiled:
-    """Compile a module that takes uint8 pixels.
+    """Compile a module that takes uint8 pixels. On a machine with a GPU the module is moved there.
 
     Args:
         module: maps (B, H, W, 3) uint8 to one tensor or a tuple of tensors.
@@ -55,7 +57,7 @@ def compile_module(
     """
     module = module.eval()
     if torch.cuda.is_available():
-        return CudaModule(module, precision)
+        return TorchModule(module, size, precision, torch.device("cuda"))
     try:
         return OpenVinoModule(module, size, precision, threads or torch.get_num_threads())
     except Exception as error:  # noqa: BLE001 - a converter fails in many ways, and eager always works
@@ -126,19 +128,32 @@ class EagerModule:
             return _arrays(self._module(torch.from_numpy(pixels)))
 
 
-class CudaModule:
-    """Autocast on the current GPU, channels last."""
+class TorchModule:
+    """Compiled by torch.compile, in channels last and with autocast; eager if it cannot be compiled.
 
-    runtime = "cuda"
+    It is compiled while it is made, for any batch size, so that calls from several threads find it ready. The
+    module is moved to the device, in place.
+    """
 
-    def __init__(self, module: nn.Module, precision: Precision) -> None:
-        self._module = module.cuda().to(memory_format=torch.channels_last)
-        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    def __init__(
+        self, module: nn.Module, size: tuple[int, int], precision: Precision, device: torch.device
+    ) -> None:
+        self._device = device
+        self._autocast = precision == "bf16"
+        eager: _Forward = module.to(device).to(memory_format=torch.channels_last)
+        self._forward: _Forward = torch.compile(eager)
+        self.runtime = f"{device.type}, compiled"
+        try:
+            # The second size tells the compiler that sizes vary; a single image is a case of its own.
+            for images in (2, 64, 1):
+                self(np.zeros((images, *size, 3), np.uint8))
+        except Exception as error:  # noqa: BLE001 - a compiler fails in many ways, and eager always works
+            _log.warning("torch.compile cannot compile this network (%s); it runs eagerly", error)
+            self._forward, self.runtime = eager, f"{device.type}, eager"
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
-        enabled = self._dtype is not torch.float32
-        with torch.inference_mode(), torch.autocast("cuda", self._dtype, enabled=enabled):
-            return _arrays(self._module(torch.from_numpy(pixels).cuda(non_blocking=True)))
+        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+            return _arrays(self._forward(torch.from_numpy(pixels).to(self._device, non_blocking=True)))
 
 
 def _arrays(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> list[np.ndarray]:

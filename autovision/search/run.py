@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from autovision.errors import Conflict, Interrupted
+from autovision.features import budget
 from autovision.model.flops import stage_gflops
 from autovision.records import SearchRequest, SearchState, SearchStatus, TrialResult
 from autovision.search import requests
@@ -88,6 +89,7 @@ def _attempt(
     on_progress: Callable[[ProgressEvent], None],
 ) -> SearchState:
     started = time.time()
+    bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
     requests.set_state(
         store,
         request.id,
@@ -96,7 +98,6 @@ def _attempt(
         stop_requested=False,
         error=None,
     )
-    bench = Workbench(store, max(1, len(os.sched_getaffinity(0))))
     try:
         ledger, stopped = _trials(store, request, before, stop, on_progress, bench, started)
         if stopped:

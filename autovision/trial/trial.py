@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from autovision.dataset import catalog, manifest
-from autovision.features.compute import FeatureSource
+from autovision.features.compute import FeatureSource, Helpers, nobody
 from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.network import Network, Suffix
@@ -72,10 +72,17 @@ def load_splits(store: Store, dataset: str) -> DataSplits:
 
 @dataclass
 class Workbench:
-    """What one process keeps between its trials: backbones and features, by name and resolution."""
+    """What one process keeps between its trials: backbones and features, by name and resolution.
+
+    Attributes:
+        budget_bytes: what all frozen features in the store may take together; None: a share of the disk.
+        helpers: who else computes features that are missing.
+    """
 
     store: Store
     threads: int
+    budget_bytes: int | None = None
+    helpers: Helpers = nobody
     _splits: dict[str, DataSplits] = field(default_factory=dict)
     _sources: dict[tuple[str, str, Preprocessing], FeatureSource] = field(default_factory=dict)
     _channels: dict[tuple[str, Preprocessing], list[int]] = field(default_factory=dict)
@@ -90,7 +97,9 @@ class Workbench:
         key = (config.backbone, config.weights, prep)
         if key not in self._sources:
             loaded = backbones.load(config.with_(drop_stages=0), self.store)
-            self._sources[key] = FeatureSource(self.store, loaded, config.backbone, prep, self.threads)
+            self._sources[key] = FeatureSource(
+                self.store, loaded, config.backbone, prep, self.threads, self.budget_bytes, self.helpers
+            )
         return self._sources[key]
 
     def channels(self, config: TrialConfig) -> list[int]:
@@ -153,6 +162,7 @@ class Trial:
         started = time.monotonic()
         problem = world.jointly(self._problem)
         self.feature_s = time.monotonic() - started
+        self.notes += self.bench.source(self.config).take_notes()
         reported = 0
         while True:
             try:

@@ -12,6 +12,7 @@ import torch
 from ray import tune
 
 from autovision.errors import AutoVisionError
+from autovision.features import budget, tasks
 from autovision.features.compute import OutOfTime
 from autovision.records import Record
 from autovision.space.config import TrialConfig
@@ -66,7 +67,12 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
         self._task = Assignment.model_validate(config["assignment"])
         torch.set_num_threads(self._task.threads)
         if self._bench is None or self._bench.store.uri != self._task.store:
-            self._bench = Workbench(open_store(self._task.store), self._task.threads)
+            self._bench = Workbench(
+                open_store(self._task.store),
+                self._task.threads,
+                budget.configured_bytes(),
+                tasks.idle_workers,
+            )
         self._started = time.time()
         self._steps: Iterator[RungReport] | None = None
         self._best: float | None = None

@@ -14,7 +14,7 @@ from torch import nn
 from autovision.model import backbone as backbones
 from autovision.model import inference
 from autovision.model.bundle import build_network
-from autovision.model.inference import EagerModule, OpenVinoModule, compile_module
+from autovision.model.inference import EagerModule, OpenVinoModule, TorchModule, compile_module
 from autovision.model.network import CutExtractor, PooledExtractor
 from autovision.space.config import TrialConfig
 
@@ -126,3 +126,25 @@ def test_a_module_is_compiled_as_it_is_in_evaluation() -> None:
     dropping: Any = nn.Sequential(Stubborn(), nn.Dropout(0.9)).train()
     compiled, pixels = compile_module(dropping, (4, 4), precision="f32"), pixels_of(2, (4, 4))
     np.testing.assert_allclose(compiled(pixels)[0], pixels.mean((1, 2)), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_what_torch_cannot_compile_runs_eagerly_and_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine without a C++ compiler."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(config, "force_disable_caches", True)
+    with caplog.at_level(logging.WARNING, logger=inference.__name__):
+        module = TorchModule(Mean(), (4, 4), "f32", torch.device("cpu"))
+    assert module.runtime == "cpu, eager"
+    assert "torch.compile cannot compile this network" in caplog.text
+    pixels = pixels_of(2, (4, 4))
+    np.testing.assert_allclose(module(pixels)[0], pixels.mean((1, 2)), rtol=1e-6)
+
+
+class Mean(nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.float().mean((1, 2))
