@@ -187,11 +187,14 @@ class SearchRequest(Record):
     """makes an otherwise equal request another search"""
     licenses: tuple[str, ...] = ()
     """licences, in lower case and sorted, that the backbones' weights may have; empty: any"""
+    workers_per_trial: int = Field(default=1, ge=1)
+    """that train each trial together, on one GPU each where the cluster has any, else on one CPU each"""
 
     @property
     def id(self) -> str:
-        # An empty field that came later than the first searches leaves their ids as they are.
+        # A field that came later than the first searches leaves their ids as they are, unless it says something.
         later = set() if self.licenses else {"licenses"}
+        later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
         body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 

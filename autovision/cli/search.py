@@ -49,6 +49,14 @@ def submit(
         int | None,
         typer.Option("--max-trials", metavar="N", help="At most so many; else what the budget allows."),
     ] = None,
+    workers_per_trial: Annotated[
+        int,
+        typer.Option(
+            "--workers-per-trial",
+            metavar="N",
+            help="Workers that train each trial together, with a GPU each if there are any: for large data sets.",
+        ),
+    ] = 1,
     deployment: Annotated[
         str | None,
         typer.Option("--deployment", metavar="NAME", help="Where the controller shall promote the model."),
@@ -84,6 +92,7 @@ def submit(
             licenses=license_ or (),
             metric=metric,
             max_trials=max_trials,
+            workers_per_trial=workers_per_trial,
             warm_start=not cold,
             nonce=secrets.token_hex(8) if again else "",
         )

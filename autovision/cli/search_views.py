@@ -59,6 +59,7 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "model": state.model,
             "metric": request.metric,
             "seed": request.seed,
+            "workers per trial": request.workers_per_trial if request.workers_per_trial > 1 else None,
             "licences": ", ".join(request.licenses),
             "warm start": request.warm_start,
             "parent": request.parent_model,

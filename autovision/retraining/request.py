@@ -98,6 +98,7 @@ def build(
     ]
     version = importer.extend(store, situation.version, sources, seed=seed)
     report = situation.snapshot.report
+    before = _search_of_champion(store, deployment)
     return SearchRequest(
         dataset=version.name,
         dataset_version=version.version,
@@ -110,13 +111,14 @@ def build(
         deployment=deployment.name,
         reason=reason,
         nonce=report.id if report else "",
-        licenses=_licenses(store, deployment),
+        licenses=before.licenses if before else (),
+        workers_per_trial=before.workers_per_trial if before else 1,
     )
 
 
-def _licenses(store: Store, deployment: Deployment) -> tuple[str, ...]:
-    """Those that the champion's search was held to: its re-searches are, too."""
+def _search_of_champion(store: Store, deployment: Deployment) -> SearchRequest | None:
+    """What it was held to, its re-searches are, too; None: there is no champion."""
     if deployment.model is None:
-        return ()
+        return None
     search = read_version(store, deployment.model).lineage.search
-    return records.read(store, keys.search_request(search), SearchRequest).licenses
+    return records.read(store, keys.search_request(search), SearchRequest)

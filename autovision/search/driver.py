@@ -23,7 +23,8 @@ from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import Store
-from autovision.trial.worker import Assignment, value_of
+from autovision.trial.assignment import Assignment
+from autovision.trial.execution import value_of
 
 _DRAWS = 20
 """so many draws in a row that were all tried before mean that there is nothing new to try"""
@@ -64,6 +65,9 @@ class Driver:
     """seconds since the epoch, after which no trial works"""
     search_started: float
     threads: int
+    """CPUs of each worker"""
+    gpu: bool = False
+    """whether each of a trial's several workers has a GPU"""
     left_out: frozenset[str] = frozenset()
     """backbones that cannot be used here"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
@@ -124,6 +128,8 @@ class Driver:
             search_started=self.search_started,
             initial_model=initial,
             threads=self.threads,
+            workers=self.request.workers_per_trial,
+            gpu=self.gpu,
         )
         gflops = self.cost.feature_gflops(config)
         self.running[trial] = Running(assignment, proposal.point, origin, proposal.number, arm, gflops)
@@ -222,6 +228,10 @@ class Driver:
             return None
         result = self._result(running, error)
         records.create_or_read(self.store, keys.trial(self.request.id, trial), result)
+        # Nobody goes on from where it got to.
+        self.store.delete(
+            keys.checkpoint(self.request.id, running.assignment.config.digest, running.assignment.seed)
+        )
         self.ledger.append(result)
         steps = [(point.rung, value) for point, value in zip(running.curve, running.objectives, strict=True)]
         self._sampler.tell(running.proposal, result.state, steps)

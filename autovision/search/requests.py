@@ -44,6 +44,9 @@ def make_request(
     max_trials = options.get("max_trials")
     if max_trials is not None and max_trials < 1:
         raise InvalidInput(f"max_trials={max_trials}: a search needs at least one trial")
+    workers = options.get("workers_per_trial", 1)
+    if workers < 1:
+        raise InvalidInput(f"workers_per_trial={workers}: a trial needs at least one worker")
     metrics.check_metric(options.get("metric", "accuracy"))
     check_backbones(space)
     allowed = license_names.parse(licenses)

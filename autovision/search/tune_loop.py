@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -17,11 +17,16 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from autovision.errors import InvalidInput
 from autovision.search.driver import Driver
+from autovision.trial.group import TrialGroup
 from autovision.trial.worker import TrialWorker
 
 _GRACE_S = 3.0
 """trials end by themselves at the deadline; whoever has not by then is stopped"""
+
+_TRIAL_BYTES = 500e6
+"""what the process of a trial of several workers takes; Tune wants a trial to take something"""
 
 
 class _NeverPickled:
@@ -98,20 +103,23 @@ class BudgetStopper(_NeverPickled, Stopper):  # type: ignore[misc]
 
 def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
     """Run trials until the budget ends, nothing fits any more, or `should_stop()` says so."""
-    concurrent, resources = placement(ray.cluster_resources())
-    driver.threads = max(1, int(resources["cpu"]))
+    workers = driver.request.workers_per_trial
+    place = placement(nodes(), workers)
+    driver.threads, driver.gpu = place.cpus, place.gpu
+    # Several workers take their own CPUs and GPUs: what their trial took besides would be missing for them.
+    resources = place.of_worker() if workers == 1 else {"memory": _TRIAL_BYTES}
     searcher = DriverSearcher(driver)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="autovision-tune-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tuner = tune.Tuner(
-            tune.with_resources(TrialWorker, resources),
+            tune.with_resources(TrialWorker if workers == 1 else TrialGroup, resources),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=DriverScheduler(driver, searcher),
                 num_samples=-1,
-                max_concurrent_trials=concurrent,
-                reuse_actors=True,
+                max_concurrent_trials=place.concurrent,
+                reuse_actors=workers == 1,
             ),
             run_config=tune.RunConfig(
                 name="search",
@@ -127,10 +135,48 @@ def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
         driver.ended(trial)
 
 
-def placement(cluster: dict[str, float]) -> tuple[int, dict[str, float]]:
-    """How many trials run at once on a cluster, and what each takes of it: one GPU each, or one CPU each."""
-    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
-    if gpus >= 1:
-        concurrent = math.floor(gpus)
-        return concurrent, {"cpu": float(max(1, math.floor(cpus / concurrent))), "gpu": 1.0}
-    return max(1, math.floor(cpus)), {"cpu": 1.0}
+@dataclass(frozen=True)
+class Placement:
+    """How trials share a cluster.
+
+    Attributes:
+        concurrent: so many trials at once.
+        cpus: of each worker.
+        gpu: whether each worker has a GPU.
+    """
+
+    concurrent: int
+    cpus: int
+    gpu: bool
+
+    def of_worker(self) -> dict[str, float]:
+        """What a worker takes, as Tune wants to be told."""
+        return {"cpu": float(self.cpus)} | ({"gpu": 1.0} if self.gpu else {})
+
+
+def nodes() -> list[dict[str, float]]:
+    """What each living node of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def placement(nodes: Sequence[Mapping[str, float]], workers: int = 1) -> Placement:
+    """How trials of so many workers share the nodes: one GPU for each worker, or one CPU where there are no GPUs.
+
+    No more trials run at once than have all their workers placed, so that none waits with half of them.
+
+    Raises:
+        InvalidInput: not even one trial of several workers fits.
+    """
+    gpu = sum(node.get("GPU", 0.0) for node in nodes) >= 1
+    if gpu:
+        fit = [node for node in nodes if node.get("GPU", 0.0) >= 1]
+        cpus = max(1, min(int(node.get("CPU", 0.0)) // int(node["GPU"]) for node in fit))
+        places = sum(min(int(node["GPU"]), int(node.get("CPU", 0.0)) // cpus) for node in fit)
+    else:
+        cpus, places = 1, sum(int(node.get("CPU", 0.0)) for node in nodes)
+    if workers > max(1, places):
+        raise InvalidInput(
+            f"{workers} workers per trial need {workers} {'GPUs' if gpu else 'CPUs'} at once, one each, and this "
+            f"cluster has {places}; ask for at most {places}, or join a larger cluster"
+        )
+    return Placement(max(1, places // workers), cpus, gpu)

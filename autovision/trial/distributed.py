@@ -9,17 +9,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
+import ray
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autovision.errors import AutoVisionError
-from autovision.features.compute import OutOfTime
+from autovision.features import budget, tasks
+from autovision.features.compute import OutOfTime, nobody
+from autovision.store.open import open_store
+from autovision.trial.assignment import Assignment
+from autovision.trial.execution import Execution
 from autovision.trial.step import NotFinite
+from autovision.trial.trial import Workbench
 from autovision.trial.world import T, World
+
+_ASK_S = 0.5
+"""between two questions of the workers whether they are to stop"""
 
 
 class DistributedWorld(World):
@@ -99,3 +109,31 @@ class DistributedWorld(World):
         summed = tensor.to(self.device)
         dist.all_reduce(summed)
         return summed.cpu()
+
+
+def carry_out(settings: dict[str, Any]) -> None:
+    """What each worker does: all of them advance together, and the first one reports."""
+    task, desk = Assignment.model_validate(settings["assignment"]), settings["desk"]
+    torch.set_num_threads(task.threads)
+    world = DistributedWorld(_Question(desk))
+    before = ray.get(desk.begin.remote()) if world.rank == 0 else None
+    helpers = tasks.idle_workers if world.rank == 0 else nobody  # one asks for all
+    bench = Workbench(open_store(task.store), task.threads, budget.configured_bytes(), helpers)
+    execution = Execution(bench, task, world=world, started=settings["started"], before=before)
+    goes_on = True
+    while goes_on:
+        result = execution.step()
+        goes_on = world.any(world.rank == 0 and ray.get(desk.report.remote(result)))
+
+
+class _Question:
+    """Whether workers are to stop; asked as often as one likes, and passed on now and then."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk, self._asked = desk, time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._asked < _ASK_S:
+            return False
+        self._asked = time.monotonic()
+        return bool(ray.get(self._desk.stopped.remote()))

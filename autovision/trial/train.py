@@ -121,11 +121,12 @@ def judge(run: Training, rungs: list[int], *, last: bool) -> RungReport:
         with run.ema.applied():
             outputs = predict(run.suffix, validation, autocast=run.autocast, world=run.world)
     said = probabilities(torch.from_numpy(outputs), multi_label=run.problem.multi_label).numpy()
+    truth, positive = validation.labelled.truth, run.problem.positive
     return RungReport(
         rung=rungs.index(run.epoch) if run.epoch in rungs else len(rungs),
         epoch=run.epoch,
         train_loss=run.loss_sum / max(1, run.loss_steps),
-        metrics=metrics.score(said, validation.labelled.truth, run.problem.positive),
+        metrics=run.world.jointly(lambda: metrics.score(said, truth, positive)),
         logits=outputs,
         last=last,
     )

@@ -51,7 +51,7 @@ def test_the_same_request_is_the_same_search_unless_asked_again(cli: Any, pets: 
 def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     line = ("search", "submit", "pets@1", "--space", SPACE, "--budget-s", 7.5, "--seed", 9)
     more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
-    more += ("--license", "MIT,apache-2.0", "--license", "CC0-1.0")
+    more += ("--workers-per-trial", 3, "--license", "MIT,apache-2.0", "--license", "CC0-1.0")
     search = cli(*line, *more).answer["search"]
     request = cli("search", "show", search, "--json").answer["request"]
     assert request["space"]["name"] == "Tiny"
@@ -59,6 +59,7 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         **{"budget_s": 7.5, "seed": 9, "metric": "f1", "max_trials": 4},
         **{"deployment": "door", "warm_start": False, "dataset_version": 1, "nonce": ""},
         "licenses": ["apache-2.0", "cc0-1.0", "mit"],
+        "workers_per_trial": 3,
     }
     assert {name: request[name] for name in wanted} == wanted
 
@@ -71,6 +72,7 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         (["--budget-s", "nan"], 2, "budget"),
         (["--budget-s", "inf"], 2, "budget"),
         (["--max-trials", "0"], 2, "max_trials"),
+        (["--workers-per-trial", "0"], 2, "workers_per_trial"),
         (["--metric", "acuracy"], 2, "accuracy"),
         (["--space", "quik"], 2, "quick"),
         (["--space", "nowhere:Space"], 2, "nowhere"),

@@ -161,16 +161,18 @@ def test_the_request_says_what_is_wanted_and_why(labelled: tuple[MemoryStore, De
     assert request.space == deployment.space
 
 
-def test_a_re_search_keeps_to_the_licences_of_the_search_that_made_the_champion(
+def test_a_re_search_keeps_to_the_licences_and_workers_of_the_search_that_made_the_champion(
     deployed: tuple[MemoryStore, Deployment], tiny: History
 ) -> None:
     store, deployment = deployed
     situation = observe(store, deployment)
-    assert retraining.build(store, deployment, situation, reason="because", seed=0).licenses == ()
+    plain = retraining.build(store, deployment, situation, reason="because", seed=0)
+    assert (plain.licenses, plain.workers_per_trial) == ((), 1)
     key = keys.search_request(tiny.searches[0].id)
     store.delete(key)
-    records.create(store, key, tiny.searches[0].with_(licenses=("mit",)))
-    assert retraining.build(store, deployment, situation, reason="because", seed=0).licenses == ("mit",)
+    records.create(store, key, tiny.searches[0].with_(licenses=("mit",), workers_per_trial=4))
+    again = retraining.build(store, deployment, situation, reason="because", seed=0)
+    assert (again.licenses, again.workers_per_trial) == (("mit",), 4)
 
 
 def test_doing_it_again_gives_the_same_version_and_the_same_request(

@@ -22,8 +22,8 @@ from autovision.search.progress import ProgressEvent
 from autovision.search.warm import Start
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
-from autovision.store import MemoryStore
-from autovision.trial.worker import Assignment
+from autovision.store import MemoryStore, keys
+from autovision.trial.assignment import Assignment
 
 GFLOPS_S = 10.0
 
@@ -567,6 +567,17 @@ def test_a_failure_is_told_in_a_line_of_its_own(world: World) -> None:
     driver.ended(task.trial)
     assert events[-1].message == f"trial {task.trial} failed: no memory"
     assert events[-1].failed == 1
+
+
+def test_a_trial_is_told_how_many_workers_it_has_and_leaves_no_checkpoint(world: World) -> None:
+    several = driver_of(world).request.with_(workers_per_trial=3)
+    driver = driver_of(world, request=several, threads=2, gpu=True)
+    task = begin(driver)
+    assert (task.workers, task.threads, task.gpu) == (3, 2, True)
+    key = keys.checkpoint(task.search, task.config.digest, task.seed)
+    driver.store.put_immutable(key, b"half way")
+    driver.ended(task.trial)
+    assert not list(driver.store.list(keys.checkpoints(task.search)))
 
 
 def test_what_nobody_began_is_ignored_and_the_end_is_recorded_once(world: World) -> None:

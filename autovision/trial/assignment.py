@@ -1,0 +1,59 @@
+"""What trials are told to do and what they tell: plain data, which costs no process much to load."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from autovision.records import Record
+from autovision.space.config import TrialConfig
+
+
+class Assignment(Record):
+    """What a worker is told to do: plain data, so that it can be sent to any node."""
+
+    store: str
+    search: str
+    trial: str
+    number: int
+    dataset: str
+    """`name@version`"""
+    config: TrialConfig
+    metric: str
+    seed: int
+    deadline: float
+    """seconds since the epoch"""
+    must_report: bool
+    """compute features past the deadline, too: without this trial the search might end with nothing"""
+    search_started: float
+    """when the search would have begun, had it never been interrupted; seconds since the epoch"""
+    initial_model: str | None
+    threads: int
+    """CPUs of each worker"""
+    workers: int = 1
+    """that train the trial together"""
+    gpu: bool = False
+    """whether each of several workers has a GPU of its own"""
+
+
+class Reported(Record):
+    """What the workers of a trial had reported when some were lost: those that go on build on it."""
+
+    losses: int = 0
+    """how often workers were lost"""
+    objective: float | None = None
+    """of the best rung; None: there was none yet"""
+    weights_key: str | None = None
+    """what was trained at that rung"""
+
+
+def without_value(outcome: str, error: str, started: float, feature_s: float = 0.0) -> dict[str, Any]:
+    """What is reported of an assignment that ends without another rung."""
+    return {
+        "outcome": outcome,
+        "error": error,
+        "objective": float("nan"),  # Tune insists on the metric in every report
+        "done": True,
+        "seconds": time.time() - started,
+        "feature_s": feature_s,
+    }
