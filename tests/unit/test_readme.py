@@ -355,5 +355,6 @@ def test_placement_on_a_cluster_is_as_documented() -> None:
     assert len(documented) >= 3
     for cells in documented:
         cpus, gpus, at_once, cpus_each, gpus_each = map(float, cells)
-        concurrent, takes = placement({"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus})
-        assert (concurrent, takes["cpu"], takes.get("gpu", 0.0)) == (at_once, cpus_each, gpus_each)
+        place = placement([{"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}])
+        takes = place.of_worker()
+        assert (place.concurrent, takes["cpu"], takes.get("gpu", 0.0)) == (at_once, cpus_each, gpus_each)
