@@ -33,8 +33,11 @@ class Noise:
 
     def uniform(self, x: Tensor) -> Tensor:
         """As many numbers in [0, 1) as x has elements, for the rows that are here: x's shape, on its device."""
-        drawn = torch.rand((self._batch, *x.shape[1:]), generator=self._generator)
-        return drawn[self._rows].to(x.device, non_blocking=True)
+        return self.numbers(*x.shape[1:]).to(x.device, non_blocking=True)
+
+    def numbers(self, *shape: int) -> Tensor:
+        """(B, *shape) numbers in [0, 1), for the rows that are here, on the CPU."""
+        return torch.rand((self._batch, *shape), generator=self._generator)[self._rows]
 
 
 def drop(x: Tensor, share: float, noise: Noise | None) -> Tensor:

@@ -50,23 +50,36 @@ def log_prior(split: Labelled, config: TrialConfig) -> Tensor:
 
 
 def losses(logits: Tensor, targets: Tensor, config: TrialConfig, *, multi_label: bool) -> Tensor:
+    """The loss of each image, as the configuration says: logits and targets (…, C) to (…)."""
+    return focal_losses(logits, targets, gamma_of(config), multi_label=multi_label)
+
+
+def gamma_of(config: TrialConfig) -> float:
+    """The focal loss's exponent; 0 is cross entropy."""
+    return config.focal_gamma if config.loss == "focal" else 0.0
+
+
+def focal_losses(logits: Tensor, targets: Tensor, gamma: float | Tensor, *, multi_label: bool) -> Tensor:
     """The loss of each image: logits and targets (…, C) to (…).
 
     Cross entropy over the classes; the mean of the classes' binary cross entropies for several labels. As focal
     loss (Lin et al. 2017) each term is weighed by (1 - p)^gamma, p being the probability of that term's truth.
+
+    Args:
+        gamma: of all, or what broadcasts with the logits; 0: cross entropy.
     """
     logits = logits.float()
     if multi_label:
         yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
-        return -(targets * _focal(yes, config) + (1 - targets) * _focal(no, config)).mean(-1)
-    return -(targets * _focal(F.log_softmax(logits, -1), config)).sum(-1)
+        return -(targets * _focal(yes, gamma) + (1 - targets) * _focal(no, gamma)).mean(-1)
+    return -(targets * _focal(F.log_softmax(logits, -1), gamma)).sum(-1)
 
 
-def _focal(log_p: Tensor, config: TrialConfig) -> Tensor:
-    if config.loss == "cross_entropy":
+def _focal(log_p: Tensor, gamma: float | Tensor) -> Tensor:
+    if isinstance(gamma, float) and gamma == 0:
         return log_p
     # Never below a hair: the derivative of a power of zero is not finite for gamma below one.
-    return (1 - log_p.exp()).clamp(min=1e-6).pow(config.focal_gamma) * log_p
+    return (1 - log_p.exp()).clamp(min=1e-6).pow(gamma) * log_p
 
 
 def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:

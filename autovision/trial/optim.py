@@ -82,6 +82,14 @@ def unlock(suffix: Suffix, config: TrialConfig, epoch: int) -> bool:
     return changed
 
 
+def averaging_decay(updates: int) -> float:
+    """The most that the decay of a moving average can be after so many updates.
+
+    At first the average would be mostly the start; it takes in more of the new until it is long enough.
+    """
+    return (1 + updates) / (10 + updates)
+
+
 class Ema:
     """Exponential moving average of parameters (Polyak & Juditsky 1992), warmed up as in the usual recipes."""
 
@@ -94,8 +102,7 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1
-        # At first the average would be mostly the start; it takes in more of the new until it is long enough.
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        decay = min(self.decay, averaging_decay(self.updates))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
 
     @contextmanager

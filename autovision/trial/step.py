@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autovision.model.noise import Noise
+from autovision.space.config import TrialConfig
 from autovision.trial.data import tensors
 from autovision.trial.loss import losses
 from autovision.trial.mixing import blend, paste
@@ -184,7 +186,9 @@ def _check_finite(run: Training, recent: list[Tensor]) -> None:
     values = torch.stack(recent)
     odd = values[~torch.isfinite(values)]
     if run.world.any(len(odd) > 0):
-        found = f"{float(odd[0]):g}" if len(odd) else "not finite"
-        raise NotFinite(
-            f"loss is {found} in epoch {run.epoch + 1} at lr={run.config.lr:g}; lower the learning rate"
-        )
+        raise NotFinite(diverged(float(odd[0]) if len(odd) else math.nan, run.config, run.epoch))
+
+
+def diverged(loss: float, config: TrialConfig, epoch: int) -> str:
+    """What to say of a loss that is not finite."""
+    return f"loss is {loss:g} in epoch {epoch + 1} at lr={config.lr:g}; lower the learning rate"

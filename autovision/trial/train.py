@@ -22,7 +22,7 @@ from torch import Tensor
 from autovision import metrics
 from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
-from autovision.trial.data import Inputs, pooled_statistics, tensors
+from autovision.trial.data import Inputs, Labelled, pooled_statistics, tensors
 from autovision.trial.loss import probabilities
 from autovision.trial.state import Best, Problem, Training
 from autovision.trial.step import run_epoch
@@ -120,16 +120,20 @@ def judge(run: Training, rungs: list[int], *, last: bool) -> RungReport:
     else:
         with run.ema.applied():
             outputs = predict(run.suffix, validation, autocast=run.autocast, world=run.world)
-    said = probabilities(torch.from_numpy(outputs), multi_label=run.problem.multi_label).numpy()
-    truth, positive = validation.labelled.truth, run.problem.positive
     return RungReport(
         rung=rungs.index(run.epoch) if run.epoch in rungs else len(rungs),
         epoch=run.epoch,
         train_loss=run.loss_sum / max(1, run.loss_steps),
-        metrics=run.world.jointly(lambda: metrics.score(said, truth, positive)),
+        metrics=run.world.jointly(lambda: score(outputs, validation.labelled, run.problem.positive)),
         logits=outputs,
         last=last,
     )
+
+
+def score(logits: np.ndarray, split: Labelled, positive: int | None) -> dict[str, float]:
+    """All metrics of logits (M, C) on the images of a split."""
+    said = probabilities(torch.from_numpy(logits), multi_label=split.multi_label).numpy()
+    return metrics.score(said, split.truth, positive)
 
 
 def _remember(run: Training, report: RungReport, rungs: list[int]) -> RungReport:
