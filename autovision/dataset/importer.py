@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from autovision.dataset.ingest import Opened, Progress, Refused, ingest
 from autovision.dataset.listing import SourceImage, printable
 from autovision.dataset.manifest import Row
 from autovision.dataset.split import FRACTIONS, Item, assign
-from autovision.errors import InvalidInput, near
+from autovision.errors import CorruptObject, InvalidInput, near
 from autovision.records import DatasetVersion, ImportProblem, Split, labels_of, now, spoken
 from autovision.store import keys, records
-from autovision.store.protocol import AlreadyExists, Store
+from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 
 __all__ = ["SourceImage", "extend", "import_dataset", "import_images"]
 
@@ -101,9 +102,8 @@ def import_images(
     multi_label = _check_one_kind(images, parent)
     _check_two_classes(_classes(images) | known, problems)
     _check_column(images, stratify_by)
-    kept, noticed = _keep_once(
-        images, ingest(store, images, progress), {row.image: row for row in old}, parent
-    )
+    results = ingest(store, images, progress, known=_opened_before(store, name))
+    kept, noticed = _keep_once(images, results, {row.image: row for row in old}, parent)
     _check_no_class_is_lost(images, known | _classes(source for source, _ in kept), noticed)
     rows = [*old, *_rows(kept, seed, stratify_by, fractions)]
     found = [*problems, *noticed]
@@ -136,6 +136,17 @@ def extend(
         progress=progress,
         clock=clock,
     )
+
+
+def _opened_before(store: Store, name: str) -> dict[str, Opened]:
+    """By digest, the images of the newest version: they need not be decoded again."""
+    if not catalog.version_numbers(store, name):
+        return {}
+    # A manifest that is damaged or gone is no reason to stop: importing the data set again is what mends it.
+    with suppress(CorruptObject, KeyNotFound):
+        rows = manifest.read(store, catalog.latest(store, name))
+        return {row.image: Opened(row.image, row.width, row.height) for row in rows}
+    return {}
 
 
 # ---------------------------------------------------------------------------------------------- deciding

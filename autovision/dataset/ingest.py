@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -44,12 +44,19 @@ class Refused:
 
 
 def ingest(
-    store: Store, sources: Sequence[SourceImage], progress: Progress | None = None
+    store: Store,
+    sources: Sequence[SourceImage],
+    progress: Progress | None = None,
+    *,
+    known: Mapping[str, Opened] | None = None,
 ) -> list[Opened | Refused]:
     """Decode every image once and store its bytes; the result for each source, in their order.
 
     Decodes in a thread per core (Pillow works without Python's lock), and stores in more threads, which
     mostly wait. A few dozen files are in memory at a time.
+
+    Args:
+        known: by digest, what an earlier import found: these bytes can be used, and are not decoded again.
 
     Raises:
         StoreUnavailable: the store cannot be written.
@@ -59,7 +66,7 @@ def ingest(
     results: dict[tuple[object, object], Opened | Refused] = {}
 
     def objects() -> Generator[tuple[str, bytes]]:
-        with closing(_in_threads(store, distinct)) as opened:
+        with closing(_in_threads(store, distinct, known or {})) as opened:
             for source, (result, data) in zip(distinct, opened, strict=True):
                 results[source.path, source.digest] = result
                 if isinstance(result, Opened) and data is not None:
@@ -75,14 +82,16 @@ def ingest(
 _Result = tuple[Opened | Refused, bytes | None]
 
 
-def _in_threads(store: Store, sources: Sequence[SourceImage]) -> Generator[_Result]:
+def _in_threads(
+    store: Store, sources: Sequence[SourceImage], known: Mapping[str, Opened]
+) -> Generator[_Result]:
     """`_open` of each source, in their order, a few ahead of the consumer."""
     workers = max(2, len(os.sched_getaffinity(0)))
     pending: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="import") as pool:
         try:
             for source in sources:
-                pending.append(pool.submit(_open, store, source))
+                pending.append(pool.submit(_open, store, source, known))
                 if len(pending) >= 4 * workers:
                     yield pending.popleft().result()
             while pending:
@@ -92,21 +101,24 @@ def _in_threads(store: Store, sources: Sequence[SourceImage]) -> Generator[_Resu
                 future.cancel()
 
 
-def _open(store: Store, source: SourceImage) -> _Result:
-    """The result, and the bytes to store; None if they are in the store already."""
+def _open(store: Store, source: SourceImage, known: Mapping[str, Opened]) -> _Result:
+    """The result, and the bytes to store; None if they came from there."""
     data = _bytes_of(store, source)
     if isinstance(data, Refused):
         return data, None
     digest = sha256(data).hexdigest()
     if source.digest is not None and digest != source.digest:
         return Refused("unreadable", f"the stored image has the digest {digest[:12]}: it is damaged"), None
+    to_store = data if source.digest is None else None
+    if digest in known:
+        return known[digest], to_store
     try:
         decoded = image.decode(data)
     except ImageTooLarge as error:
         return Refused("too_large", str(error)), None
     except InvalidImage as error:
         return Refused("unreadable", str(error)), None
-    return Opened(digest, decoded.width, decoded.height), data if source.digest is None else None
+    return Opened(digest, decoded.width, decoded.height), to_store
 
 
 def _bytes_of(store: Store, source: SourceImage) -> bytes | Refused:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from autovision import image
 from autovision.dataset import catalog, manifest
 from autovision.dataset.importer import SourceImage, extend, import_dataset, import_images
 from autovision.errors import InvalidInput, StoreUnavailable
@@ -251,6 +252,35 @@ def test_the_same_file_twice_in_a_table_is_read_once(
     version = import_images(store, "pets", [*sources, *sources], seed=0)
     assert version.n == 32 and version.problem_counts == {"duplicate": 32}
     assert len(read) == len(set(read)) == 32
+
+
+@pytest.mark.parametrize("extends", [True, False])
+def test_images_of_the_newest_version_are_not_decoded_again(
+    store: MemoryStore, folder: Path, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch, extends: bool
+) -> None:
+    first = import_images(store, "pets", sources_of(folder), seed=0)
+    new = SourceImage("cat", make_image(folder / "cat" / "new.png", size=(20, 14)))
+    store.delete(keys.image(lost := min(stored_images(store))))
+    decoded: list[bytes] = []
+    plain = image.decode
+    monkeypatch.setattr(image, "decode", lambda data: decoded.append(data) or plain(data))
+    if extends:
+        version = extend(store, first, [*sources_of(folder), new], seed=0)
+    else:
+        version = import_images(store, "pets", [*sources_of(folder), new], seed=0)
+    assert new.path is not None and decoded == [new.path.read_bytes()]
+    sizes = {(row.width, row.height) for row in manifest.read(store, version)}
+    assert version.n == 33 and sizes == {(12, 10), (20, 14)}
+    assert lost in stored_images(store)
+
+
+def test_a_damaged_manifest_does_not_keep_a_data_set_from_being_imported_again(
+    store: MemoryStore, folder: Path
+) -> None:
+    first = import_dataset(store, folder, "pets")
+    store.put_if(first.manifest_key, b"rubbish", store.get(first.manifest_key).etag)
+    assert import_dataset(store, folder, "pets") == first
+    assert len(manifest.read(store, first)) == 32
 
 
 def test_only_the_first_hundred_problems_are_kept_and_all_counted(store: MemoryStore, folder: Path) -> None:
