@@ -15,7 +15,7 @@ help:
 	@echo "make test    set up, then run all checks and tests"
 	@echo "make test-all  the tests, and the slow proofs"
 	@echo "make lint    style, types and layers"
-	@echo "make bench   benchmarks: tables, and JSON in bench-results/"
+	@echo "make bench   benchmarks: tables, and JSON in bench-results/ (over an hour; tests/benchmarks/ has the longer forms)"
 	@echo "make clean   remove the environment and what the commands above left"
 
 demo: $(READY)

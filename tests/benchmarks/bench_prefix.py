@@ -3,22 +3,18 @@
     python tests/benchmarks/bench_prefix.py --json bench-results/
 
 Every round times each way once, one after the other, so that a machine whose speed drifts slows them alike;
-the ratio is taken round by round. Random pixels: the arithmetic does not depend on what they show.
+the ratio is taken round by round. Random pixels: the arithmetic does not depend on what they show. About 2 minutes.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from common import options, ratios, show, spread, write_json
 
 from autovision.model import backbone
 from autovision.model.inference import compile_module, native_precision
@@ -69,46 +65,35 @@ def measure(config: TrialConfig, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="folder for the figures")
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
-    table = Table(title=f"Pooled features of all stages, batch {BATCH}, {torch.get_num_threads()} threads")
-    for column in (
-        "backbone",
-        "pixels",
-        "way",
-        "images/s (min, median, max)",
-        "ratio to eager (min, median, max)",
-    ):
-        table.add_column(column)
-    rows = []
-    for name in ("tf_efficientnet_lite0", "tf_efficientnet_lite2"):
-        for resolution in (160, 224):
-            rates = measure(TrialConfig(backbone=name, resolution=resolution), options.rounds)
+    chosen = parser.parse_args()
+    names, resolutions = ["tf_efficientnet_lite0", "tf_efficientnet_lite2"], [160, 224]
+    if chosen.quick:
+        names, resolutions, chosen.rounds = names[:1], [64], 2
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        for resolution in resolutions:
+            rates = measure(TrialConfig(backbone=name, resolution=resolution), chosen.rounds)
             for way, values in rates.items():
-                ratios = [value / base for value, base in zip(values, rates["eager"], strict=True)]
-                spread = [(min(v), statistics.median(v), max(v)) for v in (values, ratios)]
-                rows.append(
-                    {
-                        "backbone": name,
-                        "resolution": resolution,
-                        "way": way,
-                        "images_s": values,
-                        "ratio": ratios,
-                    }
-                )
-                cells = (
-                    " / ".join(f"{x:.{digits}f}" for x in three)
-                    for three, digits in zip(spread, (0, 2), strict=True)
-                )
-                table.add_row(name, str(resolution), way, *cells)
-    Console().print(table)
-    if options.json:
-        options.json.mkdir(parents=True, exist_ok=True)
-        (options.json / "prefix.json").write_text(
-            json.dumps({"rounds": options.rounds, "rows": rows}, indent=1)
-        )
+                found = {"images_s": values, "ratio": ratios(values, rates["eager"])}
+                rows.append({"backbone": name, "resolution": resolution, "way": way, **found})
+    show(
+        f"Pooled features of all stages, batch {BATCH}, {torch.get_num_threads()} threads, n = {chosen.rounds}",
+        ("backbone", "pixels", "way", "images/s", "ratio to eager"),
+        [
+            [
+                row["backbone"],
+                str(row["resolution"]),
+                row["way"],
+                spread(row["images_s"], 1),
+                spread(row["ratio"]),
+            ]
+            for row in rows
+        ],
+        "min / median / max of rounds.",
+    )
+    write_json(chosen.json, "prefix", {"rounds": chosen.rounds, "quick": chosen.quick, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ from autovision.store.local import LocalStore
 SIBLINGS = 60
 """solar cells that follow one another in the package, and come from the same modules"""
 
+_WIDTH = 150
+"""columns, where no terminal says how many there are"""
+
 
 def options(description: str | None) -> argparse.ArgumentParser:
     """With the options that every benchmark has."""
@@ -90,6 +93,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *not
     for row in rows:
         table.add_row(*row)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
