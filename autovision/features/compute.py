@@ -28,6 +28,7 @@ from autovision.features.prefix import (
     BATCH,
     ComputedPrefix,
     DecodedPixels,
+    NormalizedPixels,
     Prefix,
     StoredPixels,
     StoredPrefix,
@@ -38,7 +39,7 @@ from autovision.features.tables import Tables
 from autovision.features.views import IDENTITY, Views
 from autovision.image import Pixels
 from autovision.model.backbone import LoadedBackbone
-from autovision.model.inference import Compiled, EagerModule, compile_module, native_precision
+from autovision.model.inference import Compiled, compile_module, native_precision
 from autovision.model.stages import StagedBackbone
 from autovision.records import Preprocessing
 from autovision.store.protocol import Store
@@ -275,14 +276,14 @@ class FeatureSource:
                 return 2 * int(np.prod(self.shapes.activations[spec.cut]))
 
     def _network(self, cut: int | None, stages: Sequence[int]) -> Compiled:
+        if cut == 0 and not stages:
+            return NormalizedPixels(self.preprocessing)
         key = cut, tuple(stages)
         if key not in self._networks:
             module = FrozenPrefix(self._staged, self.preprocessing, cut, stages)
             size = (self.preprocessing.height, self.preprocessing.width)
-            self._networks[key] = (
-                EagerModule(module)  # there is nothing to compile in a normalization
-                if cut == 0 and not stages
-                else compile_module(module, size, precision=native_precision(), threads=self.threads)
+            self._networks[key] = compile_module(
+                module, size, precision=native_precision(), threads=self.threads
             )
         return self._networks[key]
 

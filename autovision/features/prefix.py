@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from autovision.dataset.loader import load_pixels
 from autovision.features.gather import RowMap, runs_of
@@ -18,6 +19,7 @@ from autovision.features.shards import as_stored
 from autovision.features.views import Views, apply
 from autovision.image import Pixels
 from autovision.model.inference import Compiled
+from autovision.model.network import Normalize
 from autovision.records import Preprocessing
 from autovision.store.protocol import Store
 
@@ -129,8 +131,8 @@ class ComputedPrefix:
         self.spent(time.monotonic() - began, len(rows))
         activation, pooled = zip(*parts, strict=True)
         return (
-            None if self.activation_shape is None else np.concatenate(activation),
-            None if self.columns is None else np.concatenate(pooled),
+            None if self.activation_shape is None else _joined(activation),
+            None if self.columns is None else _joined(pooled),
         )
 
     def _compute(self, views: np.ndarray, rows: np.ndarray) -> Pair:
@@ -143,12 +145,39 @@ class ComputedPrefix:
     def _seen(self, views: np.ndarray, rows: np.ndarray) -> Pixels:
         """What the views show: uint8 (B, H, W, 3)."""
         pixels = self.pixels(rows)
+        distinct = np.unique(views)
+        if len(distinct) == 1:
+            return apply(pixels, [self.names[row] for row in rows], self.draw.name(int(distinct[0])))
         seen = np.empty_like(pixels)
-        for view in np.unique(views):
+        for view in distinct:
             at = np.flatnonzero(views == view)
             images = [self.names[row] for row in rows[at]]
             seen[at] = apply(pixels[at], images, self.draw.name(int(view)))
         return seen
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class NormalizedPixels:
+    """The activation at cut 0, where there is no network to compile: what `Normalize` gives, in half of its time."""
+
+    runtime = "eager"
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        normalize = Normalize(preprocessing)
+        # Of one row of pixels, whose three channels lie next to each other.
+        self._scale, self._shift = (
+            part.view(3).repeat(preprocessing.width) for part in (normalize.scale, normalize.shift)
+        )
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """float32 (B, 3, H, W), its channels last in memory."""
+        images, height, width, _ = pixels.shape
+        values = torch.from_numpy(pixels).view(images * height, 3 * width).float()
+        torch.addcmul(self._shift, values, self._scale, out=values)
+        return [values.view(images, height, width, 3).permute(0, 3, 1, 2).numpy()]
 
 
 @dataclass(frozen=True)

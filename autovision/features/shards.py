@@ -151,8 +151,3 @@ def pack(spec: FeatureSpec, images: Sequence[str], values: np.ndarray) -> tuple[
         writer.write_batch(batch)
     data = sink.getvalue().to_pybytes()
     return keys.feature_shard(spec.digest, hashlib.sha256(data).hexdigest(), len(data)), data
-
-
-def write_shard(store: Store, spec: FeatureSpec, images: Sequence[str], values: np.ndarray) -> None:
-    """Store rows: `values` (N, *shape), see `as_stored`."""
-    store.put_immutable(*pack(spec, images, values))

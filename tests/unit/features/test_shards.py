@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autovision.features.shards import FeatureTable, ShardGone, write_shard
+from autovision.features.shards import FeatureTable, ShardGone, pack
 from autovision.features.spec import FeatureSpec
 from autovision.records import Preprocessing
 from autovision.store import LocalStore, MemoryStore, keys
@@ -43,8 +43,8 @@ def rows(n: int, *shape: int) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 5)])
 def test_rows_come_back_in_the_order_asked_for(shape: tuple[int, ...]) -> None:
     store, table, values = MemoryStore(), FeatureTable(SPEC), rows(5, *shape)
-    write_shard(store, SPEC, ["a", "b"], values[:2])
-    write_shard(store, SPEC, ["c", "d", "e"], values[2:])
+    store.put_immutable(*pack(SPEC, ["a", "b"], values[:2]))
+    store.put_immutable(*pack(SPEC, ["c", "d", "e"], values[2:]))
     table.refresh(store)
     found = read(store, table, ["d", "a", "d", "b"])
     assert found.dtype == np.float16
@@ -54,16 +54,16 @@ def test_rows_come_back_in_the_order_asked_for(shape: tuple[int, ...]) -> None:
 
 def test_values_beyond_half_precision_are_clipped_not_infinite() -> None:
     store, table = MemoryStore(), FeatureTable(SPEC)
-    write_shard(store, SPEC, ["a"], np.array([[1e9, -1e9, 1.0]], np.float32))
+    store.put_immutable(*pack(SPEC, ["a"], np.array([[1e9, -1e9, 1.0]], np.float32)))
     table.refresh(store)
     assert read(store, table, ["a"]).tolist() == [[65504.0, -65504.0, 1.0]]
 
 
 def test_writing_the_same_rows_again_changes_nothing_and_other_specs_see_none() -> None:
     store, values = MemoryStore(), rows(2, 4)
-    write_shard(store, SPEC, ["a", "b"], values)
+    store.put_immutable(*pack(SPEC, ["a", "b"], values))
     before = list(store.list())
-    write_shard(store, SPEC, ["a", "b"], values)
+    store.put_immutable(*pack(SPEC, ["a", "b"], values))
     assert list(store.list()) == before
     other = FeatureTable(SPEC.with_(precision="bf16"))
     other.refresh(store)
@@ -72,9 +72,9 @@ def test_writing_the_same_rows_again_changes_nothing_and_other_specs_see_none() 
 
 def test_rows_that_were_added_since_are_seen_after_a_refresh() -> None:
     store, table, values = MemoryStore(), FeatureTable(SPEC), rows(2, 4)
-    write_shard(store, SPEC, ["a"], values[:1])
+    store.put_immutable(*pack(SPEC, ["a"], values[:1]))
     table.refresh(store)
-    write_shard(store, SPEC, ["b"], values[1:])
+    store.put_immutable(*pack(SPEC, ["b"], values[1:]))
     assert table.missing(["a", "b"]) == ["b"]
     table.refresh(store)
     assert table.missing(["a", "b"]) == []
@@ -96,8 +96,8 @@ def damage(store: LocalStore, key: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["truncated", "empty", "a bit turned"])
 def test_a_damaged_shard_is_removed_before_any_of_it_is_read(tmp_path: Path, how: str) -> None:
     store = LocalStore(tmp_path)
-    write_shard(store, SPEC, ["a"], rows(1, 4000))
-    write_shard(store, SPEC, ["b"], rows(1, 4000))
+    store.put_immutable(*pack(SPEC, ["a"], rows(1, 4000)))
+    store.put_immutable(*pack(SPEC, ["b"], rows(1, 4000)))
     (key, _) = store.list(keys.features(SPEC.digest))
     damage(store, key, how)
     table = FeatureTable(SPEC)
@@ -108,15 +108,15 @@ def test_a_damaged_shard_is_removed_before_any_of_it_is_read(tmp_path: Path, how
     assert table.damaged == [key]
     assert not store.exists(key)
     (lost,) = table.missing(["a", "b"])
-    write_shard(store, SPEC, [lost], rows(1, 4000))
+    store.put_immutable(*pack(SPEC, [lost], rows(1, 4000)))
     table.refresh(store)
     np.testing.assert_array_equal(read(store, table, [lost]), rows(1, 4000).astype(np.float16))
 
 
 def test_a_shard_that_was_removed_since_is_missing(tmp_path: Path) -> None:
     store, table, values = LocalStore(tmp_path), FeatureTable(SPEC), rows(2, 40)
-    write_shard(store, SPEC, ["a"], values[:1])
-    write_shard(store, SPEC, ["b"], values[1:])
+    store.put_immutable(*pack(SPEC, ["a"], values[:1]))
+    store.put_immutable(*pack(SPEC, ["b"], values[1:]))
     table.refresh(store)
     shards, shard, row = table.rows(store, ["a", "b"])
     for key in store.list(keys.features(SPEC.digest)):
@@ -134,7 +134,7 @@ def test_a_shard_that_was_removed_since_is_missing(tmp_path: Path) -> None:
 def test_pixels_are_kept_as_they_are() -> None:
     store, table = MemoryStore(), FeatureTable(SPEC)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
-    write_shard(store, SPEC, ["a", "b"], pixels)
+    store.put_immutable(*pack(SPEC, ["a", "b"], pixels))
     table.refresh(store)
     found = read(store, table, ["b", "a"])
     assert found.dtype == np.uint8
@@ -145,7 +145,7 @@ WRITER = """
 import itertools, sys
 from pathlib import Path
 import numpy as np
-from autovision.features.shards import write_shard
+from autovision.features.shards import pack
 from autovision.features.spec import FeatureSpec
 from autovision.store import LocalStore
 
@@ -154,7 +154,7 @@ store, start = LocalStore(Path(sys.argv[1])), int(sys.argv[3])
 for shard in itertools.count(start, 8):
     numbers = range(shard, shard + 8)
     values = np.stack([np.full(60_000, number % 1024, np.float32) for number in numbers])
-    write_shard(store, spec, [str(number) for number in numbers], values)
+    store.put_immutable(*pack(spec, [str(number) for number in numbers], values))
     if shard == start:
         print("first", flush=True)
 """

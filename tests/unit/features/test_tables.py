@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autovision.features.shards import FeatureTable, write_shard
+from autovision.features.shards import FeatureTable, pack
 from autovision.features.spec import FeatureSpec
 from autovision.features.tables import Tables
 from autovision.records import Preprocessing
@@ -31,13 +31,13 @@ def values(view: int, names: list[str], width: int = 4) -> np.ndarray:
 
 def test_what_is_lacking_and_what_it_takes(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    write_shard(store, SPECS[0], ["1", "2"], values(0, ["1", "2"]))
-    write_shard(store, SPECS[1], ["2"], values(1, ["2"]))
+    store.put_immutable(*pack(SPECS[0], ["1", "2"], values(0, ["1", "2"])))
+    store.put_immutable(*pack(SPECS[1], ["2"], values(1, ["2"])))
     tables = tables_in(store, [])
     assert tables.lacking(["3", "2", "1", "2"]) == ["3", "2", "1"]
     assert tables.total_bytes(["1", "2", "2"]) == 2 * 60
     assert tables.missing_bytes(["1", "2", "2"]) == 0 * 10 + 1 * 20 + 2 * 30
-    write_shard(store, SPECS[2], ["2"], values(2, ["2"]))
+    store.put_immutable(*pack(SPECS[2], ["2"], values(2, ["2"])))
     tables.refresh()
     assert tables.lacking(["1", "2"]) == ["1"]
 
@@ -46,7 +46,7 @@ def test_views_are_told_apart_in_one_map(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     for view, spec in enumerate(SPECS):
         for names in (["3"], ["1", "2"]) if view else (["2", "1", "3"],):
-            write_shard(store, spec, names, values(view, names))
+            store.put_immutable(*pack(spec, names, values(view, names)))
     rows = tables_in(store, []).map(["1", "2", "3"], slice(0, 3))
     views, images = np.array([2, 0, 1, 1]), np.array([0, 2, 1, 2])
     np.testing.assert_array_equal(rows.take((views, images))[:, 0], [201, 3, 102, 103])
@@ -56,7 +56,7 @@ def test_views_are_told_apart_in_one_map(tmp_path: Path) -> None:
 
 def test_damaged_shards_are_counted_once(tmp_path: Path) -> None:
     store, noted = LocalStore(tmp_path), list[int]()
-    write_shard(store, SPECS[0], ["1"], values(0, ["1"]))
+    store.put_immutable(*pack(SPECS[0], ["1"], values(0, ["1"])))
     store.local_path(next(store.list(keys.FEATURES))).write_bytes(b"nothing")
     tables = tables_in(store, noted)
     tables.refresh()
@@ -75,7 +75,7 @@ def test_reading_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     store, names = LocalStore(tmp_path), [str(i) for i in range(1200)]
     for start in range(0, 1200, 100):
         part = names[start : start + 100]
-        write_shard(store, SPECS[0], part, values(0, part, 20_000))
+        store.put_immutable(*pack(SPECS[0], part, values(0, part, 20_000)))
     tables, everything = tables_in(store, []), np.arange(1200)
     own, shared = memory_kb("RssAnon"), memory_kb("RssFile")
     rows = tables.map(names, slice(0, 1))
