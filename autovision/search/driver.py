@@ -23,7 +23,7 @@ from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import Store
-from autovision.trial.assignment import Assignment
+from autovision.trial.assignment import Assignment, Reported
 from autovision.trial.execution import value_of
 
 _DRAWS = 20
@@ -83,6 +83,7 @@ class Driver:
         usable = [s for s in self.starts if self.space.config(s.point).backbone not in self.left_out]
         self.starts = usable
         self.running: dict[str, Running] = {}
+        self._again: list[str] = []
         self._next_number = 1 + max((result.number for result in self.ledger), default=-1)
         self._tried = {_digest(result) for result in self.ledger}
         self._replay()
@@ -102,7 +103,11 @@ class Driver:
     def next(self) -> Assignment | None:
         """The next trial to begin; None if nothing more fits into the budget."""
         remaining = self.deadline - time.time()
-        if remaining <= 0.5 or (self.request.max_trials and self.begun >= self.request.max_trials):
+        if remaining <= 0.5:
+            return None
+        if self._again:
+            return self.running[self._again.pop()].assignment
+        if self.request.max_trials and self.begun >= self.request.max_trials:
             return None
         drawn = self._draw(remaining)
         if drawn is None:
@@ -206,8 +211,10 @@ class Driver:
             return False
         running.last |= result  # what trained before a failure is stored and counts
         goes_on = True
-        if "point" in result:
-            running.curve.append(CurvePoint.model_validate_json(result["point"]))
+        point = CurvePoint.model_validate_json(result["point"]) if "point" in result else None
+        # A trial that was begun again may pass a rung once more.
+        if point is not None and all(known.rung != point.rung for known in running.curve):
+            running.curve.append(point)
             running.objectives.append(result["objective"])
             if len(running.curve) == 1:
                 self.cost.observe(running.expected_gflops, result["feature_s"])
@@ -220,6 +227,25 @@ class Driver:
         return not running.pruned
 
     # ------------------------------------------------------------------------------------------ recording
+
+    def lost(self, trial: str, reason: str) -> None:
+        """The worker of a trial is gone. The trial is begun once more, and ends as failed the next time.
+
+        Workers are lost for lack of memory most of all: the kernel and Ray kill who takes too much. The second one
+        therefore computes each batch in two parts. It goes on from the trial's checkpoint, if there is one.
+        """
+        running = self.running.get(trial)
+        if running is None or running.assignment.before.losses or running.assignment.workers > 1:
+            self.ended(trial, error=reason)
+            return
+        best = Reported(
+            losses=1,
+            objective=max(running.objectives, default=None),
+            weights_key=running.last.get("weights_key"),
+        )
+        running.assignment = running.assignment.with_(parts=2, before=best)
+        self._again.append(trial)
+        self._report(f"trial {trial}: {reason}; it is begun again")
 
     def ended(self, trial: str, *, error: str | None = None) -> TrialResult | None:
         """Write a trial into the ledger, and tell the sampler."""

@@ -61,8 +61,10 @@ class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
                 # The last report of a trial that ends by itself does not pass the scheduler: Tune hands it over
                 # here alone. That of a trial which the scheduler stopped did pass it, and comes as done once more.
                 self._driver.goes_on(self.names[trial_id], result)
-            reason = "the worker was lost; see Ray's logs for the cause" if error else None
-            self._driver.ended(self.names[trial_id], error=reason)
+            if error:
+                self._driver.lost(self.names[trial_id], "the worker was lost; see Ray's logs for the cause")
+            else:
+                self._driver.ended(self.names[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger in the store is what a search is rebuilt from."""

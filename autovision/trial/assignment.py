@@ -9,6 +9,17 @@ from autovision.records import Record
 from autovision.space.config import TrialConfig
 
 
+class Reported(Record):
+    """What the workers of a trial had reported when some were lost: those that go on build on it."""
+
+    losses: int = 0
+    """how often workers were lost"""
+    objective: float | None = None
+    """of the best rung; None: there was none yet"""
+    weights_key: str | None = None
+    """what was trained at that rung"""
+
+
 class Assignment(Record):
     """What a worker is told to do: plain data, so that it can be sent to any node."""
 
@@ -34,17 +45,10 @@ class Assignment(Record):
     """that train the trial together"""
     gpu: bool = False
     """whether each of several workers has a GPU of its own"""
-
-
-class Reported(Record):
-    """What the workers of a trial had reported when some were lost: those that go on build on it."""
-
-    losses: int = 0
-    """how often workers were lost"""
-    objective: float | None = None
-    """of the best rung; None: there was none yet"""
-    weights_key: str | None = None
-    """what was trained at that rung"""
+    parts: int = 1
+    """in how many parts each batch is computed at least"""
+    before: Reported = Reported()
+    """what a worker before this one had reported"""
 
 
 def without_value(outcome: str, error: str, started: float, feature_s: float = 0.0) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Execution:
     ) -> None:
         self._bench, self._task, self._world = bench, task, world or World()
         self._started = time.time() if started is None else started
-        self._before = before or Reported()
+        self._before = before or task.before
         self._best, self._weights = self._before.objective, self._before.weights_key
         self._trial: Trial | None = None
         self._reports: Iterator[RungReport] = iter(())
@@ -110,6 +110,7 @@ class Execution:
             task.deadline,
             initial=task.initial_model,
             must_report=task.must_report,
+            parts=task.parts,
         )
 
     def _keep(self, trial: Trial) -> None:
@@ -123,9 +124,9 @@ class Execution:
     def _notes(self) -> list[str]:
         notes = [f"trained by {self._world.size} workers"] if self._world.size > 1 else []
         if times := self._before.losses:
-            notes.append(
-                f"a worker was lost{'' if times == 1 else f' {times} times'}, and all were started again"
-            )
+            again = "all were started again" if self._world.size > 1 else "the trial was begun again"
+            half = f", each batch in {self._task.parts} parts for less memory" if self._task.parts > 1 else ""
+            notes.append(f"a worker was lost{'' if times == 1 else f' {times} times'}, and {again}{half}")
         return notes
 
 

@@ -66,11 +66,16 @@ def search(av: AutoVision, space: Space, *, workers: int = 2, **options: object)
 
 
 def train_workers() -> list[psutil.Process]:
-    """The processes that train."""
+    """The processes that train together."""
+    return processes("RayTrainWorker")
+
+
+def processes(name: str) -> list[psutil.Process]:
+    """Ray's processes of that name."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if any("RayTrainWorker" in word for word in process.cmdline()):
+            if any(name in word for word in process.cmdline()):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue
@@ -159,6 +164,27 @@ def test_a_killed_worker_goes_on_from_the_checkpoint(av: AutoVision) -> None:
     epochs = [point.epoch for point in result.curve]
     assert epochs == sorted(set(epochs)) and epochs[-1] == 80
     assert not list(av.store.list(keys.checkpoints(state.search)))
+
+
+def test_a_trial_of_one_worker_that_was_killed_is_begun_once_more(av: AutoVision) -> None:
+    state = search(av, Long(), workers=1, seed=3, wait=False)
+
+    def kill() -> None:
+        kept = f"{keys.SEARCHES}{state.search}/weights/"
+        wait_until(lambda: list(av.store.list(kept)))
+        worker = processes("ResourceTrainable")[0]  # what Tune makes of a `TrialWorker`
+        os.kill(worker.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    state = av.resume(state.search)
+    killer.join()
+    (result,) = av.trials(state.search)
+    assert (state.status, result.state, result.error) == (SearchStatus.FINISHED, TrialState.COMPLETE, None)
+    assert result.notes[0] == (
+        "a worker was lost, and the trial was begun again, each batch in 2 parts for less memory"
+    )
+    assert [point.rung for point in result.curve] == [0, 1, 2]
 
 
 def test_pruning_ends_the_workers(av: AutoVision, monkeypatch: pytest.MonkeyPatch) -> None:

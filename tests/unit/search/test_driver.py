@@ -589,3 +589,32 @@ def test_what_nobody_began_is_ignored_and_the_end_is_recorded_once(world: World)
     assert driver.ended(task.trial) is not None
     assert driver.ended(task.trial) is None
     assert len(stored_ledger(driver)) == len(driver.ledger) == 1
+
+
+def test_a_trial_whose_worker_was_lost_is_begun_once_more_with_less_at_a_time(world: World) -> None:
+    driver = driver_of(world, max_trials=1)
+    first = begin(driver)
+    assert (first.parts, first.before.losses) == (1, 0)
+    driver.goes_on(first.trial, {**point(0.7), "weights_key": "kept"})
+    driver.lost(first.trial, "the worker was lost")
+    assert driver.ledger == []
+    again = begin(driver)
+    assert again.with_(parts=1, before=first.before) == first
+    assert (again.parts, again.before.losses, again.before.weights_key) == (2, 1, "kept")
+    assert driver.next() is None, "it is the only trial still"
+    # Without a checkpoint the rung is passed once more: it counts once.
+    driver.goes_on(first.trial, point(0.7))
+    driver.goes_on(first.trial, point(0.8, rung=1))
+    driver.lost(first.trial, "the worker was lost again")
+    (result,) = driver.ledger
+    assert [p.rung for p in result.curve] == [0, 1]
+    assert (result.state, result.error) == (TrialState.FAILED, "the worker was lost again")
+    assert driver.running == {}
+
+
+def test_a_trial_of_several_workers_has_been_begun_again_by_the_group_already(world: World) -> None:
+    driver = driver_of(world, max_trials=1)
+    trial = begin(driver).trial
+    driver.running[trial].assignment = driver.running[trial].assignment.with_(workers=2)
+    driver.lost(trial, "all workers were lost")
+    assert [result.error for result in driver.ledger] == ["all workers were lost"]

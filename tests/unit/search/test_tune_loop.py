@@ -59,6 +59,9 @@ class Listener:
         self.running.pop(trial, None)
         self.heard.append(("ended", trial, error))
 
+    def lost(self, trial: str, reason: str) -> None:
+        self.heard.append(("lost", trial, reason))
+
     def event(self) -> str:
         return "an event"
 
@@ -166,7 +169,7 @@ def test_a_lost_worker_is_an_error_and_a_stranger_is_nobody() -> None:
     assert listener.heard == []
     searcher.on_trial_complete("tune-a", None, error=True)
     ((what, trial, reason),) = listener.heard
-    assert (what, trial) == ("ended", "01-0")
+    assert (what, trial) == ("lost", "01-0")
     assert "worker was lost" in reason
 
 
