@@ -119,7 +119,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 
 def known(folder: Path | None, config: TrialConfig) -> list[Row]:
     """What was measured before with this very recipe."""
-    path = None if folder is None else folder / "accuracy.json"
+    path = None if folder is None else folder / f"{_name(config)}.json"
     if path is None or not path.is_file():
         return []
     figures = json.loads(path.read_text())
@@ -136,7 +136,12 @@ def keep(folder: Path | None, config: TrialConfig, row: Row) -> None:
         "summary": summary(rows),
         "rows": rows,
     }
-    write_json(folder, "accuracy", figures)
+    write_json(folder, _name(config), figures)
+
+
+def _name(config: TrialConfig) -> str:
+    """What is tried out quickly takes no place from what was measured."""
+    return "accuracy" if config == RECIPE else "accuracy-quick"
 
 
 def report(rows: Sequence[Row]) -> None:
@@ -172,7 +177,8 @@ def _cells(row: Row) -> list[str]:
 
 
 def _wide(three: tuple[float, float, float]) -> str:
-    return "{:.4f} [{:.4f}, {:.4f}]".format(*three)
+    mean, low, high = three
+    return f"{mean:.4f}" if low == high else f"{mean:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def main() -> None:
