@@ -17,10 +17,10 @@ def stage_gflops(backbone: str, resolution: int | None) -> tuple[float, ...]:
     """10⁹ floating-point operations of each stage's forward pass, for one image. No weights are needed."""
     config = TrialConfig(backbone=backbone, resolution=resolution)
     prep = backbones.preprocessing(config)
-    staged = stages_of(backbones.create(config), (prep.height, prep.width)).eval().to("meta")
-    x = torch.empty(1, 3, prep.height, prep.width, device="meta")
     counts = []
-    with torch.inference_mode():
+    with torch.device("meta"), torch.inference_mode():
+        staged = stages_of(backbones.create(config), (prep.height, prep.width)).eval()
+        x = torch.empty(1, 3, prep.height, prep.width)
         for stage in staged.stages:
             counter = FlopCounterMode(display=False)
             with counter:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.proxy import TraceError
 
 from autovision.errors import UnsupportedBackbone
 from autovision.model.flow import Flow, Glue, evaluating
@@ -105,7 +106,11 @@ def stages_of(model: nn.Module, size: tuple[int, int] | None = None) -> StagedBa
         raise UnsupportedBackbone(
             f"backbone {name!r} cannot be cut into stages: its computing cannot be followed for images of {size[0]} by "
             f"{size[1]} pixels ({_short(error)}); "
-            + (f"use its own resolution, {own[0]}, or " if size != own else "")
+            + (
+                f"use its own resolution, {own[0]}, or "
+                if size != own and not isinstance(error, TraceError)
+                else ""
+            )
             + _REMEDY
         ) from error
     if flow.layout(flow.result) is None:
