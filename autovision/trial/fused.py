@@ -126,7 +126,9 @@ def _members(configs: Sequence[TrialConfig], problem: HeadProblem, seed: int) ->
     with torch.random.fork_rng(devices=[]):
         for number, config in enumerate(configs):
             places = train.places(head_columns(config, problem.channels))
-            torch.manual_seed(seed)  # a head alone begins with the first random numbers of its seed
+            torch.default_generator.manual_seed(
+                seed
+            )  # a head alone begins with the first random numbers of its seed
             head = Head(config, len(places), train.labelled.classes)
             head.standardize(mean[places], std[places])
             members.append(Member(number, config, places, head))
@@ -222,11 +224,16 @@ class _Cohort:
     def _rates(self, stack: Stack) -> Tensor:
         """(steps, H) float64: every head's learning rate in every step of the epoch."""
         configs, steps = [member.config for member in stack.members], self._steps
-        rates = [
-            [c.lr * rate_factor(c, self._epoch * steps + number, c.epochs * steps) for c in configs]
-            for number in range(steps)
-        ]
-        return torch.tensor(rates, dtype=torch.float64).to(stack.device)
+        first = self._epoch * steps
+        of = {
+            (c.warmup, c.epochs): [
+                rate_factor(c, number, c.epochs * steps) for number in range(first, first + steps)
+            ]
+            for c in {(c.warmup, c.epochs): c for c in configs}.values()
+        }
+        peaks = torch.tensor([c.lr for c in configs], dtype=torch.float64)
+        factors = torch.tensor([of[c.warmup, c.epochs] for c in configs], dtype=torch.float64)
+        return (peaks[:, None] * factors).t().to(stack.device)
 
     def _judge(self, stack: Stack, losses: Tensor, late: bool) -> list[int]:
         """Record what the heads of a stack have come to, given their losses (steps, H); those that go on."""

@@ -122,10 +122,11 @@ class Sweep:
                 yield from ((reader.heads, x) for reader in readers)
                 continue
             x, done = x.clone(), 0
+            flat = x.view(-1)
             for reader in readers:
                 until = self.dropped.counts[reader.level]
                 if until > done:
-                    x.view(-1).index_fill_(0, self.dropped.entries[done:until], 0.0)
+                    flat.index_fill_(0, self.dropped.entries[done:until], 0.0)
                     done = until
                 yield reader.heads, x
 
@@ -173,13 +174,16 @@ class _Apply(torch.autograd.Function):
 def _multiply(rows: Tensor, sweep: Sweep, out: Tensor, *, transposed: bool) -> None:
     """Every head's rows times the input that it sees, or the transpose of that; `rows` and `out` are (H·R, …)."""
     width = len(rows) // sweep.heads
-    on_cpu = rows.device.type == "cpu"
+    arrays = (rows.numpy(), out.numpy()) if rows.device.type == "cpu" else None
+    seen: Tensor | None = None
     with np.errstate(over="ignore", invalid="ignore"):  # a head that diverges is found by its loss
         for heads, x in sweep:
             at = slice(heads.start * width, heads.stop * width)
-            x = x.t() if transposed else x
-            if on_cpu and at.stop - at.start <= _FEW:
+            if x is not seen:
+                seen, right = x, x.t() if transposed else x
+                right_array = right.numpy() if arrays else None
+            if arrays and right_array is not None and at.stop - at.start <= _FEW:
                 # For a few rows numpy's BLAS takes about half the time of PyTorch's.
-                np.matmul(rows[at].numpy(), x.numpy(), out=out[at].numpy())
+                np.matmul(arrays[0][at], right_array, out=arrays[1][at])
             else:
-                torch.mm(rows[at], x, out=out[at])
+                torch.mm(rows[at], right, out=out[at])
