@@ -28,6 +28,7 @@ from autovision.features.prefix import (
     BATCH,
     ComputedPrefix,
     DecodedPixels,
+    HeldPrefix,
     NormalizedPixels,
     Prefix,
     StoredPixels,
@@ -46,6 +47,8 @@ from autovision.store.protocol import Store
 
 __all__ = ["FeatureSource", "Helpers", "OutOfTime", "Work", "nobody"]
 
+_MOST_HELD = 32 << 20
+"""pooled numbers, of two bytes each, that a trial keeps in memory where there is no room for them in the store"""
 _ATTEMPTS = 3
 """at reading rows that are removed as soon as they are stored"""
 
@@ -117,7 +120,12 @@ class FeatureSource:
                 try:
                     return self._stored(images, views, cut, columns, deadline)
                 except NoRoom as reason:
-                    self._note(f"features of {_what(cut, columns)} {reason}: recomputed in every epoch")
+                    width = 0 if columns is None else len(columns)
+                    held = cut is None and width * len(images) * views.number <= _MOST_HELD
+                    once = "computed for this trial alone" if held else "recomputed in every epoch"
+                    self._note(f"features of {_what(cut, columns)} {reason}: {once}")
+                    computed = self._computing(images, views, cut, columns, deadline)
+                    return HeldPrefix.of(computed, lambda: check(deadline)) if held else computed
             return self._computing(images, views, cut, columns, deadline)
         finally:
             self.seconds += time.monotonic() - started

@@ -5,6 +5,7 @@ Both kinds give the same numbers for the same view: what is computed is rounded 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,44 @@ class StoredPrefix:
             None if self._activation is None else self._activation.take(at),
             None if self._pooled is None else self._pooled.take_columns(at, self._runs),
         )
+
+
+@dataclass
+class HeldPrefix:
+    """Pooled rows that are computed once and kept in this process's memory: some kilobytes for each image.
+
+    Attributes:
+        pooled: (V, N, width) float16.
+    """
+
+    pooled: np.ndarray
+    activation_shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, prefix: Prefix, check: Callable[[], None]) -> HeldPrefix:
+        """All rows of a prefix that pools only; `check` is called between batches, and may raise."""
+        assert prefix.views is not None
+        held = np.empty((prefix.views, prefix.images, prefix.width), np.float16)
+        for view, start in itertools.product(range(prefix.views), range(0, prefix.images, BATCH)):
+            check()
+            rows = np.arange(start, min(start + BATCH, prefix.images))
+            held[view, rows] = prefix.take(np.full_like(rows, view), rows)[1]
+        return cls(held)
+
+    @property
+    def views(self) -> int | None:
+        return int(self.pooled.shape[0])
+
+    @property
+    def images(self) -> int:
+        return int(self.pooled.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.pooled.shape[2])
+
+    def take(self, views: np.ndarray, rows: np.ndarray) -> Pair:
+        return None, self.pooled[views, rows]
 
 
 @dataclass

@@ -13,7 +13,8 @@ from autovision.dataset.loader import load_pixels
 from autovision.features import budget, compute, fill, prefix
 from autovision.features.budget import used_bytes
 from autovision.features.compute import FeatureSource
-from autovision.features.prefix import ComputedPrefix, Prefix, StoredPrefix
+from autovision.features.fill import OutOfTime
+from autovision.features.prefix import ComputedPrefix, HeldPrefix, Prefix, StoredPrefix
 from autovision.features.views import Views, apply
 from autovision.model import backbone as backbones
 from autovision.model.network import CutExtractor, PooledExtractor
@@ -320,3 +321,25 @@ def test_a_damaged_shard_is_computed_again_with_a_note(
 
 def test_images_of_a_memory_store_work_too() -> None:
     assert source_in(MemoryStore()).missing(["a" * 64], Views("flip"), 2) == 2
+
+
+def test_pooled_rows_that_have_no_room_are_computed_once_and_held(
+    bench: Workbench, images: tuple[str, ...]
+) -> None:
+    columns = np.array([40, 3, 90, 91])
+    fixed = {"cut": None, "columns": columns, "deadline": math.inf}
+    source = source_in(bench.store, budget_bytes=1000)
+    held = source.prefix(images, Views("flip"), **fixed)  # type: ignore[arg-type]
+    assert isinstance(held, HeldPrefix)
+    assert source.take_notes()[0].endswith("computed for this trial alone")
+    computed = source.computed
+    at = draws(held)
+    stored = source_in(bench.store).prefix(images, Views("flip"), **fixed)  # type: ignore[arg-type]
+    assert isinstance(stored, StoredPrefix)
+    assert (held.views, held.images, held.width) == (stored.views, stored.images, stored.width)
+    assert_close(held.take(*at)[1], stored.take(*at)[1])
+    assert held.take(*at)[0] is None
+    assert source.computed == computed, "reading is not computing"
+    late = {**fixed, "deadline": 0.0}
+    with pytest.raises(OutOfTime):
+        source.prefix(images, Views("dihedral"), **late)  # type: ignore[arg-type]
