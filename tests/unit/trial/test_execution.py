@@ -87,7 +87,7 @@ def test_workers_after_a_loss_keep_what_was_better_before(bench: Workbench) -> N
     before = Reported(losses=2, objective=10.0, weights_key="kept")
     results = carry_out(Execution(bench, task_of(bench.store), before=before))  # type: ignore[arg-type]
     assert {result["weights_key"] for result in results} == {"kept"}
-    assert results[-1]["notes"] == ["a worker was lost 2 times, and all were started again"]
+    assert results[-1]["notes"] == ["a worker was lost 2 times, and the trial was begun again"]
 
 
 @pytest.mark.parametrize(
