@@ -69,7 +69,7 @@ class Pooler(nn.Module):
     """The taps' outputs, a (B, C, L) each, as one (B, D) in float32."""
 
     def forward(self, taps: Sequence[Tensor]) -> Tensor:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
 
 class FixedPooler(Pooler):
