@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,12 +122,15 @@ class Sweep:
             if self.dropped is None:
                 yield from ((reader.heads, x) for reader in readers)
                 continue
-            x, done = x.clone(), 0
-            flat = x.view(-1)
+            x, done, counts = x.clone(), 0, self.dropped.counts
+            flat: Any = x.view(-1)
+            entries: Any = self.dropped.entries
+            if x.device.type == "cpu":  # the same statement takes numpy a third of the time
+                flat, entries = flat.numpy(), entries.numpy()
             for reader in readers:
-                until = self.dropped.counts[reader.level]
+                until = counts[reader.level]
                 if until > done:
-                    flat.index_fill_(0, self.dropped.entries[done:until], 0.0)
+                    flat[entries[done:until]] = 0.0
                     done = until
                 yield reader.heads, x
 

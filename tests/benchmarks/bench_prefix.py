@@ -3,11 +3,13 @@
     python tests/benchmarks/bench_prefix.py --json bench-results/
 
 Every round times each way once, one after the other, so that a machine whose speed drifts slows them alike;
-the ratio is taken round by round. Random pixels: the arithmetic does not depend on what they show. About 2 minutes.
+the ratio to channels-last is taken round by round. With all threads, and with the one that a trial has in a search
+on processors. Random pixels: the arithmetic does not depend on what they show. About 6 minutes.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,20 +18,22 @@ import numpy as np
 import torch
 from common import options, ratios, show, spread, write_json
 
+from autovision.features.extract import FrozenPrefix
 from autovision.model import backbone
 from autovision.model.inference import compile_module, native_precision
-from autovision.model.network import PooledExtractor
 from autovision.space.config import TrialConfig
 
 BATCH = 32
+BASE = "eager, channels last"
 
 
 def ways(config: TrialConfig) -> dict[str, Callable[[np.ndarray], object]]:
     """The same features, computed in three ways."""
     prep = backbone.preprocessing(config)
 
-    def module() -> PooledExtractor:
-        return PooledExtractor(backbone.load(config).staged, prep).eval()
+    def module() -> FrozenPrefix:
+        staged = backbone.load(config).staged
+        return FrozenPrefix(staged, prep, None, range(len(staged))).eval()
 
     plain, channels_last = module(), module().to(memory_format=torch.channels_last)
 
@@ -43,7 +47,7 @@ def ways(config: TrialConfig) -> dict[str, Callable[[np.ndarray], object]]:
     compiled = compile_module(module(), (prep.height, prep.width), precision=native_precision())
     return {
         "eager": eager(plain),
-        "eager, channels last": eager(channels_last),
+        BASE: eager(channels_last),
         f"{compiled.runtime} {native_precision()}": compiled,
     }
 
@@ -66,23 +70,26 @@ def measure(config: TrialConfig, rounds: int) -> dict[str, list[float]]:
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=15)
     chosen = parser.parse_args()
     names, resolutions = ["tf_efficientnet_lite0", "tf_efficientnet_lite2"], [160, 224]
     if chosen.quick:
         names, resolutions, chosen.rounds = names[:1], [64], 2
     rows: list[dict[str, Any]] = []
-    for name in names:
-        for resolution in resolutions:
+    for threads in sorted({1, torch.get_num_threads()}):
+        torch.set_num_threads(threads)
+        for name, resolution in itertools.product(names, resolutions):
             rates = measure(TrialConfig(backbone=name, resolution=resolution), chosen.rounds)
             for way, values in rates.items():
-                found = {"images_s": values, "ratio": ratios(values, rates["eager"])}
-                rows.append({"backbone": name, "resolution": resolution, "way": way, **found})
+                found = {"images_s": values, "ratio": ratios(values, rates[BASE])}
+                told = {"threads": threads, "backbone": name, "resolution": resolution, "way": way}
+                rows.append(told | found)
     show(
-        f"Pooled features of all stages, batch {BATCH}, {torch.get_num_threads()} threads, n = {chosen.rounds}",
-        ("backbone", "pixels", "way", "images/s", "ratio to eager"),
+        f"Pooled features of all stages, batch {BATCH}, n = {chosen.rounds}",
+        ("threads", "backbone", "pixels", "way", "images/s", "ratio to channels last"),
         [
             [
+                str(row["threads"]),
                 row["backbone"],
                 str(row["resolution"]),
                 row["way"],
