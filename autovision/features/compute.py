@@ -107,7 +107,7 @@ class FeatureSource:
         Args:
             images: digests.
             cut: the activation below this stage number is wanted; None: none is.
-            columns: of a row of everything pooled (see `PooledExtractor`), the wanted ones; None: none are.
+            columns: of a row of everything pooled (see `FrozenPrefix`), the wanted ones; None: none are.
             deadline: seconds since the epoch.
 
         Raises:

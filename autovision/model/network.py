@@ -1,4 +1,4 @@
-"""The network of a configuration: staged backbone, pooled taps, head; and its frozen prefix as a feature extractor.
+"""The network of a configuration: staged backbone, pooled taps, head.
 
 pixels (B, H, W, 3) uint8 -> normalize -> stages -> pool each tapped stage -> head -> logits (B, classes)
 """
@@ -16,7 +16,6 @@ from autovision.model.heads import (
     Adapter,
     Head,
     attends,
-    pool,
     pooler_of,
     statistics,
     tap_width,
@@ -227,43 +226,13 @@ class Network(nn.Module):
         return self.head(features), features
 
 
-class PooledExtractor(nn.Module):
-    """All pooled statistics of every stage: (B, 3·ΣC), stage by stage, each as avg, max, gem."""
-
-    def __init__(self, backbone: StagedBackbone, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.normalize = Normalize(preprocessing)
-        self.backbone = backbone
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        x = self.normalize(pixels)
-        parts = []
-        for index, stage in enumerate(self.backbone.stages):
-            x = stage(x)
-            positions = self.backbone.spatial(x, index)
-            parts += [pool(positions, how) for how in POOLS]
-        return torch.cat(parts, 1)
-
-
-class CutExtractor(nn.Module):
-    """The activation at a cut: the output of the first `cut` stages, or the normalized image for cut 0."""
-
-    def __init__(self, backbone: StagedBackbone, cut: int, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.normalize = Normalize(preprocessing)
-        self.stages = backbone.stages[:cut]
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        x: Tensor = self.normalize(pixels)
-        for stage in self.stages:
-            x = stage(x)
-        return x
-
-
 def select_taps(
     pooled: Tensor, config: TrialConfig, channels: Sequence[int], stages: Sequence[int]
 ) -> Tensor:
-    """The columns of a `PooledExtractor` row (B, 3·ΣC) that the head reads from `stages`: (B, D)."""
+    """The columns of a row (B, 3·ΣC) of all stages, pooled, that the head reads from `stages`: (B, D).
+
+    Such a row holds stage by stage its avg, max and gem: see `autovision.features.extract`.
+    """
     starts = [0]
     for width in channels:
         starts.append(starts[-1] + 3 * width)

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from autovision.errors import UnsupportedBackbone
+from autovision.features.extract import FrozenPrefix
 from autovision.model import backbone as backbones
 from autovision.model.flops import stage_gflops
 from autovision.model.inference import EagerModule, OpenVinoModule
-from autovision.model.network import PooledExtractor
 from autovision.model.stages import stages_of, verify
 from autovision.space.config import TrialConfig
 
@@ -228,7 +228,7 @@ def test_openvino_gives_what_the_stages_give(
     name, resolution = NAMED[family]
     config = TrialConfig(backbone=name, weights="random", resolution=resolution)
     staged = backbones.structure_of(shaken(backbones.create(config)), config)
-    module = PooledExtractor(staged, backbones.preprocessing(config)).eval()
+    module = FrozenPrefix(staged, backbones.preprocessing(config), None, range(len(staged))).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (3, resolution, resolution, 3), dtype=np.uint8)
     (found,) = OpenVinoModule(module, (resolution, resolution), "f32", 1)(pixels)
     (expected,) = EagerModule(module)(pixels)

@@ -25,11 +25,11 @@ from autovision.dataset.listing import SourceImage
 from autovision.dataset.loader import load_pixels
 from autovision.features import compute, fill
 from autovision.features.compute import FeatureSource
+from autovision.features.extract import FrozenPrefix
 from autovision.features.prefix import Prefix
 from autovision.features.spec import FeatureSpec
 from autovision.features.views import Views
 from autovision.model import backbone as backbones
-from autovision.model.network import CutExtractor, PooledExtractor
 from autovision.records import digest_of
 from autovision.space.config import TrialConfig
 from autovision.store import LocalStore, lease
@@ -83,9 +83,9 @@ def stored_rows(store: Store) -> Counter[tuple[str, str]]:
 def every_column(source: FeatureSource) -> np.ndarray:
     with torch.inference_mode():
         size = source.preprocessing.height
-        row = PooledExtractor(source.loaded.staged, source.preprocessing)(
-            torch.zeros(1, size, size, 3, dtype=torch.uint8)
-        )
+        row = FrozenPrefix(
+            source.loaded.staged, source.preprocessing, None, range(len(source.loaded.staged))
+        )(torch.zeros(1, size, size, 3, dtype=torch.uint8))
     return np.arange(row.shape[1])
 
 
@@ -126,9 +126,12 @@ def test_what_is_stored_is_what_the_backbone_computes_of_every_view(
         )
 
     columns = every_column(source)
-    assert_close(pooled(source, images, augmentation, columns), PooledExtractor(staged, prep).eval())
+    assert_close(
+        pooled(source, images, augmentation, columns),
+        FrozenPrefix(staged, prep, None, range(len(staged))).eval(),
+    )
     for cut in cuts:
-        assert_close(at_cut(source, images, augmentation, cut), CutExtractor(staged, cut, prep).eval())
+        assert_close(at_cut(source, images, augmentation, cut), FrozenPrefix(staged, prep, cut, []).eval())
 
 
 def test_columns_are_chosen_while_reading(bench: Workbench) -> None:

@@ -8,7 +8,8 @@ import torch
 
 from autovision.features.extract import FrozenPrefix, Shapes, shapes_of
 from autovision.model import backbone as backbones
-from autovision.model.network import CutExtractor, PooledExtractor
+from autovision.model.heads import POOLS, pool
+from autovision.model.network import Normalize
 from autovision.model.stages import channels_of
 from autovision.space.config import TrialConfig
 
@@ -25,15 +26,19 @@ def pixels() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_both_outputs_are_those_of_the_single_extractors(backbone: str) -> None:
+def test_both_outputs_are_what_the_stages_give_one_after_the_other(backbone: str) -> None:
     staged, prep = loaded(backbone)
     shapes = shapes_of(staged, prep)
     with torch.inference_mode():
-        everything = PooledExtractor(staged, prep)(pixels())
+        outputs = [Normalize(prep)(pixels())]
+        for stage in staged.stages:
+            outputs.append(stage(outputs[-1]))
+        positions = [staged.spatial(x, index) for index, x in enumerate(outputs[1:])]
+        everything = torch.cat([pool(x, how) for x in positions for how in POOLS], 1)
         for cut, stages in [(2, [0, 1]), (2, [0, len(staged) - 1]), (0, [1]), (3, [])]:
             found = FrozenPrefix(staged, prep, cut, stages)(pixels())
             activation, pooled = found if stages else (found, None)
-            torch.testing.assert_close(activation, CutExtractor(staged, cut, prep)(pixels()))
+            torch.testing.assert_close(activation, outputs[cut])
             assert tuple(activation.shape[1:]) == shapes.activations[cut]
             if pooled is not None:
                 torch.testing.assert_close(pooled, everything[:, shapes.columns_of(stages)])

@@ -13,11 +13,11 @@ from autovision.dataset.loader import load_pixels
 from autovision.features import budget, compute, fill, prefix
 from autovision.features.budget import used_bytes
 from autovision.features.compute import FeatureSource
+from autovision.features.extract import FrozenPrefix
 from autovision.features.fill import OutOfTime
 from autovision.features.prefix import ComputedPrefix, HeldPrefix, Prefix, StoredPrefix
 from autovision.features.views import Views, apply
 from autovision.model import backbone as backbones
-from autovision.model.network import CutExtractor, PooledExtractor
 from autovision.space.config import TrialConfig
 from autovision.store import LocalStore, MemoryStore, keys
 from autovision.store.protocol import Store
@@ -79,8 +79,10 @@ def recomputed(
     )
     with torch.inference_mode():
         batch = torch.from_numpy(seen)
-        activation = CutExtractor(source.loaded.staged, cut, source.preprocessing).eval()(batch)
-        pooled = PooledExtractor(source.loaded.staged, source.preprocessing).eval()(batch)
+        activation = FrozenPrefix(source.loaded.staged, source.preprocessing, cut, []).eval()(batch)
+        pooled = FrozenPrefix(
+            source.loaded.staged, source.preprocessing, None, range(len(source.loaded.staged))
+        ).eval()(batch)
     return activation.numpy(), pooled.numpy()
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from autovision.features.extract import FrozenPrefix
 from autovision.model import backbone as backbones
 from autovision.model import inference
 from autovision.model.bundle import build_network
 from autovision.model.inference import EagerModule, OpenVinoModule, TorchModule, compile_module
-from autovision.model.network import CutExtractor, PooledExtractor
 from autovision.space.config import TrialConfig
 
 BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
@@ -29,9 +29,9 @@ def module_of(kind: str, backbone: str) -> tuple[nn.Module, tuple[int, int]]:
     made: nn.Module
     match kind:
         case "pooled":
-            made = PooledExtractor(staged, prep)
+            made = FrozenPrefix(staged, prep, None, range(len(staged)))
         case "cut":
-            made = CutExtractor(staged, len(staged) - 2, prep)
+            made = FrozenPrefix(staged, prep, len(staged) - 2, [])
         case _:
             torch.manual_seed(0)
             made = build_network(config, 3)

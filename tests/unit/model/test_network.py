@@ -12,15 +12,14 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from autovision.errors import CorruptObject, InvalidInput
+from autovision.features.extract import FrozenPrefix
 from autovision.model import backbone as backbones
 from autovision.model.backbone import LoadedBackbone
 from autovision.model.bundle import build_network, weights_of
 from autovision.model.heads import Head, pool, tap_width, tapped_stages
 from autovision.model.network import (
-    CutExtractor,
     Network,
     Normalize,
-    PooledExtractor,
     Suffix,
     cut_of,
     select_taps,
@@ -98,10 +97,10 @@ def test_prefix_and_suffix_are_the_network_and_the_record_rebuilds_it(
 
     pixels = pixels_of(prep)
     with torch.inference_mode():
-        frozen = PooledExtractor(backbone.staged, prep).eval()(pixels)
+        frozen = FrozenPrefix(backbone.staged, prep, None, range(len(backbone.staged))).eval()(pixels)
         under = taps_below(wanted, kept) if wanted.needs_maps else tapped_stages(wanted, kept)
         below = select_taps(frozen, wanted, channels, under) if under else None
-        prefix = CutExtractor(backbone.staged, suffix.cut, prep).eval()
+        prefix = FrozenPrefix(backbone.staged, prep, suffix.cut, []).eval()
         activation = prefix(pixels) if wanted.needs_maps else None
         logits, embedding = network(pixels)
         torch.testing.assert_close(suffix(activation, below), logits, rtol=1e-4, atol=1e-4)
@@ -165,7 +164,7 @@ def test_selected_columns_are_what_pooling_the_activations_gives(
     wanted, stages = config(backbone=name, pooling=pooling), [0, 2, len(channels) - 1]
     pixels = pixels_of(prep)
     with torch.inference_mode():
-        rows = PooledExtractor(backbone.staged, prep)(pixels)
+        rows = FrozenPrefix(backbone.staged, prep, None, range(len(backbone.staged)))(pixels)
         assert rows.shape == (3, 3 * sum(channels))
         direct, x = [], Normalize(prep)(pixels)
         for index, stage in enumerate(backbone.staged.stages):
@@ -236,7 +235,7 @@ def test_the_position_embedding_of_a_vit_is_trained_and_saved_with_its_stem(
     everything = config(backbone="test_vit", unfreeze=len(channels))
     suffix = Suffix(copy.deepcopy(backbone.staged), everything, channels, 2)
     assert "upper.stages.0.pos_embed" in suffix.state_dict()
-    activation = CutExtractor(backbone.staged, 0, prep)(pixels_of(prep))
+    activation = FrozenPrefix(backbone.staged, prep, 0, [])(pixels_of(prep))
     torch.nn.init.normal_(suffix.head.out.weight)
     suffix(activation, None).sum().backward()
     gradients = {name for name, p in suffix.named_parameters() if p.grad is not None and p.grad.any()}
@@ -251,7 +250,7 @@ def test_the_gradient_of_a_channels_last_map_is_channels_last(
     backbone, prep, channels = loaded["test_resnet"]
     suffix = Suffix(copy.deepcopy(backbone.staged), config(unfreeze=1, pooling=pooling), channels, 3)
     with torch.inference_mode():
-        below = CutExtractor(backbone.staged, suffix.cut, prep)(pixels_of(prep))
+        below = FrozenPrefix(backbone.staged, prep, suffix.cut, [])(pixels_of(prep))
     gradients: list[Tensor] = []
     suffix.trained_stages()[-1].register_full_backward_hook(lambda module, _, given: gradients.extend(given))
     activation = below.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
