@@ -37,6 +37,7 @@ _SHORT_NAMES = {
     "backbone_lr_ratio": "backbone lr ratio",
     "class_weighting": "classes",
     "confidence_weighting": "by confidence",
+    "test_time_augmentation": "test-time",
     "label_smoothing": "smoothing",
     "weight_decay": "wd",
     "batch_size": "batch",

@@ -38,6 +38,8 @@ class Standard(Space):
     augmentation = Choice("flip", "crop", "dihedral", "trivialaugment", "randaugment", "none")
     views = Choice(8, 4, when={"augmentation": ("trivialaugment", "randaugment")})
     magnitude = Integer(5, 15, default=9, when={"augmentation": "randaugment"})
+    # Two answers for one: worth its time where a limit on latency leaves room for it.
+    test_time_augmentation = Choice("none", "flip")
     mixup = Choice(0.0, 0.2, 0.8)
     # CutMix pastes into maps; the tokens of a ViT are none.
     cutmix = Choice(0.0, 1.0, when={"unfreeze": (1, 2, 3, 4), "backbone": _CONVOLUTIONAL})

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autovision.errors import CorruptObject, InvalidInput
+from autovision.image import VIEWS, View
 from autovision.model.heads import (
     POOLS,
     Adapter,
@@ -185,8 +186,25 @@ def _adapters(backbone: StagedBackbone, config: TrialConfig, channels: Sequence[
     )
 
 
+def shown(x: Tensor, view: View) -> Tensor:
+    """(B, C, H, W) as a view shows it that only flips and turns."""
+    if view.flip:
+        x = x.flip(3)
+    match view.quarter_turns % 4:
+        case 1:
+            return x.transpose(2, 3).flip(2)
+        case 2:
+            return x.flip((2, 3))
+        case 3:
+            return x.transpose(2, 3).flip(3)
+    return x
+
+
 class Network(nn.Module):
-    """The whole network, as it is served: uint8 pixels in; logits and the head's input (the embedding) out."""
+    """The whole network, as it is served: uint8 pixels in; logits and the head's input (the embedding) out.
+
+    Both are means over the views of its test-time augmentation, which for most is the image itself.
+    """
 
     def __init__(
         self,
@@ -203,6 +221,7 @@ class Network(nn.Module):
         self.pooler = pooler_of(config, channels)
         self.head = Head(config, tap_width(config, channels), classes)
         self.taps = tapped_stages(config, len(backbone))
+        self.augmentation = config.test_time_augmentation
 
     def take(self, suffix: Suffix) -> Network:
         """With what was trained above this very backbone: the suffix's stages must be its own."""
@@ -211,10 +230,13 @@ class Network(nn.Module):
 
     def extra_repr(self) -> str:
         """What no tensor and no child tells; a converted network is found again by what `repr` says."""
-        return f"taps={self.taps}"
+        return f"taps={self.taps}, test_time_augmentation={self.augmentation}"
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         x = self.normalize(pixels)
+        views = VIEWS[self.augmentation]
+        if len(views) > 1:
+            x = torch.cat([shown(x, view) for view in views])
         taps = []
         for index, stage in enumerate(self.backbone.stages):
             x = stage(x)
@@ -223,7 +245,12 @@ class Network(nn.Module):
             if index in self.taps:
                 taps.append(self.backbone.spatial(x, index))
         features = self.pooler(taps)
-        return self.head(features), features
+        logits = self.head(features)
+        if len(views) > 1:
+            logits, features = (
+                each.view(len(views), -1, each.shape[1]).mean(0) for each in (logits, features)
+            )
+        return logits, features
 
 
 def select_taps(

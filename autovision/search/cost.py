@@ -11,7 +11,7 @@ from autovision.model.flops import stage_gflops
 from autovision.model.network import cut_of
 from autovision.search.arms import Arm
 from autovision.space.config import TrialConfig
-from autovision.trial.data import views_of
+from autovision.trial.data import judged_views_of, views_of
 from autovision.trial.trial import DataSplits, Workbench
 
 _FIRST_GFLOPS_S = 20.0
@@ -50,7 +50,7 @@ class CostModel:
             # Views that are drawn afresh are computed while training; the head is probed on the images themselves.
             seen = views if views.number is not None else Views()
             missing = source.missing(self.splits.train.images, seen, cut)
-            missing += source.missing(self.splits.validation.images, Views(), cut)
+            missing += source.missing(self.splits.validation.images, judged_views_of(config), cut)
             total += missing * sum(stages if cut is None else stages[:cut])
         return total
 

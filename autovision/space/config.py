@@ -15,6 +15,7 @@ from autovision.records import Record, digest_of
 Augmentation = Literal["none", "flip", "dihedral", "crop", "randaugment", "trivialaugment"]
 RANDOM_AUGMENTATIONS: tuple[Augmentation, ...] = ("randaugment", "trivialaugment")
 """those that draw their operations at random; the others have a fixed list of views"""
+TestTimeAugmentation = Literal["none", "flip", "dihedral"]
 Pooling = Literal["avg", "max", "avgmax", "gem", "attention"]
 ImportedName = Annotated[str, Field(pattern=r"^store:[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -75,6 +76,9 @@ class TrialConfig(Record):
     views: int = Field(default=4, ge=0, le=64)
     """how many views of a random augmentation are kept, besides the image itself; 0: drawn afresh in every epoch,
     for which the frozen stages are computed anew each time"""
+    test_time_augmentation: TestTimeAugmentation = "none"
+    """views of an image over which the logits are averaged, in validation, in test and in serving, where each answer
+    takes as many times the arithmetic: two for `flip`, eight for `dihedral`"""
     mixup: float = Field(default=0.0, ge=0, le=4)
     """alpha of the Beta distribution (Zhang et al. 2018), on activations; 0: off"""
     cutmix: float = Field(default=0.0, ge=0, le=4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,11 @@ def views_of(config: TrialConfig) -> Views:
     return Views(config.augmentation, config.magnitude, config.views)
 
 
+def judged_views_of(config: TrialConfig) -> Views:
+    """The views over which a configuration averages its logits wherever it does not train."""
+    return Views(config.test_time_augmentation)
+
+
 def load_inputs(
     source: FeatureSource,
     split: Labelled,
@@ -79,13 +84,13 @@ def load_inputs(
     training: bool,
     deadline: float,
 ) -> Inputs:
-    """What a configuration needs of a split; validation has the identity view only.
+    """What a configuration needs of a split: to train on, or to be judged by.
 
     Args:
         channels: of every stage of the whole backbone.
         deadline: seconds since the epoch; after it, `OutOfTime` is raised.
     """
-    views = views_of(config) if training else Views()
+    views = views_of(config) if training else judged_views_of(config)
     keep = len(channels) - config.drop_stages
     if not config.needs_maps:
         columns = columns_of(config, channels, tapped_stages(config, keep))
@@ -130,6 +135,15 @@ def tensors(
 def _tensor(array: np.ndarray) -> Tensor:
     tensor = torch.from_numpy(array)
     return tensor.pin_memory() if torch.cuda.is_available() else tensor
+
+
+def averaged(prefix: Prefix, rows: np.ndarray, logits: Callable[[np.ndarray, np.ndarray], Tensor]) -> Tensor:
+    """The mean over all views of what `logits(views, rows)` gives of these rows."""
+    number = prefix.views or 1
+    total = logits(np.zeros_like(rows), rows)
+    for view in range(1, number):
+        total = total + logits(np.full_like(rows, view), rows)
+    return total / number
 
 
 def identity_chunks(prefix: Prefix, size: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:

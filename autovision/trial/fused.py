@@ -250,7 +250,7 @@ class _Cohort:
             progress.loss_steps += len(losses)
             if late or config.patience or self._epoch in rung_epochs(config.epochs):
                 if logits is None:
-                    logits = stack.predict(self._problem.validation.prefixes[Views()])
+                    logits = stack.predict(self._problem.validation.prefixes[stack.judged])
                 if self._is_over(stack, index, logits[:, index], late):
                     continue
             going.append(index)

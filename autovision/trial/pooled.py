@@ -16,7 +16,7 @@ from autovision.features.views import Views
 from autovision.model.heads import tapped_stages
 from autovision.model.noise import Noise
 from autovision.space.config import TrialConfig
-from autovision.trial.data import Labelled, columns_of, tensors, views_of
+from autovision.trial.data import Labelled, columns_of, judged_views_of, tensors, views_of
 from autovision.trial.loss import sample_weights
 from autovision.trial.mixing import blend
 from autovision.trial.schedule import Step, epoch_steps
@@ -28,7 +28,7 @@ class PooledSplit:
 
     Attributes:
         columns: (U,) ascending, of everything that is pooled: those that some head reads.
-        prefixes: the rows, of these columns, under the views that some head draws from.
+        prefixes: the rows, of these columns, under the views that some head draws from, or is judged by.
     """
 
     labelled: Labelled
@@ -52,14 +52,14 @@ def load_pooled(
     training: bool,
     deadline: float,
 ) -> PooledSplit:
-    """What heads need of a split; validation has the identity view only.
+    """What heads need of a split: to train on, or to be judged by.
 
     Args:
         channels: of every stage of the whole backbone.
         deadline: seconds since the epoch; after it, `OutOfTime` is raised.
     """
     columns = np.unique(np.concatenate([head_columns(config, channels) for config in configs]))
-    views = {views_of(config) for config in configs} if training else {Views()}
+    views = {views_of(config) if training else judged_views_of(config) for config in configs}
     prefixes = {
         each: source.prefix(split.images, each, cut=None, columns=columns, deadline=deadline)
         for each in views

@@ -5,7 +5,7 @@ Nothing is shared between the heads but the work: each has its own input, dropou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from autovision.features.prefix import Prefix
 from autovision.model.heads import Head
 from autovision.model.noise import Noise
 from autovision.space.config import TrialConfig
-from autovision.trial.data import Labelled, identity_chunks, tensors
+from autovision.trial.data import Labelled, averaged, identity_chunks, judged_views_of, tensors
 from autovision.trial.loss import focal_losses, gamma_of, log_prior
 from autovision.trial.pooled import Batch, Batches, weighting_of
 from autovision.trial.stacked_optim import StackedEma, make_stacked, shrinkage
@@ -44,10 +44,11 @@ class Member:
     head: Head
 
 
-def shape_of(member: Member) -> tuple[str, int, int, str]:
+def shape_of(member: Member) -> tuple[Hashable, ...]:
     """Members of one stack have the same."""
     width = member.config.head_width if member.config.head == "mlp" else 0
-    return member.config.head, width, len(member.places), member.config.optimizer
+    config = member.config
+    return config.head, width, len(member.places), config.optimizer, config.test_time_augmentation
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Stack:
 
     Attributes:
         members: in the order of their stacked tensors.
+        judged: the views over which they average.
         device: where they are.
     """
 
@@ -81,6 +83,7 @@ class Stack:
             members, key=lambda m: (m.places.tobytes(), m.config.mixup, m.config.dropout, m.number)
         )
         self._kind = self.members[0].config.head
+        self.judged = judged_views_of(self.members[0].config)
         self.device = device
         self._split, self._batches = split, batches
         named = [dict(member.head.named_parameters()) for member in self.members]
@@ -182,14 +185,19 @@ class Stack:
 
     @torch.no_grad()
     def predict(self, prefix: Prefix) -> np.ndarray:
-        """Logits (M, H, C) float32 of the images as they are, by what is judged: averages, where there are any."""
-        parts = []
-        for views, rows in identity_chunks(prefix, _ROWS):
+        """Logits (M, H, C) float32, by what is judged: averages of parameters, where there are any.
+
+        The logits are the mean over the views of `prefix`.
+        """
+
+        def logits(views: np.ndarray, rows: np.ndarray) -> Tensor:
             _, features = tensors(prefix, views, rows, self.device)
             assert features is not None
             inputs = [each.of(features) for each in self._plain_inputs]
-            parts.append(self._logits(self._judged, Sweep(inputs, self._plain_readers), None).cpu().numpy())
-        return np.concatenate(parts)
+            return self._logits(self._judged, Sweep(inputs, self._plain_readers), None)
+
+        chunks = identity_chunks(prefix, _ROWS)
+        return np.concatenate([averaged(prefix, rows, logits).cpu().numpy() for _, rows in chunks])
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """A copy of what is judged of one member, under the names of `Suffix.trained_state`."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from autovision import metrics
 from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
-from autovision.trial.data import Inputs, Labelled, pooled_statistics, tensors
+from autovision.trial.data import Inputs, Labelled, averaged, pooled_statistics, tensors
 from autovision.trial.loss import probabilities
 from autovision.trial.state import Best, Problem, Training
 from autovision.trial.step import run_epoch
@@ -169,14 +169,18 @@ def restore_judged(run: Training, state: dict[str, Tensor]) -> None:
 def predict(
     suffix: Suffix, split: Inputs, *, autocast: bool = False, world: World | None = None
 ) -> np.ndarray:
-    """Logits (M, C) float32 of the images as they are, without noise."""
+    """Logits (M, C) float32, without noise: the mean over the split's views, which for most is the image itself."""
     world = world or World()
     device = next(suffix.head.parameters()).device
     mine, parts = world.part(len(split)), []
     # Whoever has no rows computes one that nobody takes: not every network takes an empty batch.
     computed = np.arange(mine.start, max(mine.stop, mine.start + 1))
-    for rows in np.array_split(computed, math.ceil(len(computed) / 256)):
-        activation, below = tensors(split.prefix, np.zeros_like(rows), rows, device)
+
+    def logits(views: np.ndarray, rows: np.ndarray) -> Tensor:
+        activation, below = tensors(split.prefix, views, rows, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            parts.append(suffix(activation, below).float().cpu().numpy())
+            return suffix(activation, below).float()  # type: ignore[no-any-return]
+
+    for rows in np.array_split(computed, math.ceil(len(computed) / 256)):
+        parts.append(averaged(split.prefix, rows, logits).cpu().numpy())
     return world.gather(np.concatenate(parts)[: mine.stop - mine.start])

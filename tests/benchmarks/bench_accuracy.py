@@ -37,20 +37,21 @@ from autovision.store.local import LocalStore
 from autovision.trial.trial import Workbench
 
 RECIPE = TrialConfig(
-    backbone="tf_efficientnet_lite0",
-    resolution=224,
-    unfreeze=5,
-    layer_decay=0.7,
-    backbone_lr_ratio=0.1,
-    lr=3e-3,
-    weight_decay=1e-2,
-    warmup=0.1,
+    backbone="tf_efficientnet_lite2",
+    resolution=300,
+    taps=8,
+    pooling="avgmax",
+    head="mlp",
+    head_width=256,
+    dropout=0.3,
+    lr=1e-3,
+    weight_decay=2e-2,
     augmentation="dihedral",
-    mixup=0.2,
-    ema=0.998,
+    test_time_augmentation="dihedral",
+    ema=0.99,
     confidence_weighting=True,
-    epochs=10,
-    batch_size=32,
+    epochs=30,
+    batch_size=64,
 )
 PUBLISHED = 0.8842
 FRACTIONS = {Split.TRAIN: 0.73, Split.VALIDATION: 0.02, Split.TEST: 0.25}

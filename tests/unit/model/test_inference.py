@@ -23,7 +23,13 @@ BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
 
 def module_of(kind: str, backbone: str) -> tuple[nn.Module, tuple[int, int]]:
     config = TrialConfig(
-        backbone=backbone, weights="random", resolution=64, taps=3, pooling="gem", head="mlp"
+        backbone=backbone,
+        weights="random",
+        resolution=64,
+        taps=3,
+        pooling="gem",
+        head="mlp",
+        test_time_augmentation="dihedral",
     )
     prep, staged = backbones.preprocessing(config), backbones.load(config).staged
     made: nn.Module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from autovision.errors import CorruptObject, InvalidInput
 from autovision.features.extract import FrozenPrefix
+from autovision.image import apply_view, view_count
 from autovision.model import backbone as backbones
 from autovision.model.backbone import LoadedBackbone
 from autovision.model.bundle import build_network, weights_of
@@ -240,6 +242,32 @@ def test_the_position_embedding_of_a_vit_is_trained_and_saved_with_its_stem(
     suffix(activation, None).sum().backward()
     gradients = {name for name, p in suffix.named_parameters() if p.grad is not None and p.grad.any()}
     assert {"upper.stages.0.pos_embed", "head.out.weight"} <= gradients
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("averaged", ["none", "flip", "dihedral"])
+def test_test_time_augmentation_is_the_mean_over_the_views(
+    loaded: dict[str, tuple[LoadedBackbone, Preprocessing, list[int]]], name: str, averaged: str
+) -> None:
+    backbone, prep, channels = loaded[name]
+
+    def network(augmentation: str) -> Network:
+        wanted = config(backbone=name, test_time_augmentation=augmentation)
+        made = Network(backbone.staged, wanted, prep, channels, 3).eval()
+        torch.nn.init.normal_(made.head.out.weight, generator=torch.Generator().manual_seed(0))
+        return made
+
+    pixels = pixels_of(prep)
+    with torch.inference_mode():
+        each = [
+            network("none")(
+                torch.from_numpy(np.ascontiguousarray(apply_view(pixels.numpy(), averaged, view)))
+            )
+            for view in range(view_count(averaged))
+        ]
+        assert len({tuple(logits.ravel().tolist()) for logits, _ in each}) == len(each), "no view is another"
+        for found, of_each in zip(network(averaged)(pixels), zip(*each, strict=True), strict=True):
+            torch.testing.assert_close(found, torch.stack(of_each).mean(0), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem", "attention"])

@@ -42,6 +42,7 @@ def cost(tiny: History) -> CostModel:
         ({"augmentation": "none"}, {"augmentation": "flip"}),
         ({"augmentation": "flip"}, {"augmentation": "dihedral"}),
         ({"unfreeze": 0}, {"unfreeze": 1}),
+        ({"test_time_augmentation": "none"}, {"test_time_augmentation": "dihedral"}),
         ({"unfreeze": 1, "epochs": 9}, {"unfreeze": 1, "epochs": 90}),
         ({"unfreeze": 1, "resolution": 64}, {"unfreeze": 1, "resolution": 128}),
         ({"backbone": "test_resnet"}, {"backbone": "resnet18"}),

@@ -43,6 +43,7 @@ from autovision.space.reference import parameter_table
         ({"loss": "cross_entropy"}, "focal_gamma", 1.0, False),
         ({"loss": "focal"}, "focal_gamma", 1.0, True),
         ({}, "ema", 0.99, True),
+        ({}, "test_time_augmentation", "flip", True),
         ({}, "patience", 3, True),
         ({}, "warmup", 0.2, True),
         ({}, "clip_norm", 0.0, True),

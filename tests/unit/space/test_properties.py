@@ -57,6 +57,7 @@ WORDS: dict[str, tuple[Any, ...]] = {
     "sampling": ("shuffle", "balanced"),
     "loss": ("cross_entropy", "focal"),
     "augmentation": ("none", "flip", "dihedral", "crop", "randaugment", "trivialaugment"),
+    "test_time_augmentation": ("none", "flip", "dihedral"),
     "class_weighting": ("none", "balanced"),
     "confidence_weighting": (False, True),
     "optimizer": ("adamw", "sgd"),

@@ -102,7 +102,7 @@ def data_of(*, multi_label: bool) -> Data:
         rows[images] = features.numpy()
         return Labelled(images, targets, torch.rand(n, generator=generator), multi_label)
 
-    train, validation = split(90, 8, "t"), split(50, 1, "v")
+    train, validation = split(90, 8, "t"), split(50, 8, "v")
     return Data(cast(FeatureSource, ArraySource(rows)), train, validation)
 
 
@@ -127,6 +127,7 @@ def drawn(count: int, seed: int) -> list[TrialConfig]:
             drop_stages=one_of(0, 0, 1),
             dropout=one_of(0.0, 0.2, float(rng.uniform(0, 0.6))),
             augmentation=one_of("none", "flip", "dihedral"),
+            test_time_augmentation=one_of("none", "none", "flip", "dihedral"),
             mixup=one_of(0.0, 0.2, 1.0),
             class_weighting=one_of("none", "balanced"),
             sampling=one_of("shuffle", "balanced"),

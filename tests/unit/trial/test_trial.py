@@ -92,11 +92,20 @@ def test_a_workbench_loads_each_thing_once(bench: Workbench) -> None:
     assert bench.splits("colours@1") is bench.splits("colours@1")
 
 
+@pytest.mark.parametrize("averaged", ["none", "dihedral"])
 @pytest.mark.parametrize("unfreeze", [0, 2])
 def test_what_was_trained_put_together_answers_pixels_as_the_trial_answers_features(
-    bench: Workbench, unfreeze: int
+    bench: Workbench, unfreeze: int, averaged: str
 ) -> None:
-    wanted = config(unfreeze=unfreeze, taps=3, drop_stages=1, pooling="gem", head="mlp", lr=0.02)
+    wanted = config(
+        unfreeze=unfreeze,
+        taps=3,
+        drop_stages=1,
+        pooling="gem",
+        head="mlp",
+        lr=0.02,
+        test_time_augmentation=averaged,
+    )
     trial = trial_of(bench, wanted)
     before = {name: tensor.clone() for name, tensor in trial.suffix.state_dict().items()}
     report = list(trial.run())[-1]
