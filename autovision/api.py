@@ -49,6 +49,7 @@ from autovision.store import keys, labels, open_store, records
 if TYPE_CHECKING:
     from autovision.controller import Controller
     from autovision.model.predictor import Prediction
+    from autovision.search.explain import Explanation
     from autovision.serving.deploy import ServerHandle
 
 OnProgress = Callable[[ProgressEvent], None]
@@ -194,6 +195,13 @@ class AutoVision:
         """A search's ledger."""
         requests.get(self.store, search)
         return requests.trials(self.store, search)
+
+    def explain(self, search: str) -> Explanation:
+        """Why a search ended as it did, or how far it has come. Raises `NotFound`."""
+        from autovision.search.explain import explain  # Optuna and torch, which most commands do not need
+
+        request, state = requests.get(self.store, search)
+        return explain(request, state, requests.trials(self.store, search))
 
     # ---------------------------------------------------------------------------------------------- models
 

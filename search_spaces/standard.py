@@ -38,7 +38,7 @@ class Standard(Space):
     augmentation = Choice("flip", "crop", "dihedral", "trivialaugment", "randaugment", "none")
     views = Choice(8, 4, when={"augmentation": ("trivialaugment", "randaugment")})
     magnitude = Integer(5, 15, default=9, when={"augmentation": "randaugment"})
-    # Two answers for one: worth its time where a limit on latency leaves room for it.
+    # An answer that is the mean over two views takes twice the arithmetic.
     test_time_augmentation = Choice("none", "flip")
     mixup = Choice(0.0, 0.2, 0.8)
     # CutMix pastes into maps; the tokens of a ViT are none.

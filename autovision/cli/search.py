@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +12,7 @@ import typer
 from autovision.cli import search_views as views
 from autovision.cli.figures import figures_table, plain_figures
 from autovision.cli.options import Json, License, Seed, Store
-from autovision.cli.output import Output, answering, facts, library
+from autovision.cli.output import Output, answering, check_output_file, facts, library, write_file
 from autovision.cli.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -146,6 +148,30 @@ def watch(search: Search, store: Store = None, as_json: Json = False) -> None:
         _print_state(out, av, request, state)
         if state.error is not None:
             raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    search: Search,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots there.")
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a search ended as it did: what mattered, what was pruned and why, where the seconds went."""
+    with answering(as_json) as out:
+        if html is not None:
+            check_output_file(html, option="--html")
+        av = library(store)
+        explanation = av.explain(search)
+        if html is not None:
+            from autovision.report.explanation import render
+
+            request, state = av.search_of(search)
+            write_file(html, render(explanation, request, state, av.trials(search)), option="--html")
+            out.note(f"page  {html}")
+        out.answer(asdict(explanation), *views.explanation(explanation))
 
 
 @app.command()

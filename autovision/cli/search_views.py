@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.records import SearchRequest, SearchState, TrialResult
+    from autovision.search.explain import Cut, Explanation, Winner
     from autovision.search.progress import ProgressEvent
 
 _BEST = 10
@@ -90,6 +91,63 @@ def best_trials(trials: Sequence[TrialResult], metric: str) -> Table:
         [_trial_row(trial, metric) for trial in ranked[:_BEST]],
         title=f"The best {min(_BEST, len(ranked))} of {len(trials)} trials, on validation",
     )
+
+
+def explanation(found: Explanation) -> list[Any]:
+    """An explanation in tables, each only where there is something to say."""
+    seconds, winner = found.seconds, found.winner
+    trials = ", ".join(f"{count} {state}" for state, count in found.ended.items())
+    first = "" if seconds.first_value is None else f", first value after {seconds.first_value:.1f}"
+    parts: list[Any] = [
+        facts(
+            {
+                "search": found.search,
+                "trials": trials or "none",
+                "winner": None
+                if winner is None
+                else f"{winner.trial}, {found.metric} {winner.value:.4f} on validation",
+                "came from": None if winner is None else winner.origin,
+                "runner-up": _runner_up(winner, found.metric),
+                "seconds": f"{seconds.wall:.1f} by the clock{first}",
+                "of all trials": f"features {seconds.features:.1f}, training {seconds.training:.1f}; "
+                f"of these in pruned trials {seconds.pruned:.1f}, in failed ones {seconds.failed:.1f}",
+            }
+        )
+    ]
+    if winner is not None and winner.differs:
+        rows = [[name, own, theirs] for name, (own, theirs) in winner.differs.items()]
+        parts.append(table(["what differs", "winner", "runner-up"], rows))
+    if found.importance:
+        rows = [[each.parameter, f"{each.share:.2f}", each.best, each.trials] for each in found.importance]
+        title = "What mattered: share of the differences after the first rung"
+        parts.append(table(["parameter", ">share", "best choice", ">trials"], rows, title=title))
+    if len(seconds.by_backbone) > 1:
+        rows = [[name, f"{spent:.1f}"] for name, spent in seconds.by_backbone.items()]
+        parts.append(table(["backbone", ">seconds of its trials"], rows))
+    if found.pruned:
+        parts.append(_pruned(found.pruned))
+    if found.failures:
+        rows = [[each.trials, each.reason, each.example] for each in found.failures]
+        parts.append(table([">trials", "why they failed", "one of them"], rows))
+    if found.left_out:
+        parts.append(table(["left out before the first trial"], [[note] for note in found.left_out]))
+    return parts
+
+
+def _runner_up(winner: Winner | None, metric: str) -> str | None:
+    if winner is None or winner.runner_up is None or winner.lead is None:
+        return None
+    return f"{winner.runner_up}, {100 * winner.lead:.2f} points of {metric} behind"
+
+
+def _pruned(cuts: Sequence[Cut]) -> Table:
+    shown = cuts[:_BEST]
+    rows = [
+        [each.trial, f"{each.search_s:.1f}", each.epoch, _four(each.value), _four(each.needed), each.seen]
+        for each in shown
+    ]
+    title = f"Pruned, being below the best third of their kind at a rung: {len(shown)} of {len(cuts)}"
+    return table(["trial", ">at s", ">epoch", ">value", ">needed", ">of"], rows, title=title)
 
 
 def progress_event(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from autovision.demo.result import DemoResult
-from autovision.demo.search_sections import lineage_section, searches_section
 from autovision.demo.sections import (
     comparison,
     costs,
@@ -14,12 +13,10 @@ from autovision.demo.sections import (
     percent,
     timeline,
 )
-from autovision.demo.style import CSS
-from autovision.demo.svg import Markup, join, tag
 from autovision.records import ModelVersion
-
-# The browser itself enforces that the page asks nobody for anything.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+from autovision.report.document import document
+from autovision.report.search_sections import lineage_section, searches_section
+from autovision.report.svg import Markup, join, tag
 
 
 def render(result: DemoResult) -> str:
@@ -42,21 +39,6 @@ def render(result: DemoResult) -> str:
         ),
         footer=_footer(result),
     )
-
-
-def document(*, title: str, header: Markup, main: Markup, footer: Markup) -> str:
-    """A self-contained page with the report's style."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Markup(CSS)),
-    )
-    body = tag("body", header, tag("main", main), footer)
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def _models(result: DemoResult) -> list[tuple[str, ModelVersion]]:

@@ -16,11 +16,8 @@ from autovision.records import (
     Interval,
     ModelVersion,
     Record,
-    SearchRequest,
-    SearchState,
-    TrialResult,
-    TrialState,
 )
+from autovision.report.search_view import SearchView
 
 CELL_TYPES = ("mono", "poly")
 """the two kinds of cell, the known one first"""
@@ -53,42 +50,6 @@ class Part(Record):
     """how many of them are defective; None: not known"""
     use: str = ""
     """e.g. `fitted on by both models`, `held out: never trained on`"""
-
-
-class SearchView(Record):
-    """One search: what was asked for, how it stands, and every trial."""
-
-    title: str
-    """e.g. `First search`"""
-    request: SearchRequest
-    state: SearchState
-    trials: tuple[TrialResult, ...]
-
-    @property
-    def metric(self) -> str:
-        return self.request.metric
-
-    @property
-    def winner(self) -> TrialResult | None:
-        """The trial whose model was registered."""
-        return next((trial for trial in self.trials if trial.trial == self.state.best_trial), None)
-
-    def count(self, state: TrialState) -> int:
-        return sum(trial.state is state for trial in self.trials)
-
-    def best_so_far(self) -> tuple[tuple[float, float], ...]:
-        """(search seconds, best value until then) at each improvement, in order of time."""
-        points = sorted(
-            (point.search_s, point.metrics[self.metric])
-            for trial in self.trials
-            for point in trial.curve
-            if math.isfinite(point.metrics.get(self.metric, math.nan)) and math.isfinite(point.search_s)
-        )
-        best: list[tuple[float, float]] = []
-        for seconds, value in points:
-            if not best or value > best[-1][1]:
-                best.append((seconds, value))
-        return tuple(best)
 
 
 class Side(Record):

@@ -7,26 +7,6 @@ import json
 import math
 
 from autovision.console import format_seconds
-from autovision.demo.charts import (
-    Bar,
-    Estimate,
-    IntervalRow,
-    Window,
-    bar_chart,
-    drift_chart,
-    interval_chart,
-)
-from autovision.demo.parts import (
-    code,
-    dot_swatch,
-    figure,
-    legend,
-    responsive,
-    row,
-    rule_swatch,
-    section,
-    table,
-)
 from autovision.demo.result import (
     CELL_TYPES,
     MEASURES,
@@ -37,10 +17,30 @@ from autovision.demo.result import (
     Prediction,
     media_type_of,
 )
-from autovision.demo.svg import Markup, join, minus, tag
 from autovision.demo.timeline import Chapter, chapters
 from autovision.demo.verdict import judge
 from autovision.records import Decision, Interval
+from autovision.report.charts import (
+    Bar,
+    Estimate,
+    IntervalRow,
+    Window,
+    bar_chart,
+    drift_chart,
+    interval_chart,
+)
+from autovision.report.parts import (
+    code,
+    dot_swatch,
+    figure,
+    legend,
+    responsive,
+    row,
+    rule_swatch,
+    section,
+    table,
+)
+from autovision.report.svg import Markup, join, minus, tag
 
 MEASURE_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "defect-class F1"}
 

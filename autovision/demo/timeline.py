@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from autovision.demo.result import DemoResult, Stage
-from autovision.demo.svg import minus
+from autovision.report.svg import minus
 
 
 @dataclass(frozen=True)

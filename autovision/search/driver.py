@@ -16,7 +16,7 @@ from autovision.search import select
 from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, choose
 from autovision.search.cost import CostModel, config_of
 from autovision.search.progress import ProgressEvent
-from autovision.search.pruner import AsyncHalving
+from autovision.search.pruner import AsyncHalving, kind_of
 from autovision.search.sampler import Proposal, Sampler
 from autovision.search.warm import Start
 from autovision.space import Space
@@ -94,7 +94,7 @@ class Driver:
         self._sampler.replay((result, steps[result.trial]) for result in self.ledger)
         for result in self.ledger:
             for rung, value in steps[result.trial]:
-                self._pruner.goes_on(_group(TrialConfig.model_validate(result.config)), rung, value)
+                self._pruner.goes_on(kind_of(TrialConfig.model_validate(result.config)), rung, value)
             if (arm := arm_of(result.parameters, list(self._arms))) is not None:
                 _learn(self._arms[arm], result)
 
@@ -220,7 +220,7 @@ class Driver:
                 self.cost.observe(running.expected_gflops, result["feature_s"])
             # Whoever ends by itself is one to compare with, too.
             goes_on = self._pruner.goes_on(
-                _group(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
+                kind_of(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
             )
             self._report()
         running.pruned = not goes_on and not result.get("done")
@@ -317,11 +317,6 @@ class Driver:
             message=message,
             **ended | {name: best[name] for name in ("best_value", "best_config")},
         )
-
-
-def _group(config: TrialConfig) -> str:
-    """Trials of a kind are pruned among themselves: a fine-tuned one starts from a trained head, and costs more."""
-    return "fine-tuned" if config.needs_maps else "head"
 
 
 def _learn(record: ArmRecord, result: TrialResult) -> None:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from autovision.space.config import TrialConfig
+
+
+def kind_of(config: TrialConfig) -> str:
+    """Trials of a kind are pruned among themselves: a fine-tuned one starts from a trained head, and costs more."""
+    return "fine-tuned" if config.needs_maps else "head"
 
 
 @dataclass
@@ -24,5 +32,15 @@ class AsyncHalving:
         values.append(score)
         if len(values) < self.reduction:
             return score > -math.inf
-        best = sorted(values, reverse=True)[: max(1, len(values) // self.reduction)]
-        return score >= best[-1] and score > -math.inf
+        return score >= self.needed(group, rung) and score > -math.inf
+
+    def needed(self, group: str, rung: int) -> float:
+        """The least value with which a trial goes on from a rung by now."""
+        values = self.values(group, rung)
+        if len(values) < self.reduction:
+            return -math.inf
+        return sorted(values, reverse=True)[max(1, len(values) // self.reduction) - 1]
+
+    def values(self, group: str, rung: int) -> Sequence[float]:
+        """Of all that have come to a rung."""
+        return self._values.get((group, rung), ())

@@ -7,7 +7,7 @@ estimator learns from all of them, and none is left running for ever.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,23 +70,32 @@ class Sampler:
     def replay(self, results: Iterable[tuple[TrialResult, list[tuple[int, float]]]]) -> None:
         """Add the trials of this search's ledger, as if they had been told here."""
         for result, steps in results:
-            if (trial := self._frozen(result, steps)) is not None:
+            trial = frozen_trial(self._space, result.parameters, result.state, steps)
+            if trial is not None:
                 self._study.add_trial(trial)
 
-    def _frozen(self, result: TrialResult, steps: list[tuple[int, float]]) -> FrozenTrial | None:
-        if not self._space.contains(result.parameters):
-            return None
-        recorder = _Recorder(result.parameters)
-        self._space.suggest(recorder)
-        complete = result.state is Ended.COMPLETE and bool(steps)
-        pruned = result.state in (Ended.PRUNED, Ended.STOPPED) and bool(steps)
-        return create_trial(
-            state=TrialState.COMPLETE if complete else TrialState.PRUNED if pruned else TrialState.FAIL,
-            params=recorder.params,
-            distributions=recorder.distributions,
-            value=max(value for _, value in steps) if complete else steps[-1][1] if pruned else None,
-            intermediate_values=dict(steps),
-        )
+
+def frozen_trial(
+    space: Space, point: Mapping[str, Any], ended: Ended, steps: Sequence[tuple[int, float]]
+) -> FrozenTrial | None:
+    """A trial as Optuna keeps it; None where the space does not hold its point.
+
+    Args:
+        steps: each rung and the value there.
+    """
+    if not space.contains(point):
+        return None
+    recorder = _Recorder(point)
+    space.suggest(recorder)
+    complete = ended is Ended.COMPLETE and bool(steps)
+    pruned = ended in (Ended.PRUNED, Ended.STOPPED) and bool(steps)
+    return create_trial(
+        state=TrialState.COMPLETE if complete else TrialState.PRUNED if pruned else TrialState.FAIL,
+        params=recorder.params,
+        distributions=recorder.distributions,
+        value=max(value for _, value in steps) if complete else steps[-1][1] if pruned else None,
+        intermediate_values=dict(steps),
+    )
 
 
 class _Recorder:

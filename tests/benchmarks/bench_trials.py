@@ -29,7 +29,6 @@ from typing import Any
 import common
 import numpy as np
 import plain_tune
-import ray
 import torch
 from scipy import stats
 
@@ -42,14 +41,14 @@ from autovision.records import DatasetVersion, Split, TrialResult
 from autovision.search import requests
 from autovision.search.cost import CostModel
 from autovision.search.driver import Driver
-from autovision.search.tune_loop import placement, run_trials
+from autovision.search.tune_loop import nodes, placement, run_trials
 from autovision.search.warm import Start
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.store.local import LocalStore
+from autovision.trial.execution import value_of
 from autovision.trial.trial import Workbench
-from autovision.trial.worker import value_of
 
 Point = dict[str, Any]
 
@@ -207,7 +206,7 @@ def run_plain(
     began = time.time()
     params = [plain_config(configs[i], i, folder, channels_last=channels_last) for i in numbers]
     with tempfile.TemporaryDirectory(prefix="plain-tune-") as scratch:
-        _, resources = placement(ray.cluster_resources())
+        resources = placement(nodes()).of_worker()
         reports = plain_tune.run(params, Path(scratch), epochs=epochs, resources=resources)
     start_s = min(report["began"] for report in reports) - began
     return Plain(list(numbers), reports, start_s, time.time() - began)
@@ -478,7 +477,7 @@ def compare(size: Size, *, with_agreement: bool) -> dict[str, Any]:
         cells = common.import_solar_cells(store, count=size.images)
         import_s = time.time() - began
         folder = write_folders(store, cells, Path(scratch))
-        slots, _ = placement(ray.cluster_resources())
+        slots = placement(nodes()).concurrent
         ours = run_ours(store, cells, space, points, SEED)
         ranked = sorted(range(size.points), key=lambda i: ours.trials[i].value or 0.0, reverse=True)
         chosen = for_agreement(ranked) if with_agreement else stratified(configs, ranked, size.plain_trials)

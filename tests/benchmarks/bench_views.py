@@ -124,12 +124,14 @@ def report(title: str, found: dict[str, Asked], seeds: Sequence[int]) -> None:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--full", action="store_true", help="at 224 px, five seeds")
+    parser.add_argument("--seeds", type=int, help="how many; default: three, or five")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     resolution, seeds, count = (224, range(5), None) if chosen.full else (160, range(3), None)
     if chosen.quick:
         resolution, seeds, count = 64, range(2), 160
+    seeds = range(chosen.seeds or len(seeds))
     found = {way: Asked({}, [], []) for way in WAYS}
     with fresh_store() as store:
         bench = Workbench(store, chosen.threads)

@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from autovision.cli.demo import page_of
-from autovision.demo.result import DemoResult, Requests, SearchView, Side, Stage
+from autovision.demo.result import DemoResult, Requests, Side, Stage
 from autovision.errors import AutoVisionError
+from autovision.report.search_view import SearchView
 
 
 @pytest.fixture

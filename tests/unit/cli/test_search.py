@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 
 from autovision.cli import search_views
-from autovision.records import CurvePoint, SearchRequest, SearchState, SearchStatus, TrialResult, TrialState
+from autovision.records import (
+    CurvePoint,
+    SearchRequest,
+    SearchState,
+    SearchStatus,
+    TrialResult,
+    TrialState,
+    now,
+)
 from autovision.search import requests
-from autovision.store import open_store
+from autovision.space.config import TrialConfig
+from autovision.store import keys, open_store, records
 
 SPACE = "tiny:Tiny"
 
@@ -239,3 +248,43 @@ def test_time_in_a_followed_search_never_goes_back(at: Callable[[float], datetim
     assert search_views.progress_event(_request(), state, trials, least_s=40).elapsed_s == 40
     running = state.with_(status=SearchStatus.RUNNING)
     assert search_views.progress_event(_request(), running, trials, least_s=0).elapsed_s > 1000
+
+
+def test_why_a_search_ended_as_it_did(cli: Any, pets: str, tmp_path: Path) -> None:
+    search = cli("search", "submit", pets, "--space", SPACE, "--json").answer["search"]
+    store = open_store(str(tmp_path / "store"))
+    for number in range(12):
+        value = 0.5 + 0.02 * (number % 7)
+        metrics = {"accuracy": value, "neg_log_loss": -0.5}
+        point = {"backbone": "test_resnet", "weights": "random", "lr": 10 ** (-3 + number / 6)}
+        records.create(
+            store,
+            keys.trial(search, f"t{number}"),
+            TrialResult(
+                search=search,
+                trial=f"t{number}",
+                number=number,
+                state=TrialState.PRUNED if number % 7 < 3 else TrialState.COMPLETE,
+                config=TrialConfig.model_validate(point).model_dump(mode="json"),
+                parameters=point,
+                origin="sampled",
+                curve=(
+                    CurvePoint(rung=0, epoch=1, seconds=1, search_s=number, train_loss=1, metrics=metrics),
+                ),
+                value=value,
+                metrics=metrics,
+                weights_key="w",
+                seconds=2.5,
+                created_at=now(),
+            ),
+        )
+    page = tmp_path / "why.html"
+    ran = cli("search", "explain", search, "--html", page)
+    assert ran.code == 0
+    for said in ("t6", "lr", "0.62", "Pruned, being below the best third", "training 30.0"):
+        assert said in ran.out
+    assert str(page) in ran.err and "What mattered" in page.read_text()
+    answer = cli("search", "explain", search, "--json").answer
+    assert answer["winner"]["trial"] == "t6" and answer["ended"] == {"complete": 6, "pruned": 6}
+    assert [each["parameter"] for each in answer["importance"]] == ["lr"]
+    assert cli("search", "explain", "nothing-like-it").code == 3

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from autovision.console import format_seconds, format_value, short_config
-from autovision.demo.charts import Line, LineKind, Mark, MarkKind, steps, trace_chart
-from autovision.demo.parts import (
+from autovision.records import ModelVersion, TrialResult, TrialState
+from autovision.report.charts import Line, LineKind, Mark, MarkKind, steps, trace_chart
+from autovision.report.parts import (
     HALF,
     WIDE,
     code,
@@ -20,9 +21,8 @@ from autovision.demo.parts import (
     section,
     table,
 )
-from autovision.demo.result import SearchView
-from autovision.demo.svg import Markup, nice_range, tag
-from autovision.records import ModelVersion, TrialResult, TrialState
+from autovision.report.search_view import SearchView
+from autovision.report.svg import Markup, nice_range, tag
 from autovision.space.config import TrialConfig
 
 _KINDS: dict[TrialState, MarkKind] = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autovision.demo.svg import Markup, Scale, nice_range, nice_ticks, tag, tick_format
+from autovision.report.svg import Markup, Scale, nice_range, nice_ticks, tag, tick_format
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 

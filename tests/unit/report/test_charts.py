@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from autovision.demo.charts import (
+from autovision.report.charts import (
     Bar,
     Estimate,
     IntervalRow,

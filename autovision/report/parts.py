@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autovision.demo.charts import MarkKind, mark_shape
-from autovision.demo.svg import Markup, join, tag
+from autovision.report.charts import MarkKind, mark_shape
+from autovision.report.svg import Markup, join, tag
 
 WIDE, HALF, NARROW = 1080.0, 510.0, 340.0
 """pixels that a drawing has: a whole row, half a row, a phone"""

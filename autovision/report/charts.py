@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autovision.demo.svg import (
+from autovision.report.svg import (
     Markup,
     Scale,
     join,

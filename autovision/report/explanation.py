@@ -1,0 +1,191 @@
+"""A search's explanation as one HTML page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autovision.console import format_seconds, format_value
+from autovision.records import SearchRequest, SearchState, TrialResult
+from autovision.report.charts import Bar, bar_chart
+from autovision.report.document import document
+from autovision.report.parts import HALF, code, figure, responsive, row, section, table
+from autovision.report.search_sections import searches_section
+from autovision.report.search_view import SearchView
+from autovision.report.svg import Markup, join, tag
+from autovision.search.explain import Cut, Explanation, Importance
+
+_MOST = 40
+"""rows of a table; the text and JSON forms have all"""
+
+
+def render(
+    explanation: Explanation,
+    request: SearchRequest,
+    state: SearchState,
+    ledger: Sequence[TrialResult],
+) -> str:
+    """The whole page. Every text from outside is escaped."""
+    view = SearchView(title="The search", request=request, state=state, trials=tuple(ledger))
+    dataset = f"{request.dataset}@{request.dataset_version}"
+    header = tag(
+        "header",
+        tag("h1", f"Search {explanation.search}"),
+        tag("p", f"{headline(explanation)} Data set {dataset}, {state.status}.", class_="lead"),
+    )
+    return document(
+        title=f"AutoVision search {explanation.search}",
+        header=header,
+        main=join(
+            [
+                _winner(explanation),
+                searches_section([view]),
+                _importance(explanation.importance),
+                _seconds(explanation),
+                _pruned(explanation.pruned),
+                _troubles(explanation),
+            ]
+        ),
+        footer=tag(
+            "footer", tag("p", "As JSON: ", code(f"autovision search explain {explanation.search} --json"))
+        ),
+    )
+
+
+def headline(explanation: Explanation) -> str:
+    """One sentence: what came of it."""
+    trials = sum(explanation.ended.values())
+    spent = format_seconds(explanation.seconds.wall)
+    if explanation.winner is None:
+        return f"No model after {trials} trials and {spent}."
+    return f"Best {explanation.metric} {explanation.winner.value:.4f} on validation after {trials} trials and {spent}."
+
+
+def _winner(explanation: Explanation) -> Markup:
+    winner = explanation.winner
+    if winner is None:
+        return section("Why it won", "No trial left a model.")
+    if winner.runner_up is None or winner.lead is None:
+        lead = f"{winner.trial} is the only trial with a model."
+    else:
+        lead = f"{winner.trial} leads {winner.runner_up} by {100 * winner.lead:+.2f} points of {explanation.metric}."
+    names = [*winner.differs, *(name for name in winner.changed if name not in winner.differs)]
+    rows = [
+        row(
+            name,
+            [
+                format_value(winner.differs[name][0] if name in winner.differs else winner.changed[name]),
+                format_value(winner.differs[name][1]) if name in winner.differs else "the same",
+            ],
+            class_="changed" if name in winner.differs else "",
+        )
+        for name in names
+    ]
+    caption = "What the winner has that the runner-up or the space's default has not."
+    content = table(["parameter", "winner", "runner-up"], rows, caption=caption, class_="facts")
+    return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
+
+
+def _importance(found: Sequence[Importance]) -> Markup:
+    if not found:
+        return section("What mattered", "Too few trials to tell: eight with a value are needed.")
+    bars = [
+        Bar(
+            each.parameter,
+            each.share,
+            f"{each.share:.2f}" + (f", best {format_value(each.best)}" if each.best is not None else ""),
+        )
+        for each in found
+    ]
+    return section(
+        "What mattered",
+        "The share of the differences after the first rung that each parameter explains by itself (functional "
+        "ANOVA, Hutter et al. 2014). A parameter that only some trials have is judged among these.",
+        figure(
+            "Importance of parameters",
+            f"{min(each.trials for each in found)} to {max(each.trials for each in found)} trials.",
+            responsive(
+                lambda width: bar_chart(
+                    bars, width=width, label="Importance of parameters", x_label="share of the variance"
+                )
+            ),
+        ),
+    )
+
+
+def _seconds(explanation: Explanation) -> Markup:
+    seconds = explanation.seconds
+    kinds = {"features": seconds.features, "training": seconds.training}
+    ends = {"pruned trials": seconds.pruned, "failed trials": seconds.failed}
+    first = (
+        "no value"
+        if seconds.first_value is None
+        else f"the first value after {format_seconds(seconds.first_value)}"
+    )
+
+    def bars(of: dict[str, float], name: str) -> Markup:
+        drawn = [Bar(label.removeprefix("tf_"), value, format_seconds(value)) for label, value in of.items()]
+        return figure(
+            name,
+            "Seconds of all trials together.",
+            responsive(lambda width: bar_chart(drawn, width=width, label=name, x_label="seconds"), HALF),
+        )
+
+    return section(
+        "Where the seconds went",
+        f"{format_seconds(seconds.wall)} by the clock, {first}. Trials run side by side: theirs add up to more.",
+        tag(
+            "div",
+            bars(kinds | ends, "By what was done"),
+            bars(dict(seconds.by_backbone), "By backbone"),
+            class_="pair",
+        ),
+    )
+
+
+def _pruned(cuts: Sequence[Cut]) -> Markup:
+    if not cuts:
+        return section("What was pruned", "Nothing.")
+    rows = [
+        row(
+            each.trial,
+            [
+                format_seconds(each.search_s),
+                str(each.epoch),
+                _four(each.value),
+                _four(each.needed),
+                str(each.seen),
+            ],
+            numbers=range(1, 6),
+        )
+        for each in cuts[:_MOST]
+    ]
+    more = f" The first {_MOST} of {len(cuts)}." if len(cuts) > _MOST else ""
+    return section(
+        "What was pruned",
+        "A trial goes on from a rung if it is among the best third of its kind that have come there so far.",
+        tag(
+            "div",
+            table(
+                ["trial", "after", "epoch", "value", "needed", "of"],
+                rows,
+                caption=f"Pruned trials, in the order in which they were.{more}",
+                numbers=range(1, 6),
+            ),
+            class_="card",
+        ),
+    )
+
+
+def _troubles(explanation: Explanation) -> Markup:
+    rows = [row(str(each.trials), [each.reason, code(each.example)]) for each in explanation.failures]
+    content = [table(["trials", "why they failed", "one of them"], rows)] if rows else []
+    content += (
+        [tag("ul", *(tag("li", note) for note in explanation.left_out))] if explanation.left_out else []
+    )
+    lead = "Trials that failed, and what was left out before the first one." if content else "Nothing."
+    return section("What could not be", lead, tag("div", *content, class_="card") if content else None)
+
+
+def _four(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "none"

@@ -1,0 +1,297 @@
+"""Why a search ended as it did, from its ledger alone: what mattered, who won, what was cut, where the time went."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from autovision.records import SearchRequest, SearchState, TrialResult, TrialState
+from autovision.search.pruner import AsyncHalving, kind_of
+from autovision.search.sampler import frozen_trial
+from autovision.search.select import best_trial
+from autovision.space import Constant, Space
+from autovision.space.config import TrialConfig
+from autovision.trial.execution import value_of
+
+_LEAST_TRIALS = 8
+"""fewer say nothing about what mattered"""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a trial became the best so far.
+
+    Attributes:
+        search_s: seconds since the search began.
+        value: the search's metric on validation.
+    """
+
+    search_s: float
+    trial: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of the differences between trials a parameter explains.
+
+    Attributes:
+        share: of the variance of the value after the first rung, which all trials reach, 0 to 1 (functional ANOVA,
+            Hutter et al. 2014).
+        trials: of how many.
+        best: the value of the parameter whose trials did best on average; None for numbers.
+    """
+
+    parameter: str
+    share: float
+    trials: int
+    best: Any = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A trial that was pruned.
+
+    Attributes:
+        rung, epoch: where.
+        value: what it had come to, by which trials are ranked: the metric, less a little of the log loss.
+        needed: the least value with which a trial went on at that moment.
+        seen: trials of its kind that had come to that rung, itself included.
+    """
+
+    trial: str
+    rung: int
+    epoch: int
+    search_s: float
+    value: float
+    needed: float
+    seen: int
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where the time went: summed over trials, which run side by side.
+
+    Attributes:
+        wall: of the search.
+        first_value: from its beginning to its first value; None: there was none.
+        features, training: of all trials.
+        by_backbone: of all trials of each.
+        pruned, failed: of the trials that ended so.
+    """
+
+    wall: float
+    first_value: float | None
+    features: float
+    training: float
+    by_backbone: Mapping[str, float]
+    pruned: float
+    failed: float
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial, and what it has that the runner-up has not.
+
+    Attributes:
+        value: the metric on validation.
+        runner_up: the best other trial; None: there is none.
+        lead: how much better it is in the metric.
+        differs: parameter -> its value, and the runner-up's.
+        changed: parameter -> its value, where that is not the space's default.
+    """
+
+    trial: str
+    origin: str
+    value: float
+    runner_up: str | None
+    lead: float | None
+    differs: Mapping[str, tuple[Any, Any]]
+    changed: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A reason for which trials failed, how many did, and one of them."""
+
+    reason: str
+    trials: int
+    example: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All of it.
+
+    Attributes:
+        ended: state -> how many trials ended so.
+        improvements: each time that something better was found.
+        left_out: what was found out before the first trial, such as backbones that could not be used.
+    """
+
+    search: str
+    metric: str
+    ended: Mapping[str, int]
+    winner: Winner | None
+    improvements: Sequence[Moment]
+    importance: Sequence[Importance]
+    pruned: Sequence[Cut]
+    failures: Sequence[Failure]
+    seconds: Seconds
+    left_out: Sequence[str]
+
+
+def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialResult]) -> Explanation:
+    """What can be said of a search by what it left, however far it came."""
+    space = Space.from_json(request.space)
+    return Explanation(
+        search=request.id,
+        metric=request.metric,
+        ended=dict(Counter(str(result.state) for result in ledger).most_common()),
+        winner=_winner(request, space, ledger),
+        improvements=improvements(ledger, request.metric),
+        importance=importance(space, ledger, request.metric),
+        pruned=cuts(ledger, request.metric),
+        failures=_failures(ledger),
+        seconds=_seconds(state, ledger),
+        left_out=state.notes,
+    )
+
+
+def improvements(ledger: Sequence[TrialResult], metric: str) -> list[Moment]:
+    """Each time that a trial had a better value of the metric than all before it."""
+    found: list[Moment] = []
+    reached = sorted(
+        (point.search_s, result.trial, point.metrics[metric])
+        for result in ledger
+        for point in result.curve
+        if math.isfinite(point.metrics.get(metric, math.nan))
+    )
+    for search_s, trial, value in reached:
+        if not found or value > found[-1].value:
+            found.append(Moment(search_s, trial, value))
+    return found
+
+
+def cuts(ledger: Sequence[TrialResult], metric: str) -> list[Cut]:
+    """The pruned trials, in the order in which they were; what they needed comes of making every decision again."""
+    pruner = AsyncHalving()
+    reached = sorted(
+        ((point.search_s, result.number, point, result) for result in ledger for point in result.curve),
+        key=lambda each: each[:2],
+    )
+    found = []
+    for search_s, _, point, result in reached:
+        value = value_of(point.metrics, metric)
+        kind = kind_of(TrialConfig.model_validate(result.config))
+        pruner.goes_on(kind, point.rung, value)
+        if result.state is TrialState.PRUNED and point is result.curve[-1]:
+            needed, seen = pruner.needed(kind, point.rung), len(pruner.values(kind, point.rung))
+            found.append(Cut(result.trial, point.rung, point.epoch, search_s, value, needed, seen))
+    return found
+
+
+def importance(space: Space, ledger: Sequence[TrialResult], metric: str) -> list[Importance]:
+    """What explains the differences between trials after their first rung, the most important first.
+
+    A parameter that only some trials have is judged among these. Nothing is said with fewer than eight trials.
+    """
+    valued = [
+        (frozen, result)
+        for result in ledger
+        if result.curve
+        and math.isfinite(first := value_of(result.curve[0].metrics, metric))
+        and (frozen := frozen_trial(space, result.parameters, TrialState.COMPLETE, [(0, first)])) is not None
+    ]
+    names = [name for name, parameter in space.parameters.items() if not isinstance(parameter, Constant)]
+    having = {name: [pair for pair in valued if name in pair[0].params] for name in names}
+    shares: dict[tuple[int, ...], dict[str, float]] = {}
+    found = []
+    for name, pairs in having.items():
+        if len(pairs) < _LEAST_TRIALS or len({repr(frozen.params[name]) for frozen, _ in pairs}) < 2:
+            continue
+        who = tuple(result.number for _, result in pairs)
+        if who not in shares:
+            shares[who] = _shares([frozen for frozen, _ in pairs])
+        best = _best_choice(name, [frozen for frozen, _ in pairs])
+        found.append(Importance(name, shares[who].get(name, 0.0), len(pairs), best))
+    return sorted(found, key=lambda each: -each.share)
+
+
+def _shares(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[str, float]:
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(list(trials))
+    if len({trial.value for trial in trials}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+
+
+def _best_choice(name: str, trials: Sequence[optuna.trial.FrozenTrial]) -> Any:
+    if not isinstance(trials[0].distributions[name], optuna.distributions.CategoricalDistribution):
+        return None
+    values: dict[Any, list[float]] = defaultdict(list)
+    for trial in trials:
+        assert trial.value is not None
+        values[trial.params[name]].append(trial.value)
+    return max(values, key=lambda choice: sum(values[choice]) / len(values[choice]))
+
+
+def _winner(request: SearchRequest, space: Space, ledger: Sequence[TrialResult]) -> Winner | None:
+    best = best_trial(ledger)
+    if best is None:
+        return None
+    second = best_trial([result for result in ledger if result.trial != best.trial])
+    default = space.config(space.default()).resolved().model_dump(mode="json")
+    own = TrialConfig.model_validate(best.config).resolved().model_dump(mode="json")
+    theirs = (
+        {} if second is None else TrialConfig.model_validate(second.config).resolved().model_dump(mode="json")
+    )
+    return Winner(
+        trial=best.trial,
+        origin=best.origin,
+        value=best.metrics[request.metric],
+        runner_up=None if second is None else second.trial,
+        lead=None if second is None else best.metrics[request.metric] - second.metrics[request.metric],
+        differs={name: (own[name], theirs[name]) for name in theirs if own[name] != theirs[name]},
+        changed={name: value for name, value in own.items() if value != default[name]},
+    )
+
+
+def _failures(ledger: Sequence[TrialResult]) -> list[Failure]:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for result in ledger:
+        if result.error:
+            by_reason[result.error.strip().splitlines()[-1]].append(result.trial)
+    return [
+        Failure(reason, len(trials), trials[0])
+        for reason, trials in sorted(by_reason.items(), key=lambda each: -len(each[1]))
+    ]
+
+
+def _seconds(state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
+    by_backbone: Counter[str] = Counter()
+    for result in ledger:
+        by_backbone[str(result.config["backbone"])] += result.seconds  # type: ignore[assignment]
+    features = sum(result.feature_s for result in ledger)
+
+    def of(which: TrialState) -> float:
+        return sum(result.seconds for result in ledger if result.state is which)
+
+    return Seconds(
+        wall=state.spent_s,
+        first_value=min((result.curve[0].search_s for result in ledger if result.curve), default=None),
+        features=features,
+        training=sum(result.seconds for result in ledger) - features,
+        by_backbone=dict(by_backbone.most_common()),
+        pruned=of(TrialState.PRUNED),
+        failed=of(TrialState.FAILED),
+    )

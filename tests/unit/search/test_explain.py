@@ -1,0 +1,216 @@
+"""Why a search ended as it did."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autovision.records import CurvePoint, SearchRequest, SearchState, SearchStatus, TrialResult, TrialState
+from autovision.report.explanation import headline, render
+from autovision.search.explain import cuts, explain, importance, improvements
+from autovision.search.pruner import AsyncHalving
+from autovision.space import Choice, Float, Space
+from autovision.space.config import TrialConfig
+from tests.unit.conftest import History
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Heads(Space):
+    """Only the rate matters, and of an MLP its width."""
+
+    backbone = "test_resnet"
+    weights = "random"
+    lr = Float(1e-4, 1e-1, log=True)
+    dropout = Float(0.0, 0.5)
+    head = Choice("linear", "mlp")
+    head_width = Choice(16, 256, when={"head": "mlp"})
+
+
+def request() -> SearchRequest:
+    space = Heads.to_json()
+    return SearchRequest(dataset="pets", dataset_version=1, dataset_digest="d", space=space, budget_s=60)
+
+
+def state(**changes: Any) -> SearchState:
+    base = {"search": request().id, "status": SearchStatus.FINISHED, "spent_s": 55.5}
+    return SearchState.model_validate({**base, "created_at": EPOCH, "updated_at": EPOCH, **changes})
+
+
+def trial(
+    number: int, values: Sequence[float], *, point: dict[str, Any] | None = None, **changes: Any
+) -> TrialResult:
+    """A trial that reports at second `number`, `number + 100`, …"""
+    point = point or {"lr": 1e-3, "dropout": 0.1, "head": "linear"}
+    curve = tuple(
+        CurvePoint(
+            rung=rung,
+            epoch=3**rung,
+            seconds=1.0,
+            search_s=number + 100.0 * rung,
+            train_loss=0.1,
+            metrics={"accuracy": value, "neg_log_loss": 0.0},
+        )
+        for rung, value in enumerate(values)
+    )
+    fields: dict[str, Any] = {
+        "search": request().id,
+        "trial": f"01-{number:05d}-abcdef",
+        "number": number,
+        "state": TrialState.COMPLETE if values else TrialState.FAILED,
+        "config": Heads.config({"backbone": "test_resnet", "weights": "random", **point}).model_dump(
+            mode="json"
+        ),
+        "parameters": {"backbone": "test_resnet", "weights": "random", **point},
+        "origin": "sampled",
+        "curve": curve,
+        "value": max(values, default=None),
+        "metrics": curve[-1].metrics if curve else {},
+        "weights_key": "w" if values else None,
+        "seconds": 3.0,
+        "feature_s": 1.0,
+        "created_at": EPOCH,
+    }
+    return TrialResult.model_validate(fields | changes)
+
+
+def ledger(count: int = 60) -> list[TrialResult]:
+    """Trials whose value follows from the rate, and of an MLP from its width, too."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        point = Heads.sample(rng)
+        best = -abs(math.log10(float(point["lr"])) + 2) / 10
+        wide = 0.1 if point.get("head_width") == 256 else 0.0
+        point = {name: value for name, value in point.items() if name not in ("backbone", "weights")}
+        found.append(trial(number, [0.8 + best + wide], point=point))
+    return found
+
+
+def test_what_mattered_is_found() -> None:
+    found = {each.parameter: each for each in importance(Heads(), ledger(), "accuracy")}
+    assert set(found) == {"lr", "dropout", "head", "head_width"}
+    assert found["lr"].share > 3 * found["dropout"].share
+    assert found["head_width"].share > found["dropout"].share
+    assert found["head_width"].trials < found["lr"].trials == 60, "judged among the trials that have it"
+    assert (found["head_width"].best, found["lr"].best) == (256, None)
+    order = [each.share for each in importance(Heads(), ledger(), "accuracy")]
+    assert order == sorted(order, reverse=True) and all(0 <= share <= 1 for share in order)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_few_trials_say_nothing_about_what_mattered(count: int) -> None:
+    assert importance(Heads(), ledger(count), "accuracy") == []
+
+
+def test_equal_values_and_values_that_are_not_finite_are_no_differences() -> None:
+    alike = [
+        trial(n, [0.5], point={"lr": 1e-3 * (n + 1), "dropout": 0.1, "head": "linear"}) for n in range(9)
+    ]
+    assert all(each.share == 0 for each in importance(Heads(), alike, "accuracy"))
+    assert importance(Heads(), [trial(n, [math.nan]) for n in range(9)], "accuracy") == []
+
+
+def test_a_pruned_trial_is_shown_with_what_it_needed_at_that_moment() -> None:
+    """Values come in at different moments; a later, better one says nothing about an earlier decision."""
+    values = [0.5, 0.8, 0.6, 0.7, 0.9]
+    pruner, found = AsyncHalving(), []
+    for number, value in enumerate(values):
+        goes_on = pruner.goes_on("head", 0, value)
+        found.append(trial(number, [value], state=TrialState.COMPLETE if goes_on else TrialState.PRUNED))
+    first, second = cuts(found[::-1], "accuracy")
+    assert (first.trial, first.value, first.needed, first.seen) == (found[2].trial, 0.6, 0.8, 3)
+    assert (second.trial, second.value, second.needed, second.seen) == (found[3].trial, 0.7, 0.8, 4)
+
+
+def test_kinds_are_compared_among_themselves() -> None:
+    tuned = TrialConfig(backbone="test_resnet", unfreeze=1).model_dump(mode="json")
+    heads = [trial(n, [0.9]) for n in range(3)]
+    others = [trial(3 + n, [value], config=tuned) for n, value in enumerate([0.5, 0.6])]
+    last = trial(9, [0.4], config=tuned, state=TrialState.PRUNED)
+    (cut,) = cuts([*heads, *others, last], "accuracy")
+    assert (cut.needed, cut.seen) == (0.6, 3)
+
+
+def test_improvements_in_order_of_time() -> None:
+    found = improvements(
+        [trial(5, [0.9]), trial(1, [0.5, 0.7]), trial(3, [0.4]), trial(2, [math.nan])], "accuracy"
+    )
+    assert [(each.search_s, each.value) for each in found] == [(1.0, 0.5), (5.0, 0.9)]
+
+
+def test_the_winner_beside_the_runner_up() -> None:
+    point = {"lr": 1e-2, "dropout": 0.1, "head": "linear"}
+    found = explain(request(), state(), [trial(0, [0.7]), trial(1, [0.75], point=point), trial(2, [0.6])])
+    assert found.winner is not None
+    assert (found.winner.trial, found.winner.runner_up) == ("01-00001-abcdef", "01-00000-abcdef")
+    assert found.winner.lead == pytest.approx(0.05)
+    assert found.winner.differs == {"lr": (1e-2, 1e-3)}
+    assert found.winner.changed["lr"] == 1e-2
+
+
+def test_seconds_failures_and_what_was_left_out() -> None:
+    lost = "Traceback\n  …\nNotFinite: the loss is nan"
+    found = explain(
+        request(),
+        state(notes=("left out resnet18: no weights",)),
+        [
+            trial(4, [0.7]),
+            trial(5, [0.6], state=TrialState.PRUNED, seconds=2.0),
+            trial(6, [], error=lost),
+            trial(7, [], error=lost, seconds=5.0),
+        ],
+    )
+    assert found.ended == {"failed": 2, "complete": 1, "pruned": 1}
+    assert [(each.reason, each.trials) for each in found.failures] == [("NotFinite: the loss is nan", 2)]
+    seconds = found.seconds
+    assert (seconds.wall, seconds.first_value) == (55.5, 4.0)
+    assert (seconds.features, seconds.training, seconds.pruned, seconds.failed) == (4.0, 9.0, 2.0, 8.0)
+    assert seconds.by_backbone == {"test_resnet": 13.0}
+    assert found.left_out == ("left out resnet18: no weights",)
+
+
+def test_a_search_without_any_trial_is_explained_too() -> None:
+    found = explain(request(), state(status=SearchStatus.QUEUED, spent_s=0.0), [])
+    assert (found.winner, found.improvements, found.pruned, found.seconds.first_value) == (None, [], [], None)
+    assert headline(found).startswith("No model after 0 trials")
+    assert "Too few trials" in render(found, request(), state(), [])
+
+
+def test_the_page_says_all_of_it_and_escapes_what_is_foreign() -> None:
+    lines = ledger(30)
+    lines.append(trial(40, [0.1], state=TrialState.PRUNED))
+    lines.append(trial(41, [], error="<script>alert(1)</script>"))
+    found = explain(request(), state(best_trial=None), lines)
+    page = render(found, request(), state(), lines)
+    for heading in (
+        "Why it won",
+        "What mattered",
+        "Where the seconds went",
+        "What was pruned",
+        "What could not be",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert not re.search(r"(?:src|href)=", page), "nothing is loaded from elsewhere"
+    assert found.winner is not None and found.winner.trial in page and "01-00040-abcdef" in page
+
+
+def test_a_real_search(tiny: History) -> None:
+    from autovision.search import requests
+
+    for of in tiny.searches:
+        asked, stands = requests.get(tiny.store, of.id)
+        lines = requests.trials(tiny.store, of.id)
+        found = explain(asked, stands, lines)
+        assert found.winner is not None
+        assert found.winner.trial == stands.best_trial
+        assert found.improvements[-1].value >= found.winner.value - 1e-9
+        assert found.seconds.features <= sum(line.seconds for line in lines)
+        assert found.winner.trial in render(found, asked, stands, lines)
