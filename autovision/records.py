@@ -189,12 +189,20 @@ class SearchRequest(Record):
     """licences, in lower case and sorted, that the backbones' weights may have; empty: any"""
     workers_per_trial: int = Field(default=1, ge=1)
     """that train each trial together, on one GPU each where the cluster has any, else on one CPU each"""
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    """of one image at a time, by the runtime that serves, where the search runs; decoding and HTTP not included"""
+    max_memory_mb: float | None = Field(default=None, gt=0)
+    """10⁶ bytes that a process holds at most which serves the model"""
+    max_size_mb: float | None = Field(default=None, gt=0)
+    """10⁶ bytes of the model's file of weights"""
 
     @property
     def id(self) -> str:
         # A field that came later than the first searches leaves their ids as they are, unless it says something.
         later = set() if self.licenses else {"licenses"}
         later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
+        limits = ("max_latency_ms", "max_memory_mb", "max_size_mb")
+        later |= {name for name in limits if getattr(self, name) is None}
         body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 

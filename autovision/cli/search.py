@@ -59,6 +59,28 @@ def submit(
             help="Workers that train each trial together, with a GPU each if there are any: for large data sets.",
         ),
     ] = 1,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--max-latency-ms",
+            metavar="MS",
+            help="Only models that answer one image within so many milliseconds, measured here as they are served.",
+        ),
+    ] = None,
+    max_memory_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--max-memory-mb",
+            metavar="MB",
+            help="Only models whose serving process holds at most so much memory.",
+        ),
+    ] = None,
+    max_size_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--max-size-mb", metavar="MB", help="Only models whose file of weights is at most so large."
+        ),
+    ] = None,
     deployment: Annotated[
         str | None,
         typer.Option("--deployment", metavar="NAME", help="Where the controller shall promote the model."),
@@ -95,6 +117,9 @@ def submit(
             metric=metric,
             max_trials=max_trials,
             workers_per_trial=workers_per_trial,
+            max_latency_ms=max_latency_ms,
+            max_memory_mb=max_memory_mb,
+            max_size_mb=max_size_mb,
             warm_start=not cold,
             nonce=secrets.token_hex(8) if again else "",
         )

@@ -62,12 +62,23 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "seed": request.seed,
             "workers per trial": request.workers_per_trial if request.workers_per_trial > 1 else None,
             "licences": ", ".join(request.licenses),
+            "limits": _limits(request),
+            "left out": "\n".join(state.notes),
             "warm start": request.warm_start,
             "parent": request.parent_model,
             "deployment": request.deployment,
             "made (UTC)": state.created_at,
         }
     )
+
+
+def _limits(request: SearchRequest) -> str:
+    named = (
+        ("latency", request.max_latency_ms, "ms"),
+        ("memory", request.max_memory_mb, "MB"),
+        ("size", request.max_size_mb, "MB"),
+    )
+    return ", ".join(f"{name} {limit:g} {unit}" for name, limit, unit in named if limit is not None)
 
 
 def ledger(trials: Sequence[TrialResult], metric: str) -> list[Table]:

@@ -31,7 +31,6 @@ from autovision.demo.result import (
     Outcomes,
     Prediction,
     Requests,
-    SearchView,
     Side,
     Stage,
 )
@@ -39,6 +38,7 @@ from autovision.demo.traffic import Traffic
 from autovision.errors import AutoVisionError, InvalidInput
 from autovision.records import DatasetVersion, DriftReport, RetrainingPolicy, Split, now
 from autovision.registry.evaluate import Predictions, evaluate_subgroups, predictions
+from autovision.report.search_view import SearchView
 from autovision.serving.client import Client
 from autovision.serving.deploy import ServerHandle
 from autovision.space import load_space

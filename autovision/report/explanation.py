@@ -100,7 +100,7 @@ def _importance(found: Sequence[Importance]) -> Markup:
     return section(
         "What mattered",
         "The share of the differences after the first rung that each parameter explains by itself (functional "
-        "ANOVA, Hutter et al. 2014). A parameter that only some trials have is judged among these.",
+        "ANOVA, Hutter et al. 2014). Where a trial does not have a parameter, its default stands in.",
         figure(
             "Importance of parameters",
             f"{min(each.trials for each in found)} to {max(each.trials for each in found)} trials.",

@@ -113,6 +113,9 @@ def build(
         nonce=report.id if report else "",
         licenses=before.licenses if before else (),
         workers_per_trial=before.workers_per_trial if before else 1,
+        max_latency_ms=before.max_latency_ms if before else None,
+        max_memory_mb=before.max_memory_mb if before else None,
+        max_size_mb=before.max_size_mb if before else None,
     )
 
 

@@ -15,6 +15,7 @@ from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialStat
 from autovision.search import select
 from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, choose
 from autovision.search.cost import CostModel, config_of
+from autovision.search.limits import values_of
 from autovision.search.progress import ProgressEvent
 from autovision.search.pruner import AsyncHalving, kind_of
 from autovision.search.sampler import Proposal, Sampler
@@ -27,7 +28,7 @@ from autovision.trial.assignment import Assignment, Reported
 from autovision.trial.execution import value_of
 
 _DRAWS = 20
-"""so many draws in a row that were all tried before mean that there is nothing new to try"""
+"""so many draws in a row that were all tried before, or break a limit, mean that there is nothing new to try"""
 _START_SHARE = 0.25
 _START_EXCESS = 1.5
 """a starting point is passed over if it is predicted to take more than this share of the seconds left, and than
@@ -70,6 +71,8 @@ class Driver:
     """whether each of a trial's several workers has a GPU"""
     left_out: frozenset[str] = frozenset()
     """backbones that cannot be used here"""
+    fault: Callable[[TrialConfig], str | None] = lambda config: None
+    """why a configuration breaks the request's limits; None: it does not"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
 
     def __post_init__(self) -> None:
@@ -77,11 +80,12 @@ class Driver:
         self._sampler = Sampler(self.space, self.request.seed + 1_000 * (self.attempt - 1))
         self._pruner = AsyncHalving()
         self._arms = {
-            arm: ArmRecord() for arm in arms_of(self.space) if dict(arm).get("backbone") not in self.left_out
+            arm: ArmRecord()
+            for arm in arms_of(self.space)
+            if dict(arm).get("backbone") not in self.left_out and self._admits(arm)
         }
         self._exhausted: set[Arm] = set()
-        usable = [s for s in self.starts if self.space.config(s.point).backbone not in self.left_out]
-        self.starts = usable
+        self.starts = [start for start in self.starts if self._usable(self.space.config(start.point))]
         self.running: dict[str, Running] = {}
         self._again: list[str] = []
         self._next_number = 1 + max((result.number for result in self.ledger), default=-1)
@@ -151,12 +155,23 @@ class Driver:
                 if proposal is None:
                     return None
                 config = self.space.config(proposal.point)
-                if config.backbone not in self.left_out and config.digest not in self._tried:
+                if self._usable(config) and config.digest not in self._tried:
                     return proposal, arm, origin, initial
                 self._sampler.tell(proposal.number, TrialState.FAILED, [])
             if arm is None:
                 return None
             self._exhausted.add(arm)
+
+    def _usable(self, config: TrialConfig) -> bool:
+        return config.backbone not in self.left_out and self.fault(config) is None
+
+    def _admits(self, arm: Arm) -> bool:
+        """Whether some depth of an arm meets the limits: where nothing is unfrozen, depth is the sampler's choice."""
+        config = config_of(arm, self.space.config(self.space.default()).model_dump())
+        depths = [config.drop_stages]
+        if "drop_stages" not in dict(arm):
+            depths += values_of(self.space.parameters.get("drop_stages"), config.drop_stages)
+        return any(self.fault(config.with_(drop_stages=depth)) is None for depth in depths)
 
     def _have_value(self) -> bool:
         return any(running.objectives for running in self.running.values())

@@ -200,39 +200,52 @@ def cuts(ledger: Sequence[TrialResult], metric: str) -> list[Cut]:
 def importance(space: Space, ledger: Sequence[TrialResult], metric: str) -> list[Importance]:
     """What explains the differences between trials after their first rung, the most important first.
 
-    A parameter that only some trials have is judged among these. Nothing is said with fewer than eight trials.
+    Where a parameter has no effect, and a trial does not have it, its default stands in. Nothing is said with fewer
+    than eight trials.
     """
     valued = [
-        (frozen, result)
+        frozen
         for result in ledger
         if result.curve
         and math.isfinite(first := value_of(result.curve[0].metrics, metric))
         and (frozen := frozen_trial(space, result.parameters, TrialState.COMPLETE, [(0, first)])) is not None
     ]
-    names = [name for name, parameter in space.parameters.items() if not isinstance(parameter, Constant)]
-    having = {name: [pair for pair in valued if name in pair[0].params] for name in names}
-    shares: dict[tuple[int, ...], dict[str, float]] = {}
-    found = []
-    for name, pairs in having.items():
-        if len(pairs) < _LEAST_TRIALS or len({repr(frozen.params[name]) for frozen, _ in pairs}) < 2:
-            continue
-        who = tuple(result.number for _, result in pairs)
-        if who not in shares:
-            shares[who] = _shares([frozen for frozen, _ in pairs])
-        best = _best_choice(name, [frozen for frozen, _ in pairs])
-        found.append(Importance(name, shares[who].get(name, 0.0), len(pairs), best))
+    having = {
+        name: [frozen for frozen in valued if name in frozen.params]
+        for name, parameter in space.parameters.items()
+        if not isinstance(parameter, Constant)
+    }
+    varied = {
+        name: trials
+        for name, trials in having.items()
+        if len(trials) >= _LEAST_TRIALS and len({repr(frozen.params[name]) for frozen in trials}) > 1
+    }
+    if not varied or len({frozen.value for frozen in valued}) < 2:
+        return []
+    distributions = {name: trials[0].distributions[name] for name, trials in varied.items()}
+    absent = {name: space.parameters[name].start() for name in varied}
+    study = optuna.create_study(direction="maximize")
+    for frozen in valued:
+        params = {name: frozen.params.get(name, absent[name]) for name in varied}
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=distributions, value=frozen.value)
+        )
+    shares = _shares(study)
+    found = [
+        Importance(name, float(shares.get(name, 0.0)), len(trials), _best_choice(name, trials))
+        for name, trials in varied.items()
+    ]
     return sorted(found, key=lambda each: -each.share)
 
 
-def _shares(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[str, float]:
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(list(trials))
-    if len({trial.value for trial in trials}) < 2:
-        return {}
+def _shares(study: optuna.Study) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+        found: dict[str, float] = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, normalize=False
+        )
+        return found
 
 
 def _best_choice(name: str, trials: Sequence[optuna.trial.FrozenTrial]) -> Any:

@@ -17,6 +17,9 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 
+LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
+"""what a request may demand of the model; see `SearchRequest`"""
+
 
 def make_request(
     store: Store,
@@ -47,6 +50,9 @@ def make_request(
     workers = options.get("workers_per_trial", 1)
     if workers < 1:
         raise InvalidInput(f"workers_per_trial={workers}: a trial needs at least one worker")
+    for name in LIMITS:
+        if (limit := options.get(name)) is not None and not 0 < limit < float("inf"):
+            raise InvalidInput(f"{name}={limit:g}: a limit is a finite number above 0; leave it out for none")
     metrics.check_metric(options.get("metric", "accuracy"))
     check_backbones(space)
     allowed = license_names.parse(licenses)

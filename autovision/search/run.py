@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from autovision.errors import Conflict, Interrupted
 from autovision.features import budget
 from autovision.model.flops import stage_gflops
+from autovision.model.footprint import Footprint, measure
 from autovision.records import SearchRequest, SearchState, SearchStatus, TrialResult
 from autovision.search import requests
 from autovision.search.cost import CostModel
 from autovision.search.driver import Driver
 from autovision.search.feasibility import infeasible_backbones
 from autovision.search.finish import finish
+from autovision.search.limits import Limits
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial, counts
 from autovision.search.tune_loop import run_trials
 from autovision.search.warm import starting_points
 from autovision.space import Space
+from autovision.space.config import TrialConfig
 from autovision.store import lease
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
@@ -145,7 +148,16 @@ def _trials(
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     cost = CostModel(bench, splits)
     left_out = infeasible_backbones(space, bench, request.licenses)
-    notes = tuple(f"left out {name}: {reason}" for name, reason in left_out.items())
+    classes = len(splits.version.classes)
+
+    def measured(config: TrialConfig) -> Footprint:
+        text = f"measuring {config.backbone} at {config.resolution or 'its own'} px as it is served"
+        on_progress(_last_event(request, [], before, started, text))
+        return measure(config, classes)
+
+    limits = Limits(request, classes, measured)
+    limits.explore(space, frozenset(left_out))
+    notes = (*(f"left out {name}: {reason}" for name, reason in left_out.items()), *limits.notes)
     requests.set_state(store, request.id, notes=notes)
     for note in notes:
         on_progress(_last_event(request, [], before, started, note))
@@ -164,6 +176,7 @@ def _trials(
         search_started=started - before.spent_s,
         threads=1,
         left_out=frozenset(left_out),
+        fault=limits.fault,
         emit=on_progress,
     )
     run_trials(driver, stop)

@@ -60,6 +60,7 @@ def test_the_same_request_is_the_same_search_unless_asked_again(cli: Any, pets: 
 def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     line = ("search", "submit", "pets@1", "--space", SPACE, "--budget-s", 7.5, "--seed", 9)
     more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
+    more += ("--max-latency-ms", 12.5, "--max-memory-mb", 900, "--max-size-mb", 20)
     more += ("--workers-per-trial", 3, "--license", "MIT,apache-2.0", "--license", "CC0-1.0")
     search = cli(*line, *more).answer["search"]
     request = cli("search", "show", search, "--json").answer["request"]
@@ -69,6 +70,7 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         **{"deployment": "door", "warm_start": False, "dataset_version": 1, "nonce": ""},
         "licenses": ["apache-2.0", "cc0-1.0", "mit"],
         "workers_per_trial": 3,
+        **{"max_latency_ms": 12.5, "max_memory_mb": 900.0, "max_size_mb": 20.0},
     }
     assert {name: request[name] for name in wanted} == wanted
 
@@ -82,6 +84,7 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         (["--budget-s", "inf"], 2, "budget"),
         (["--max-trials", "0"], 2, "max_trials"),
         (["--workers-per-trial", "0"], 2, "workers_per_trial"),
+        (["--max-latency-ms", "0"], 2, "max_latency_ms"),
         (["--metric", "acuracy"], 2, "accuracy"),
         (["--space", "quik"], 2, "quick"),
         (["--space", "nowhere:Space"], 2, "nowhere"),
@@ -256,7 +259,7 @@ def test_why_a_search_ended_as_it_did(cli: Any, pets: str, tmp_path: Path) -> No
     for number in range(12):
         value = 0.5 + 0.02 * (number % 7)
         metrics = {"accuracy": value, "neg_log_loss": -0.5}
-        point = {"backbone": "test_resnet", "weights": "random", "lr": 10 ** (-3 + number / 6)}
+        point = {"lr": 10 ** (-3 + number / 6)}
         records.create(
             store,
             keys.trial(search, f"t{number}"),
@@ -265,7 +268,7 @@ def test_why_a_search_ended_as_it_did(cli: Any, pets: str, tmp_path: Path) -> No
                 trial=f"t{number}",
                 number=number,
                 state=TrialState.PRUNED if number % 7 < 3 else TrialState.COMPLETE,
-                config=TrialConfig.model_validate(point).model_dump(mode="json"),
+                config=TrialConfig(backbone="test_resnet", weights="random", **point).model_dump(mode="json"),
                 parameters=point,
                 origin="sampled",
                 curve=(

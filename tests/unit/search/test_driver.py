@@ -433,6 +433,31 @@ def test_backbones_that_cannot_be_used_are_left_alone(world: World) -> None:
     assert "small" not in {begun.assignment.config.backbone for begun in told.begun}
 
 
+def test_what_breaks_a_limit_is_never_begun(world: World) -> None:
+    """Whole arms, single points, and starting points."""
+
+    def fault(config: TrialConfig) -> str | None:
+        return "too slow" if config.backbone == "large" or config.dropout > 0.25 else None
+
+    starts = [Start({**Three.default(), "backbone": "large"}, "ledger"), Start(Three.default(), "default")]
+    told = Simulation(driver_of(world, starts=starts, fault=fault, budget_s=120.0), world).run()
+    assert len(told.begun) > 5
+    assert all(fault(begun.assignment.config) is None for begun in told.begun)
+    assert told.begun[0].assignment.config.digest == Three().config(Three.default()).digest
+
+
+def test_a_depth_that_meets_the_limits_keeps_its_arm(world: World) -> None:
+    class Deep(Three):
+        unfreeze = 0
+        drop_stages = Integer(0, 3)
+
+    def fault(config: TrialConfig) -> str | None:
+        return "too large" if config.drop_stages < 2 else None
+
+    told = Simulation(driver_of(world, Deep(), fault=fault, budget_s=120.0), world).run()
+    assert {begun.assignment.config.drop_stages for begun in told.begun} == {2, 3}
+
+
 def test_until_there_is_a_value_every_trial_must_report(world: World) -> None:
     driver = driver_of(world)
     first, second = begin(driver), begin(driver)

@@ -48,6 +48,9 @@ def test_a_request_names_exactly_what_it_searches_on(store: MemoryStore, tiny: H
         ({"budget_s": float("inf")}, "budget of inf s"),
         ({"budget_s": float("nan")}, "budget of nan s"),
         ({"max_trials": 0}, "max_trials=0"),
+        ({"max_latency_ms": 0.0}, "max_latency_ms=0: a limit is a finite number above 0"),
+        ({"max_size_mb": -1.0}, "max_size_mb=-1: a limit is a finite number above 0"),
+        ({"max_memory_mb": float("inf")}, "max_memory_mb=inf: a limit is a finite number above 0"),
         ({"workers_per_trial": 0}, "workers_per_trial=0: a trial needs at least one worker"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
     ],
@@ -162,6 +165,7 @@ def test_ids_of_requests_from_before_there_were_licences_and_workers_stay() -> N
     old = SearchRequest(dataset="d", dataset_version=1, dataset_digest="0", space={}, budget_s=60.0)
     assert old.id == old.with_(workers_per_trial=1).id == "d-8c6beac56e97"
     assert len({old.id, old.with_(workers_per_trial=2).id, old.with_(workers_per_trial=3).id}) == 3
+    assert len({old.id, old.with_(max_latency_ms=2.0).id, old.with_(max_size_mb=2.0).id}) == 3
 
 
 def test_a_request_that_no_backbone_may_answer_is_refused(store: MemoryStore) -> None:

@@ -1,0 +1,115 @@
+"""What a network costs where it is served: seconds, memory and size, measured before anything is trained.
+
+Weights have no influence on that, so that random ones do. A process of its own measures, as a replica serves: what
+this process holds already, and what it is doing, do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from autovision.errors import AutoVisionError
+from autovision.model import backbone as backbones
+from autovision.model.bundle import build_network
+from autovision.model.inference import native_precision
+from autovision.model.predictor import MAX_BATCH, Scorer
+from autovision.records import Record
+from autovision.space.config import TrialConfig
+
+_LEAST, _MOST_S = 10, 2.0
+"""images that are timed one by one; seconds after which no more are"""
+_PATIENCE_S = 600.0
+
+
+class Footprint(Record):
+    """What serving a network takes on this node.
+
+    `size_mb` is in 10⁶ bytes, as `max_size_mb` is; memory too.
+    """
+
+    runtime: str
+    """what it runs in, and how, such as `openvino bf16, 2 threads`"""
+    latency_ms: float = Field(gt=0)
+    """median of one image at a time, decoding and HTTP not included"""
+    memory_mb: float = Field(gt=0)
+    """the most that the process has held, after a full batch"""
+    size_mb: float = Field(gt=0)
+    """of the file of weights"""
+
+
+def size_mb(config: TrialConfig, classes: int) -> float:
+    """10⁶ bytes of a model's file of weights, without making any: its tensors; the header adds some kilobytes."""
+    with torch.device("meta"):
+        tensors = build_network(config, classes).state_dict().values()
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) / 1e6
+
+
+def measure(config: TrialConfig, classes: int) -> Footprint:
+    """Measure in a process of its own: some ten seconds, or twice that if the network was never converted here.
+
+    Raises:
+        AutoVisionError: it cannot be served at all.
+    """
+    task = json.dumps([config.with_(weights="random").model_dump(mode="json"), classes])
+    # The first one may have to convert the network, which takes memory that serving does not.
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=task,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise AutoVisionError(
+                f"what serving {config.backbone!r} takes could not be measured: {last}; leave out its backbone, or "
+                "the limits"
+            )
+    return Footprint.model_validate_json(done.stdout.strip().splitlines()[-1])
+
+
+def measure_here(config: TrialConfig, classes: int) -> Footprint:
+    """Measure in this process, whose memory counts from its beginning."""
+    torch.manual_seed(0)  # the same weights every time: a network that was converted before is found again
+    threads = len(os.sched_getaffinity(0))
+    network, precision = build_network(config, classes), native_precision()
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    prep = backbones.preprocessing(config)
+    size = prep.height, prep.width
+    scorer = Scorer(network, size, precision, threads)
+    one = np.zeros((1, *size, 3), np.uint8)
+    scorer(one)
+    seconds: list[float] = []
+    until = time.perf_counter() + _MOST_S
+    while len(seconds) < _LEAST or time.perf_counter() < until:
+        began = time.perf_counter()
+        scorer(one)
+        seconds.append(time.perf_counter() - began)
+    scorer(np.zeros((MAX_BATCH, *size, 3), np.uint8))
+    return Footprint(
+        runtime=f"{scorer.runtime} {precision}, {threads} threads",
+        latency_ms=1e3 * statistics.median(seconds),
+        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        size_mb=weights / 1e6,
+    )
+
+
+def main() -> None:
+    config, classes = json.loads(sys.stdin.read())
+    print(measure_here(TrialConfig.model_validate(config), classes).model_dump_json())
+
+
+if __name__ == "__main__":
+    main()
