@@ -224,6 +224,7 @@ def importance(space: Space, ledger: Sequence[TrialResult], metric: str) -> list
         return []
     distributions = {name: trials[0].distributions[name] for name, trials in varied.items()}
     absent = {name: space.parameters[name].start() for name in varied}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     for frozen in valued:
         params = {name: frozen.params.get(name, absent[name]) for name in varied}
