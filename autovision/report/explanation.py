@@ -89,21 +89,16 @@ def _winner(explanation: Explanation) -> Markup:
 def _importance(found: Sequence[Importance]) -> Markup:
     if not found:
         return section("What mattered", "Too few trials to tell: eight with a value are needed.")
-    bars = [
-        Bar(
-            each.parameter,
-            each.share,
-            f"{each.share:.2f}" + (f", best {format_value(each.best)}" if each.best is not None else ""),
-        )
-        for each in found
-    ]
+    bars = [Bar(each.parameter, each.share, f"{each.share:.2f}") for each in found]
+    best = [f"{each.parameter} {format_value(each.best)}" for each in found if each.best is not None]
+    choices = f" The choices that did best on average: {', '.join(best)}." if best else ""
     return section(
         "What mattered",
         "The share of the differences after the first rung that each parameter explains by itself (functional "
         "ANOVA, Hutter et al. 2014). Where a trial does not have a parameter, its default stands in.",
         figure(
             "Importance of parameters",
-            f"{min(each.trials for each in found)} to {max(each.trials for each in found)} trials.",
+            f"{min(each.trials for each in found)} to {max(each.trials for each in found)} trials.{choices}",
             responsive(
                 lambda width: bar_chart(
                     bars, width=width, label="Importance of parameters", x_label="share of the variance"
