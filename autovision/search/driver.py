@@ -73,6 +73,8 @@ class Driver:
     """backbones that cannot be used here"""
     fault: Callable[[TrialConfig], str | None] = lambda config: None
     """why a configuration breaks the request's limits; None: it does not"""
+    clock: Callable[[], float] = time.time
+    """seconds since the epoch; a simulation turns its own"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
 
     def __post_init__(self) -> None:
@@ -106,7 +108,7 @@ class Driver:
 
     def next(self) -> Assignment | None:
         """The next trial to begin; None if nothing more fits into the budget."""
-        remaining = self.deadline - time.time()
+        remaining = self.deadline - self.clock()
         if remaining <= 0.5:
             return None
         if self._again:
@@ -326,7 +328,7 @@ class Driver:
         best = select.counts(self.ledger + begun, self.request.metric)
         ended = select.counts(self.ledger, self.request.metric)
         return ProgressEvent(
-            elapsed_s=time.time() - self.search_started,
+            elapsed_s=self.clock() - self.search_started,
             budget_s=self.request.budget_s,
             running=len(self.running),
             message=message,

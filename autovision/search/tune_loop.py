@@ -99,7 +99,7 @@ class BudgetStopper(_NeverPickled, Stopper):  # type: ignore[misc]
         if time.monotonic() - self._reported > 0.5:
             self._reported = time.monotonic()
             self._driver.emit(self._driver.event())
-        over = time.time() > self._driver.deadline + _GRACE_S and not self._driver.pending_first
+        over = self._driver.clock() > self._driver.deadline + _GRACE_S and not self._driver.pending_first
         return over or self._should_stop()
 
 
