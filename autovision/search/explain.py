@@ -12,8 +12,9 @@ from typing import Any
 import optuna
 
 from autovision.records import SearchRequest, SearchState, TrialResult, TrialState
-from autovision.search.pruner import AsyncHalving, kind_of
+from autovision.search.begun import reports_of
 from autovision.search.sampler import frozen_trial
+from autovision.search.schedulers import scheduler_of
 from autovision.search.select import best_trial
 from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig
@@ -62,7 +63,7 @@ class Cut:
         rung, epoch: where.
         value: what it had come to, by which trials are ranked: the metric, less a little of the log loss.
         needed: the least value with which a trial went on at that moment.
-        seen: trials of its kind that had come to that rung, itself included.
+        seen: trials that it was compared with, itself included: of its kind, and of about its cost.
     """
 
     trial: str
@@ -157,7 +158,7 @@ def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialRe
         winner=_winner(request, space, ledger),
         improvements=improvements(ledger, request.metric),
         importance=importance(space, ledger, request.metric),
-        pruned=cuts(ledger, request.metric),
+        pruned=cuts(ledger, request.metric, request.scheduler),
         failures=_failures(ledger),
         seconds=_seconds(state, ledger),
         left_out=state.notes,
@@ -179,21 +180,20 @@ def improvements(ledger: Sequence[TrialResult], metric: str) -> list[Moment]:
     return found
 
 
-def cuts(ledger: Sequence[TrialResult], metric: str) -> list[Cut]:
+def cuts(ledger: Sequence[TrialResult], metric: str, scheduler: str = "halving") -> list[Cut]:
     """The pruned trials, in the order in which they were; what they needed comes of making every decision again."""
-    pruner = AsyncHalving()
-    reached = sorted(
-        ((point.search_s, result.number, point, result) for result in ledger for point in result.curve),
+    judges = scheduler_of(scheduler)
+    reports = sorted(
+        ((*each, result) for result in ledger if result.batch is None for each in reports_of(result, metric)),
         key=lambda each: each[:2],
     )
     found = []
-    for search_s, _, point, result in reached:
-        value = value_of(point.metrics, metric)
-        kind = kind_of(TrialConfig.model_validate(result.config))
-        pruner.goes_on(kind, point.rung, value)
-        if result.state is TrialState.PRUNED and point is result.curve[-1]:
-            needed, seen = pruner.needed(kind, point.rung), len(pruner.values(kind, point.rung))
-            found.append(Cut(result.trial, point.rung, point.epoch, search_s, value, needed, seen))
+    for search_s, _, report, result in reports:
+        judges.judge(report)
+        point = result.curve[-1]
+        if result.state is TrialState.PRUNED and report.rung == point.rung:
+            needed, seen = judges.needed(report), len(judges.scores(report))
+            found.append(Cut(result.trial, point.rung, point.epoch, search_s, report.value, needed, seen))
     return found
 
 
