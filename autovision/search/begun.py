@@ -15,6 +15,8 @@ from autovision.store.protocol import Store
 from autovision.trial.assignment import Assignment, Head, Reported
 from autovision.trial.execution import value_of
 
+LADDER = ("probe", "shallow", "deep")
+"""rungs on which trials are; before them architectures are measured, and after them the winner is finished"""
 _DEEP = 3
 """unfrozen stages from which on a trial is on the deep rung of the ladder"""
 
@@ -228,9 +230,10 @@ class Running:
 
 def ladder_of(config: TrialConfig) -> str:
     """The rung of the ladder that a trial is on: `probe` (a head), `shallow` or `deep` (stages unfrozen)."""
+    probe, shallow, deep = LADDER
     if not config.needs_maps:
-        return "probe"
-    return "deep" if config.unfreeze >= _DEEP or config.views == 0 else "shallow"
+        return probe
+    return deep if config.unfreeze >= _DEEP or config.views == 0 else shallow
 
 
 def told_by(running: Running, result: dict[str, Any]) -> list[tuple[Member, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 from autovision.records import SearchRequest, SearchState, TrialResult, TrialState
-from autovision.search.begun import reports_of
+from autovision.search.begun import LADDER, ladder_of, reports_of
 from autovision.search.sampler import frozen_trial
 from autovision.search.schedulers import scheduler_of
 from autovision.search.select import best_trial
@@ -127,10 +127,29 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """What one rung of the ladder cost, and gave.
+
+    Attributes:
+        name: `probe`, heads alone; `shallow` or `deep`, by the stages that were unfrozen.
+        batches: computations that its trials took; heads are trained together.
+        seconds: of all its trials, with features.
+        best: the best value of the metric on validation; None: there was none.
+    """
+
+    name: str
+    trials: int
+    batches: int
+    seconds: float
+    best: float | None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """All of it.
 
     Attributes:
+        ladder: the rungs that trials were on, from the cheapest up.
         ended: state -> how many trials ended so.
         improvements: each time that something better was found.
         left_out: what was found out before the first trial, such as backbones that could not be used.
@@ -139,6 +158,7 @@ class Explanation:
     search: str
     metric: str
     ended: Mapping[str, int]
+    ladder: Sequence[Rung]
     winner: Winner | None
     improvements: Sequence[Moment]
     importance: Sequence[Importance]
@@ -155,6 +175,7 @@ def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialRe
         search=request.id,
         metric=request.metric,
         ended=dict(Counter(str(result.state) for result in ledger).most_common()),
+        ladder=ladder(ledger, request.metric),
         winner=_winner(request, space, ledger),
         improvements=improvements(ledger, request.metric),
         importance=importance(space, ledger, request.metric),
@@ -163,6 +184,24 @@ def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialRe
         seconds=_seconds(state, ledger),
         left_out=state.notes,
     )
+
+
+def ladder(ledger: Sequence[TrialResult], metric: str) -> list[Rung]:
+    """What each rung of the ladder cost, and gave."""
+    by_rung: dict[str, list[TrialResult]] = defaultdict(list)
+    for result in ledger:
+        by_rung[ladder_of(TrialConfig.model_validate(result.config))].append(result)
+    return [
+        Rung(
+            name,
+            len(trials := by_rung[name]),
+            len({result.batch or result.trial for result in trials}),
+            sum(result.seconds for result in trials),
+            max((r.metrics[metric] for r in trials if metric in r.metrics), default=None),
+        )
+        for name in LADDER
+        if name in by_rung
+    ]
 
 
 def improvements(ledger: Sequence[TrialResult], metric: str) -> list[Moment]:

@@ -12,6 +12,7 @@ from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
 from autovision.registry.searches import all_searches
+from autovision.search.schedulers import scheduler_of
 from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
@@ -53,6 +54,8 @@ def make_request(
     for name in LIMITS:
         if (limit := options.get(name)) is not None and not 0 < limit < float("inf"):
             raise InvalidInput(f"{name}={limit:g}: a limit is a finite number above 0; leave it out for none")
+    if "scheduler" in options:
+        scheduler_of(options["scheduler"])
     metrics.check_metric(options.get("metric", "accuracy"))
     check_backbones(space)
     allowed = license_names.parse(licenses)

@@ -50,8 +50,7 @@ class HeadBatch:
         problem = self._problem()
         self._feature_s = time.time() - self._started
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        deadline = math.inf if task.must_report else task.deadline
-        fitted = fit_heads(configs, problem, task.seed, deadline, device)
+        fitted = fit_heads(configs, problem, task.seed, task.deadline, device)
         seconds = time.time() - self._started
         told = [self._told(head, seconds) for head in fitted]
         values = [each["objective"] for each in told if each["objective"] is not None]
