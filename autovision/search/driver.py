@@ -14,7 +14,7 @@ from typing import Any
 from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState, now
 from autovision.search import select
 from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, choose
-from autovision.search.cost import CostModel, config_of
+from autovision.search.cost import Begun, CostModel, config_of
 from autovision.search.limits import values_of
 from autovision.search.progress import ProgressEvent
 from autovision.search.pruner import AsyncHalving, kind_of
@@ -44,7 +44,7 @@ class Running:
     origin: str
     proposal: int
     arm: Arm | None
-    expected_gflops: float
+    begun: Begun
     curve: list[CurvePoint] = field(default_factory=list)
     objectives: list[float] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
@@ -142,8 +142,8 @@ class Driver:
             workers=self.request.workers_per_trial,
             gpu=self.gpu,
         )
-        gflops = self.cost.feature_gflops(config)
-        self.running[trial] = Running(assignment, proposal.point, origin, proposal.number, arm, gflops)
+        begun = self.cost.begin(config)
+        self.running[trial] = Running(assignment, proposal.point, origin, proposal.number, arm, begun)
         if arm is not None:
             self._arms[arm].running += 1
         self._report()
@@ -233,8 +233,7 @@ class Driver:
         if point is not None and all(known.rung != point.rung for known in running.curve):
             running.curve.append(point)
             running.objectives.append(result["objective"])
-            if len(running.curve) == 1:
-                self.cost.observe(running.expected_gflops, result["feature_s"])
+            self.cost.observe(running.begun, running.curve, result["feature_s"])
             # Whoever ends by itself is one to compare with, too.
             goes_on = self._pruner.goes_on(
                 kind_of(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
