@@ -136,10 +136,6 @@ class FeatureSource:
         tables = self._group([pixel_spec(self.preprocessing, IDENTITY)] if cut == 0 else specs)
         return sum(len(table.missing(images)) for table in tables.tables)
 
-    def pooled_digest(self) -> str:
-        """What names the pooled features of images as they are: of this backbone, size and precision."""
-        return self._pooled(Views())[0].digest
-
     def take_notes(self) -> tuple[str, ...]:
         """What happened since the last call, for the record of a trial."""
         notes = tuple(self.notes)

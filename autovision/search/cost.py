@@ -19,6 +19,7 @@ from autovision.records import CurvePoint
 from autovision.search import arithmetic, speeds
 from autovision.search.arithmetic import Part, Rows, Work
 from autovision.search.arms import Arm
+from autovision.search.inventory import Inventory
 from autovision.search.node import this_node
 from autovision.search.speeds import Measurement, NodeKind, Speeds
 from autovision.space.config import TrialConfig
@@ -26,8 +27,6 @@ from autovision.trial.memory import Footprint
 from autovision.trial.train import rung_epochs
 from autovision.trial.trial import DataSplits, Workbench
 
-_MISSING_S, _COMPLETE_S = 20.0, 100.0
-"""for so long a count of missing rows is believed: while trials compute them, and once there are none"""
 _KEEP_EVERY_S = 15.0
 _LEAST_S = 0.002
 """shorter times measure the clock"""
@@ -76,7 +75,6 @@ class CostModel:
     node: NodeKind | None = None
     warm: bool = True
     clock: Callable[[], float] = time.monotonic
-    _missing: dict[tuple[object, ...], tuple[int, float]] = field(default_factory=dict)
     _loaded: set[tuple[str, str]] = field(default_factory=set)
     _new: list[Measurement] = field(default_factory=list)
     _footprints: dict[str, Footprint] = field(default_factory=dict)
@@ -90,6 +88,7 @@ class CostModel:
         """measurements of earlier searches"""
         self._speeds = Speeds(earlier)
         self._rates = arithmetic.Rates.of(self.kind)
+        self._inventory = Inventory(self.bench, self.clock)
         self._kept_at = self.clock()
 
     # -------------------------------------------------------------------------------------------- predicting
@@ -152,7 +151,7 @@ class CostModel:
         Args:
             idle: CPUs without a trial, which help to compute features.
         """
-        self._forget(config)
+        self._inventory.forget(config)
         work = self.work(config, idle=idle)
         self._loaded.add((config.backbone, config.weights))
         return Begun(config, work)
@@ -169,7 +168,7 @@ class CostModel:
             if epochs > 0:
                 self._learn(config, curve[-1].seconds - curve[-2].seconds, {Part.EPOCH: work.epoch_s}, epochs)
         elif curve:
-            self._forget(config)
+            self._inventory.forget(config)
             if work.features_s:
                 self._learn(config, feature_s, {Part.COMPILE: work.compile_s, Part.FEATURES: work.features_s})
             self._learn(
@@ -229,20 +228,8 @@ class CostModel:
         return self.work(config).gflops
 
     def _lacking(self, config: TrialConfig, split: str, views: Views, cut: int | None) -> int:
-        """Rows that the store lacks, as it was a moment ago."""
-        key = (config.backbone, config.weights, config.resolution, split, views, cut)
-        known, now = self._missing.get(key), self.clock()
-        if known is not None and now < known[1]:
-            return known[0]
         images = (self.splits.train if split == "train" else self.splits.validation).images
-        count = self.bench.source(config).missing(images, views, cut)
-        self._missing[key] = count, now + (_MISSING_S if count else _COMPLETE_S)
-        return count
-
-    def _forget(self, config: TrialConfig) -> None:
-        """Count anew what is missing for a backbone at this resolution."""
-        own = (config.backbone, config.weights, config.resolution)
-        self._missing = {key: known for key, known in self._missing.items() if key[:3] != own}
+        return self._inventory.missing(config, images, split, views, cut)
 
 
 def config_of(arm: Arm, defaults: Mapping[str, object]) -> TrialConfig:

@@ -18,9 +18,10 @@ import numpy as np
 from autovision.features.views import Views
 from autovision.model.heads import tapped_stages
 from autovision.records import DatasetVersion, Record, Split
+from autovision.search.inventory import specs_of
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
-from autovision.store.protocol import Store
+from autovision.store.protocol import KeyNotFound, Store
 from autovision.trial.data import columns_of
 from autovision.trial.trial import DataSplits, Workbench
 
@@ -108,9 +109,14 @@ def remember(bench: Workbench, splits: DataSplits, configs: Sequence[TrialConfig
     """
     found = {}
     for config in configs:
-        if (spec := _spec(bench, config)) not in found and (made := _make(bench, splits, config)) is not None:
-            key = keys.sketch(spec, splits.version.id)
-            found[spec] = records.create_or_read(bench.store, key, made)[0]
+        key = keys.sketch(_spec(bench, config), splits.version.id)
+        if key in found:
+            continue
+        try:
+            found[key] = records.read(bench.store, key, Sketch)
+        except KeyNotFound:
+            if (made := _make(bench, splits, config)) is not None:
+                found[key] = records.create_or_read(bench.store, key, made)[0]
     return list(found.values())
 
 
@@ -153,7 +159,8 @@ def _version(sketch: Sketch) -> int:
 
 
 def _spec(bench: Workbench, config: TrialConfig) -> str:
-    return bench.source(config).pooled_digest()
+    """Of the pooled features of images as they are."""
+    return specs_of(bench, config, Views(), None)[0].digest
 
 
 def _make(bench: Workbench, splits: DataSplits, config: TrialConfig) -> Sketch | None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pytest
 
-from autovision.features.compute import FeatureSource
+from autovision.features.shards import FeatureTable
 from autovision.features.views import Views
 from autovision.model.flops import stage_gflops
 from autovision.records import CurvePoint
 from autovision.search.arithmetic import Part
 from autovision.search.arms import arms_of
 from autovision.search.cost import Begun, CostModel, config_of
+from autovision.search.inventory import Inventory
 from autovision.space import Choice, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.trial.memory import predict
@@ -191,15 +192,29 @@ def test_all_epochs_take_longer_than_the_first_rung(cost: CostModel) -> None:
 
 def test_being_asked_is_cheap(cost: CostModel) -> None:
     """Hundreds of arms are asked about between two trials: the store is not looked into each time."""
-    asked = []
-    missing = FeatureSource.missing
+    looked = []
+    refresh = FeatureTable.refresh
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FeatureSource, "missing", lambda *args: asked.append(args) or missing(*args))
+        patch.setattr(FeatureTable, "refresh", lambda *args: looked.append(args) or refresh(*args))
         for _ in range(100):
             cost.predicted_s(TUNED)
-        assert 0 < len(asked) <= 6
-        cost.begin(HEAD)
-        assert len(asked) > 6 or len(set(map(str, asked))) >= 2, "a trial that begins is counted anew"
+        once = len(looked)
+        assert 0 < once <= 8
+        cost.begin(TUNED)
+        assert len(looked) == 2 * once, "what a trial that begins has to do is counted anew"
+
+
+@pytest.mark.parametrize("cut", [None, 0, 2])
+def test_counting_needs_no_network_and_agrees_with_the_source(cost: CostModel, cut: int | None) -> None:
+    at_96 = config(resolution=96)
+    source, views = cost.bench.source(at_96), Views("flip")
+    images = cost.splits.train.images
+    columns = np.arange(3 * sum(cost.bench.channels(at_96)))[:2]
+    counted = Inventory(cost.bench).missing(at_96, images, "train", views, cut)
+    assert counted == source.missing(images, views, cut) > 0
+    source.prefix(images[:20], Views(), cut=cut, columns=None if cut == 0 else columns, deadline=math.inf)
+    less = Inventory(cost.bench).missing(at_96, images, "train", views, cut)
+    assert less == source.missing(images, views, cut) == counted - 20
 
 
 def test_idle_cpus_help(cost: CostModel) -> None:
