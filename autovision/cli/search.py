@@ -144,7 +144,7 @@ def submit(
             patience_s=patience_s,
             converged=converged,
             max_cost=max_cost,
-            prices=_prices(prices, always=max_cost is not None),
+            prices=_prices(prices, needed=max_cost is not None),
             warm_start=not cold,
             nonce=secrets.token_hex(8) if again else "",
         )
@@ -179,7 +179,7 @@ def estimate(
             space=space,
             budget_s=budget_s,
             licenses=license_ or (),
-            prices=_prices(prices, always=True),
+            prices=_prices(prices),
             warm_start=not cold,
         )
         machine = {**asdict(found), "cost": found.cost, "basis": found.basis}
@@ -318,13 +318,13 @@ def _queued(out: Output, state: SearchState) -> None:
     )
 
 
-def _prices(path: Path | None, *, always: bool) -> PriceTable | None:
-    """The table of an option; with `always`, else the one that the environment names."""
+def _prices(path: Path | None, *, needed: bool = False) -> PriceTable | None:
+    """The table of an option; where one is needed, else that of the environment."""
     from autovision.search import prices
 
     if path is not None:
         return prices.load(path)
-    return prices.configured() if always else None
+    return prices.configured() if needed else None
 
 
 def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: float | None = None) -> None:
