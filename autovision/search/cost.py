@@ -30,6 +30,8 @@ from autovision.trial.trial import DataSplits, Workbench
 _KEEP_EVERY_S = 15.0
 _LEAST_S = 0.002
 """shorter times measure the clock"""
+_LEAST_SHARE = 0.1
+"""of a sum, that a part of it is taken for at least"""
 _Z = 1.2816
 """standard deviations to either side that hold 80 %"""
 
@@ -163,43 +165,55 @@ class CostModel:
             feature_s: seconds that it waited for features, or computed them.
         """
         config, work = begun.config, begun.work
-        if len(curve) > 1:
-            epochs = curve[-1].epoch - curve[-2].epoch
-            if epochs > 0:
-                self._learn(config, curve[-1].seconds - curve[-2].seconds, {Part.EPOCH: work.epoch_s}, epochs)
-        elif curve:
+        training = {Part.START: work.start_s, Part.EPOCH: work.epoch_s}
+        if len(curve) == 1:
             self._inventory.forget(config)
             if work.features_s:
-                self._learn(config, feature_s, {Part.COMPILE: work.compile_s, Part.FEATURES: work.features_s})
-            self._learn(
-                config,
-                curve[0].seconds - feature_s,
-                {Part.START: work.start_s, Part.EPOCH: work.epoch_s},
-                curve[0].epoch,
-            )
+                features = {Part.COMPILE: work.compile_s, Part.FEATURES: work.features_s}
+                self._learn(config, feature_s, self._largest(config, features, 1), features)
+            # What an epoch takes is known better from the rungs that follow, if there ever were any.
+            known = self._speeds.belief(*arithmetic.group(Part.EPOCH, config)).measured
+            about = Part.START if known else self._largest(config, training, curve[0].epoch)
+            self._learn(config, curve[0].seconds - feature_s, about, training, curve[0].epoch)
+        elif curve and (epochs := curve[-1].epoch - curve[-2].epoch) > 0:
+            seconds = curve[-1].seconds - curve[-2].seconds
+            self._learn(config, seconds, Part.EPOCH, {Part.EPOCH: work.epoch_s}, epochs)
+            if len(curve) == 2:
+                start = curve[0].seconds - feature_s - curve[0].epoch * seconds / epochs
+                self._learn(config, start, Part.START, {Part.START: work.start_s})
         if self.clock() - self._kept_at > _KEEP_EVERY_S:
             self.keep()
 
+    def _predicted(self, config: TrialConfig, part: Part, expected: float, epochs: int) -> float:
+        times = epochs if part is Part.EPOCH else 1
+        return times * expected * math.exp(self._speeds.belief(*arithmetic.group(part, config)).mean)
+
+    def _largest(self, config: TrialConfig, expected: Mapping[Part, float], epochs: int) -> Part:
+        return max(expected, key=lambda part: self._predicted(config, part, expected[part], epochs))
+
     def _learn(
-        self, config: TrialConfig, seconds: float, expected: Mapping[Part, float], epochs: int = 1
+        self,
+        config: TrialConfig,
+        seconds: float,
+        about: Part,
+        expected: Mapping[Part, float],
+        epochs: int = 1,
     ) -> None:
-        """Learn from what some parts took together: about the largest, if the others took what they should."""
-        if seconds < _LEAST_S:
+        """Learn about one part from what some parts took together: the others are taken for what they should be."""
+        if seconds < _LEAST_S or expected[about] <= 0:
             return
-        predicted = {}
-        for part, one in expected.items():
-            belief = self._speeds.belief(*arithmetic.group(part, config))
-            predicted[part] = one * math.exp(belief.mean) * (epochs if part is Part.EPOCH else 1)
-        largest = max(predicted, key=predicted.__getitem__)
-        others = sum(predicted.values()) - predicted[largest]
-        times = epochs if largest is Part.EPOCH else 1
-        name, backbone, detail = arithmetic.group(largest, config)
+        others = sum(
+            self._predicted(config, part, each, epochs)
+            for part, each in expected.items()
+            if part is not about
+        )
+        name, backbone, detail = arithmetic.group(about, config)
         measurement = Measurement(
             part=name,
             backbone=backbone,
             detail=detail,
-            expected_s=expected[largest],
-            seconds=max(seconds - others, 0.1 * seconds) / times,
+            expected_s=expected[about],
+            seconds=max(seconds - others, _LEAST_SHARE * seconds) / (epochs if about is Part.EPOCH else 1),
         )
         self._speeds.add(measurement)
         self._new.append(measurement)
