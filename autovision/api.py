@@ -30,6 +30,7 @@ from autovision.records import (
     Label,
     Labels,
     ModelVersion,
+    PriceTable,
     RetrainingPolicy,
     SearchRequest,
     SearchState,
@@ -49,6 +50,7 @@ from autovision.store import keys, labels, open_store, records
 if TYPE_CHECKING:
     from autovision.controller import Controller
     from autovision.model.predictor import Prediction
+    from autovision.search.estimate import Estimate
     from autovision.search.explain import Explanation
     from autovision.serving.deploy import ServerHandle
 
@@ -148,8 +150,7 @@ class AutoVision:
             deployment: where the model wants to be promoted by the controller; it is made if there is none.
             licenses: SPDX identifiers; backbones whose weights have another licence, or an unknown one, are left
                 out. Empty: any.
-            options: `metric`, `scheduler`, `max_trials`, `max_latency_ms`, `max_memory_mb`, `max_size_mb`,
-                `workers_per_trial`, `warm_start`, `nonce`: see `SearchRequest`.
+            options: any other field of `SearchRequest`, such as `metric`, `scheduler`, `max_trials`, `max_latency_ms`.
         """
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(
@@ -167,6 +168,36 @@ class AutoVision:
         state = requests.submit(self.store, request)
         return self.resume(request.id, on_progress=on_progress, should_stop=should_stop) if wait else state
 
+    def estimate(
+        self,
+        dataset: str,
+        *,
+        space: str | Space = "quick",
+        budget_s: float = 120.0,
+        licenses: Sequence[str] = (),
+        prices: PriceTable | None = None,
+        warm_start: bool = True,
+    ) -> Estimate:
+        """What a budget buys, before it is spent; on the cluster that this process is connected to, else here.
+
+        Args:
+            prices: what the cluster costs; None: what `AUTOVISION_PRICES` says, or nothing.
+            warm_start: whether to predict from what earlier searches measured.
+        """
+        from autovision.search import preview
+
+        resolved = load_space(space) if isinstance(space, str) else space
+        request = requests.make_request(
+            self.store, dataset, resolved, budget_s=budget_s, licenses=licenses, warm_start=warm_start
+        )
+        return preview.preview(self.store, request, prices)
+
+    def finish(self, search: str, *, on_progress: OnProgress = lambda event: None) -> SearchState:
+        """Evaluate and register the best that a stopped search has so far, without another trial."""
+        from autovision.search.run import finish_search
+
+        return finish_search(self.store, search, on_progress=on_progress)
+
     def resume(
         self,
         search: str,
@@ -180,6 +211,10 @@ class AutoVision:
         requests.get(self.store, search)
         self.connect()
         return run_search(self.store, search, on_progress=on_progress, should_stop=should_stop)
+
+    def extend(self, search: str, more_s: float) -> SearchState:
+        """Let a search use so many seconds more than it has, even if it is finished; `resume` then goes on with it."""
+        return requests.extend(self.store, search, more_s)
 
     def stop(self, search: str) -> SearchState:
         """Ask whoever runs a search to stop it. What it has done is kept; `resume` goes on with it."""

@@ -162,6 +162,20 @@ class DatasetVersion(Record):
 # ----------------------------------------------------------------------------------------------- searches
 
 
+class PriceTable(Record):
+    """What a cluster costs for an hour; see `autovision.search.prices`."""
+
+    currency: str = Field(min_length=1, max_length=8)
+    cpu: float | None = Field(default=None, ge=0)
+    """of one CPU"""
+    gpu: float | None = Field(default=None, ge=0)
+    """of one GPU of a kind that is not in `gpus`"""
+    gpus: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """of one GPU, by Ray's accelerator type"""
+    nodes: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """of a whole node, by the value of one of its labels"""
+
+
 class SearchRequest(Record):
     """A declaration of a search. The same request twice is one search: its id is its digest."""
 
@@ -197,6 +211,14 @@ class SearchRequest(Record):
     """10⁶ bytes that a process holds at most which serves the model"""
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
+    patience_s: float | None = Field(default=None, gt=0)
+    """end after so many seconds in which the best did not rise above noise; None: never"""
+    converged: bool = False
+    """end when the rest of the budget is not expected to raise the best above noise"""
+    max_cost: float | None = Field(default=None, gt=0)
+    """what the search may cost, in the currency of `prices`"""
+    prices: PriceTable | None = None
+    """by which `max_cost` is counted"""
 
     @property
     def id(self) -> str:
@@ -204,8 +226,9 @@ class SearchRequest(Record):
         later = set() if self.licenses else {"licenses"}
         later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
         later |= set() if self.scheduler != "halving" else {"scheduler"}
-        limits = ("max_latency_ms", "max_memory_mb", "max_size_mb")
+        limits = ("max_latency_ms", "max_memory_mb", "max_size_mb", "patience_s", "max_cost", "prices")
         later |= {name for name in limits if getattr(self, name) is None}
+        later |= set() if self.converged else {"converged"}
         body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 
@@ -246,6 +269,17 @@ class SearchState(Record):
     stop_requested: bool = False
     notes: tuple[str, ...] = ()
     """what was found out before the first trial, e.g. which backbones were left out and why"""
+    budget_s: float | None = None
+    """wall seconds that it may use in all, once it was extended; None: what the request says"""
+    estimate: str | None = None
+    """what the budget was expected to buy, before the first trial"""
+    ended_early: str | None = None
+    """why it ended before its budget did"""
+    cost: float | None = None
+    """what its seconds cost so far; None: nobody gave prices"""
+    per_hour: float | None = None
+    """what the cluster costs for an hour, when it was last begun"""
+    currency: str = ""
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
@@ -289,8 +323,8 @@ class TrialResult(Record):
     parameters: dict[str, Any]
     """the point of the search space that it came from"""
     origin: str
-    """`default`, `sampled`, `ledger` (an earlier search's winner), `champion`, or `probe` (as the best head, with
-    stages unfrozen)"""
+    """`default`, `sampled`, `ledger` (an earlier search's winner), `similar` (that of a data set which looks alike),
+    `champion`, or `probe` (as the best head, with stages unfrozen)"""
     ladder: str = ""
     """which rung of the ladder it is on: `probe`, a head alone; `shallow` or `deep`, by the stages it unfreezes"""
     batch: str | None = None

@@ -11,14 +11,14 @@ import typer
 
 from autovision.cli import search_views as views
 from autovision.cli.figures import figures_table, plain_figures
-from autovision.cli.options import Json, License, Seed, Store
+from autovision.cli.options import Json, License, Prices, Seed, Store
 from autovision.cli.output import Output, answering, check_output_file, facts, library, write_file
 from autovision.cli.signals import StopFlag
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.console import SearchProgress
-    from autovision.records import SearchRequest, SearchState
+    from autovision.records import PriceTable, SearchRequest, SearchState
 
 app = typer.Typer(no_args_is_help=True, help="Submit, follow, stop and resume searches.")
 
@@ -89,6 +89,27 @@ def submit(
             "--max-size-mb", metavar="MB", help="Only models whose file of weights is at most so large."
         ),
     ] = None,
+    patience_s: Annotated[
+        float | None,
+        typer.Option(
+            "--patience-s",
+            metavar="SECONDS",
+            help="End earlier, once the best has not risen above noise for so long.",
+        ),
+    ] = None,
+    converged: Annotated[
+        bool,
+        typer.Option(
+            "--converged", help="End earlier, once the rest of the budget is not expected to raise the best."
+        ),
+    ] = False,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost", metavar="AMOUNT", help="End once so much is spent, by the prices of --prices."
+        ),
+    ] = None,
+    prices: Prices = None,
     deployment: Annotated[
         str | None,
         typer.Option("--deployment", metavar="NAME", help="Where the controller shall promote the model."),
@@ -129,6 +150,10 @@ def submit(
             max_latency_ms=max_latency_ms,
             max_memory_mb=max_memory_mb,
             max_size_mb=max_size_mb,
+            patience_s=patience_s,
+            converged=converged,
+            max_cost=max_cost,
+            prices=_prices(prices, needed=max_cost is not None),
             warm_start=not cold,
             nonce=secrets.token_hex(8) if again else "",
         )
@@ -136,6 +161,38 @@ def submit(
             _run(out, av, state.search, began)
         else:
             _queued(out, state)
+
+
+@app.command()
+def estimate(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A data set, or NAME@V for a version.")],
+    space: Annotated[
+        str,
+        typer.Option("--space", metavar="SPACE", help="As for `search submit`."),
+    ] = "quick",
+    budget_s: Annotated[
+        float, typer.Option("--budget-s", metavar="SECONDS", help="Wall seconds that a search may use.")
+    ] = 120.0,
+    license_: License = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="From arithmetic alone, without what earlier searches measured.")
+    ] = False,
+    prices: Prices = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a budget buys, before it is spent: heads, fine-tunings, features, memory, money."""
+    with answering(as_json) as out:
+        found = library(store).estimate(
+            dataset,
+            space=space,
+            budget_s=budget_s,
+            licenses=license_ or (),
+            prices=_prices(prices),
+            warm_start=not cold,
+        )
+        machine = {**asdict(found), "cost": found.cost, "basis": found.basis}
+        out.answer(machine, *views.estimate(found))
 
 
 @app.command("list")
@@ -223,11 +280,35 @@ def stop(search: Search, store: Store = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def resume(search: Search, store: Store = None, as_json: Json = False) -> None:
+def resume(
+    search: Search,
+    budget_s: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-s",
+            metavar="SECONDS",
+            help="Extend the budget to so many seconds from here, also of a search that is finished.",
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Go on with a search that was stopped, failed or lost its process, here and now."""
     with answering(as_json) as out:
         began = time.monotonic()
-        _run(out, library(store), search, began)
+        _run(out, library(store), search, began, more_s=budget_s)
+
+
+@app.command()
+def finish(search: Search, store: Store = None, as_json: Json = False) -> None:
+    """Evaluate and register the best that a stopped search has so far, without another trial."""
+    with answering(as_json) as out:
+        began = time.monotonic()
+        av = library(store)
+        request, _ = av.search_of(search)
+        out.note(f"search {search}: evaluating the best trial on the test split")
+        state = av.finish(search)
+        _finished(out, av, request, state, began)
 
 
 # ---------------------------------------------------------------------------------------------- helpers
@@ -246,24 +327,43 @@ def _queued(out: Output, state: SearchState) -> None:
     )
 
 
-def _run(out: Output, av: AutoVision, search: str, began: float) -> None:
+def _prices(path: Path | None, *, needed: bool = False) -> PriceTable | None:
+    """The table of an option; where one is needed, else that of the environment."""
+    from autovision.search import prices
+
+    if path is not None:
+        return prices.load(path)
+    return prices.configured() if needed else None
+
+
+def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: float | None = None) -> None:
     """Run a search to its end, or until a signal, and print its model."""
     from autovision.console import SearchProgress
     from autovision.errors import Interrupted
     from autovision.records import SearchStatus
 
     request, state = av.search_of(search)
-    if state.status is SearchStatus.FINISHED:
-        out.note(f"search {search} was finished before; `search submit … --again` makes a new one")
+    if state.status is SearchStatus.FINISHED and more_s is None:
+        out.note(
+            f"search {search} was finished before; `search resume {search} --budget-s 120` goes on with it, and "
+            "`search submit … --again` makes a new one"
+        )
         return _finished(out, av, request, state, began)
-    out.note(f"search {search}: {request.budget_s:g} s on {request.dataset}@{request.dataset_version}")
-    resumable = f"what was done is kept, and `autovision search resume {search}` goes on with it"
+    if more_s is not None:
+        state = av.extend(search, more_s)
+        out.note(f"search {search}: {more_s:g} s more, after {state.spent_s:.0f} s")
+    budget_s = request.budget_s if state.budget_s is None else state.budget_s
+    out.note(f"search {search}: {budget_s:g} s on {request.dataset}@{request.dataset_version}")
+    resumable = (
+        f"what was done is kept; `autovision search resume {search}` goes on with it, and "
+        f"`autovision search finish {search}` registers the best so far"
+    )
     stopping = StopFlag(lambda: out.note(f"stopping; {resumable} (once more: stop at once)"))
     try:
         with stopping:
             av.connect()
             stopping.install()
-            with SearchProgress(request.budget_s, out.err, request.metric) as progress:
+            with SearchProgress(budget_s, out.err, request.metric) as progress:
                 state = av.resume(search, on_progress=progress.update, should_stop=stopping)
     except KeyboardInterrupt:
         raise Interrupted(f"search {search} was interrupted; {resumable}") from None
@@ -274,7 +374,8 @@ def _finished(out: Output, av: AutoVision, request: SearchRequest, state: Search
     assert state.model is not None, "a finished search has a model"
     model = av.model(state.model)
     wall_s = time.monotonic() - began
-    spent = f"{state.spent_s:.0f} s of {request.budget_s:g} s"
+    budget_s = request.budget_s if state.budget_s is None else state.budget_s
+    spent = f"{state.spent_s:.0f} s of {budget_s:.0f} s"
     best = None if state.best_value is None else f"{request.metric} {state.best_value:.4f} on validation"
     answer = {
         "search": request.id,
@@ -289,6 +390,8 @@ def _finished(out: Output, av: AutoVision, request: SearchRequest, state: Search
             {
                 "model": model.id,
                 "search": f"{request.id}: {state.trials} trials, {spent}",
+                "ended early": state.ended_early,
+                "cost": views.cost_of(request, state),
                 "best": best,
                 "next": f"autovision promote {model.id} --to NAME",
             }

@@ -191,7 +191,7 @@ class Driver:
             gpu=self.gpu,
             heads=heads_of(members),
         )
-        running = Running(assignment, members, arm, self.cost.feature_gflops(lead.config))
+        running = Running(assignment, members, arm, self.cost.begin(lead.config))
         self.running[lead.trial] = running
         if arm is not None:
             self._arms[arm].running += 1
@@ -211,6 +211,8 @@ class Driver:
 
     def _go_on_with(self, running: Running) -> Assignment:
         self._report()
+        if running.expected is None and not running.reported:
+            running.expected = self.cost.begin(running.lead.config)
         return running.take_up(
             deadline=self.deadline,
             search_started=self.search_started,
@@ -219,6 +221,10 @@ class Driver:
             gpu=self.gpu,
             heads=heads_of(running.members),
         )
+
+    def add_starts(self, starts: list[Start]) -> None:
+        """Points to try next, which could not be known before."""
+        self._proposer.add_starts(starts)
 
     def _usable(self, config: TrialConfig) -> bool:
         return config.backbone not in self.left_out and self.fault(config) is None
@@ -266,7 +272,7 @@ class Driver:
         running = self.running.get(trial)
         if running is None:
             return False
-        first, news = not running.reported, False
+        news = False
         for member, told in told_by(running, result):
             member.last |= {name: value for name, value in told.items() if name not in ("point", "points")}
             for point, objective in _points(told):  # what trained before a failure is stored and counts
@@ -274,8 +280,8 @@ class Driver:
         running.paused = running.stopped = False
         if not news:
             return True
-        if first:
-            self.cost.observe(running.expected_gflops, result["feature_s"])
+        if running.expected is not None:
+            self.cost.observe(running.expected, running.whole_curve(result), result["feature_s"])
         for each in running.results():
             self._tally.consider(each)
         done, verdict = bool(result.get("done")), Verdict.GO_ON

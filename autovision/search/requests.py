@@ -7,7 +7,7 @@ from typing import Any
 
 from autovision import metrics
 from autovision.dataset import catalog
-from autovision.errors import InvalidInput, NotFound, near
+from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
@@ -56,6 +56,16 @@ def make_request(
             raise InvalidInput(f"{name}={limit:g}: a limit is a finite number above 0; leave it out for none")
     if "scheduler" in options:
         scheduler_of(options["scheduler"])
+    for name in ("patience_s", "max_cost"):
+        if (bound := options.get(name)) is not None and not 0 < bound < float("inf"):
+            raise InvalidInput(
+                f"{name}={bound:g}: it has to be a finite number above 0; leave it out for none"
+            )
+    if options.get("max_cost") is not None and options.get("prices") is None:
+        raise InvalidInput(
+            f"max_cost={options['max_cost']:g}: nothing tells what the cluster costs; give a table of prices, with "
+            "--prices or AUTOVISION_PRICES"
+        )
     metrics.check_metric(options.get("metric", "accuracy"))
     check_backbones(space)
     allowed = license_names.parse(licenses)
@@ -158,6 +168,48 @@ def request_stop(store: Store, search: str) -> SearchState:
     return records.update(store, keys.search_state(search), SearchState, change)
 
 
+def extend(store: Store, search: str, more_s: float) -> SearchState:
+    """Let a search that is over, stopped or queued go on for so many seconds from where it is.
+
+    The request stays as it is. A finished search keeps its model until a better one is registered.
+
+    Raises:
+        InvalidInput: no finite time above 0, or the search has begun all the trials that it may.
+        Conflict: it is being run.
+        NotFound: no such search.
+    """
+    if not 0 < more_s < float("inf"):
+        raise InvalidInput(f"{more_s:g} s more: give a finite time above 0; try --budget-s 120")
+    request, state = get(store, search)
+    if request.max_trials is not None and state.trials >= request.max_trials:
+        raise InvalidInput(
+            f"search {search!r} has begun all of its {request.max_trials} trials, and more seconds would buy no more; "
+            "submit a new one, which starts from what this one found"
+        )
+
+    def change(state: SearchState) -> SearchState:
+        if state.status is SearchStatus.RUNNING:
+            raise Conflict(
+                f"search {search!r} is being run; let it end, or stop it with `autovision search stop {search}`, and "
+                "then extend it (after a crash `autovision search resume` without seconds goes on with it)"
+            )
+        over = state.status.terminal
+        return state.with_(
+            budget_s=state.spent_s + more_s,
+            status=SearchStatus.STOPPED if over else state.status,
+            error=None,
+            ended_early=None,
+            updated_at=now(),
+        )
+
+    return records.update(store, keys.search_state(search), SearchState, change)
+
+
+def granted_s(request: SearchRequest, state: SearchState) -> float:
+    """Wall seconds that a search may use in all: its budget, or what that was extended to."""
+    return request.budget_s if state.budget_s is None else state.budget_s
+
+
 def set_state(store: Store, search: str, **changes: Any) -> SearchState:
     """Change fields of a search's state."""
 
@@ -176,7 +228,9 @@ def summary(request: SearchRequest, state: SearchState) -> Mapping[str, Any]:
         "trials": state.trials,
         "best": state.best_value,
         "spent_s": round(state.spent_s, 1),
-        "budget_s": request.budget_s,
+        "budget_s": granted_s(request, state),
+        "cost": state.cost,
+        "currency": state.currency or None,
         "model": state.model,
         "reason": request.reason,
         "error": state.error,

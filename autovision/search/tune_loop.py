@@ -100,10 +100,7 @@ class BudgetStopper(_NeverPickled, Stopper):  # type: ignore[misc]
             self._reported = time.monotonic()
             self._driver.emit(self._driver.event())
         over = self._driver.clock() > self._driver.deadline + _GRACE_S and not self._driver.pending_first
-        if self._should_stop():
-            self._driver.suspend()
-            return True
-        return over
+        return over or self._should_stop()
 
 
 def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:

@@ -17,6 +17,8 @@ deployments/<name>/captures/<time>-<id>.parquet      captured requests
 deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/decisions/<id>.json               Decision
+speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
+sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
 leases/<name>.json                                   Lease
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
 """
@@ -200,6 +202,18 @@ def decision(name: str, decision_id: str) -> str:
 
 def lease(name: str) -> str:
     return f"leases/{name}.json"
+
+
+def speeds(node_kind: str) -> str:
+    return f"speeds/{node_kind}.json"
+
+
+def sketches(spec: str) -> str:
+    return f"sketches/{spec[:24]}/"
+
+
+def sketch(spec: str, dataset: str) -> str:
+    return f"{sketches(spec)}{dataset}.json"
 
 
 FEATURES = "features/"

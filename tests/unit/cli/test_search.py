@@ -62,6 +62,8 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
     more += ("--max-latency-ms", 12.5, "--max-memory-mb", 900, "--max-size-mb", 20)
     more += ("--workers-per-trial", 3, "--license", "MIT,apache-2.0", "--license", "CC0-1.0")
+    Path("prices.toml").write_text('currency = "EUR"\ncpu = 0.5\n')
+    more += ("--patience-s", 90, "--converged", "--max-cost", 2.5, "--prices", "prices.toml")
     search = cli(*line, *more).answer["search"]
     request = cli("search", "show", search, "--json").answer["request"]
     assert request["space"]["name"] == "Tiny"
@@ -71,6 +73,8 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         "licenses": ["apache-2.0", "cc0-1.0", "mit"],
         "workers_per_trial": 3,
         **{"max_latency_ms": 12.5, "max_memory_mb": 900.0, "max_size_mb": 20.0},
+        **{"patience_s": 90.0, "converged": True, "max_cost": 2.5},
+        "prices": {"currency": "EUR", "cpu": 0.5, "gpu": None, "gpus": {}, "nodes": {}},
     }
     assert {name: request[name] for name in wanted} == wanted
 
@@ -85,6 +89,9 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         (["--max-trials", "0"], 2, "max_trials"),
         (["--workers-per-trial", "0"], 2, "workers_per_trial"),
         (["--max-latency-ms", "0"], 2, "max_latency_ms"),
+        (["--patience-s", "0"], 2, "patience_s"),
+        (["--max-cost", "3"], 2, "AUTOVISION_PRICES"),
+        (["--max-cost", "3", "--prices", "none.toml"], 2, "none.toml"),
         (["--metric", "acuracy"], 2, "accuracy"),
         (["--space", "quik"], 2, "quick"),
         (["--space", "nowhere:Space"], 2, "nowhere"),
@@ -96,6 +103,61 @@ def test_bad_input_is_one_error(cli: Any, pets: str, more: list[str], code: int,
     ran = cli("search", "submit", pets, "--space", SPACE, *more, "--json", "--wait")
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith("error: ") and said in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_a_table_of_prices_may_stand_in_the_environment(
+    cli: Any, pets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("search", "submit", pets, "--space", SPACE, "--json")
+    plain = cli(*line).answer["search"]
+    (tmp_path / "prices.json").write_text(json.dumps({"currency": "USD", "cpu": 0.1}))
+    monkeypatch.setenv("AUTOVISION_PRICES", str(tmp_path / "prices.json"))
+    assert cli(*line).answer["search"] == plain, "where nothing is limited it is no part of the request"
+    search = cli(*line, "--max-cost", 3).answer["search"]
+    assert cli("search", "show", search, "--json").answer["request"]["prices"]["currency"] == "USD"
+    told = cli("search", "estimate", pets, "--space", SPACE, "--json").answer
+    assert told["currency"] == "USD" and told["cost"] > 0
+
+
+def test_estimate(cli: Any, pets: str) -> None:
+    line = ("search", "estimate", pets, "--space", SPACE, "--budget-s", 300)
+    told = cli(*line, "--json").answer
+    assert told["enough"] and told["heads"]["low"] <= told["heads"]["value"] <= told["heads"]["high"]
+    assert [each["backbone"] for each in told["features"]] == ["test_resnet"]
+    assert told["cost"] is None and told["measured"] == 0.0
+    shown = " ".join(cli(*line).out.split())
+    for said in ("it buys", "heads", "from arithmetic alone", "test_resnet", "four of five"):
+        assert said in shown
+    assert "likely not even" in " ".join(cli(*line[:-1], 3).out.split())
+    assert cli("search", "list", "--json").answer == [], "nothing was submitted"
+    assert cli("search", "estimate", "nothing").code == 3
+
+
+def test_extend_and_finish(cli: Any, world: Any) -> None:
+    ran = cli("search", "finish", world.search, "--json")
+    assert ran.code == 0 and ran.answer["model"] == world.model, "finished searches are shown as they are"
+    assert cli("search", "resume", world.search, "--budget-s", 0).code == 2
+    store = open_store(world.folder)
+    extended = requests.extend(store, world.search, 60.0)
+    assert extended.status is SearchStatus.STOPPED and extended.model == world.model
+    shown = " ".join(cli("search", "show", world.search).out.split())
+    assert "(extended; asked for 30)" in shown
+    (listed,) = cli("search", "list", "--json").answer
+    assert listed["budget_s"] == extended.budget_s
+    requests.set_state(store, world.search, status=SearchStatus.RUNNING)
+    assert cli("search", "resume", world.search, "--budget-s", 60).code == 4
+
+
+def test_what_a_search_cost_and_why_it_ended_are_shown(cli: Any, world: Any) -> None:
+    requests.set_state(
+        *(open_store(world.folder), world.search),
+        **{"cost": 0.0123, "per_hour": 1.5, "currency": "EUR", "estimate": "30 s buy about 9 heads"},
+        ended_early="the best has not risen",
+    )
+    shown = " ".join(cli("search", "show", world.search).out.split())
+    for said in ("0.0123 EUR, at 1.50 EUR an hour", "30 s buy about 9 heads", "the best has not risen"):
+        assert said in shown
+    assert cli("search", "show", world.search, "--json").answer["cost"] == 0.0123
 
 
 def test_an_unknown_backbone_gets_the_near_ones(cli: Any, pets: str, tmp_path: Path) -> None:
