@@ -195,12 +195,15 @@ class SearchRequest(Record):
     """10⁶ bytes that a process holds at most which serves the model"""
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
+    priority: int = Field(default=0, ge=-10, le=10)
+    """higher is begun earlier, and each step up doubles the share of a cluster that several searches share"""
 
     @property
     def id(self) -> str:
         # A field that came later than the first searches leaves their ids as they are, unless it says something.
         later = set() if self.licenses else {"licenses"}
         later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
+        later |= set() if self.priority else {"priority"}
         limits = ("max_latency_ms", "max_memory_mb", "max_size_mb")
         later |= {name for name in limits if getattr(self, name) is None}
         body = self.model_dump(mode="json", exclude={"reason", *later})
@@ -245,6 +248,39 @@ class SearchState(Record):
     """what was found out before the first trial, e.g. which backbones were left out and why"""
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+
+class LiveSearch(Record):
+    """A search that a process works on, or waits with: what others on the same cluster have to know of it.
+
+    It holds for as long as the search's lease does; what a killed process leaves behind counts no more.
+    """
+
+    search: str
+    cluster: str
+    """where it runs: `ClusterView.name`"""
+    priority: int = 0
+    workers: int = Field(default=1, ge=1)
+    """places that each of its trials takes"""
+    wants: int | None = Field(default=None, ge=0)
+    """trials that it has a use for at once; None: as many as there is room for"""
+    submitted_at: AwareDatetime
+    begun_at: AwareDatetime | None = None
+    """None: it waits for its turn"""
+    share: int = 0
+    """trials that it may run at once, as its process last worked out"""
+    running: int = 0
+    """trials that it runs, as its process last said"""
+
+
+class ClusterView(Record):
+    """What a cluster has, as the last process that looked saw it."""
+
+    name: str
+    """the host of its head: drivers everywhere on it agree on that"""
+    nodes: tuple[dict[str, float], ...]
+    """of each living node, its resources as Ray names them"""
+    seen_at: AwareDatetime
 
 
 class TrialState(StrEnum):
