@@ -36,7 +36,9 @@ def note(store: Store, view: ClusterView) -> None:
     stored, is_this = records.create_or_read(store, key, view)
     # A view that says the same is written again only now and then.
     if not is_this and (stored.nodes != view.nodes or view.seen_at - stored.seen_at > _FRESH / 5):
-        records.update(store, key, ClusterView, lambda current: view if view.seen_at > current.seen_at else None)
+        records.update(
+            store, key, ClusterView, lambda current: view if view.seen_at > current.seen_at else None
+        )
 
 
 def known(store: Store, name: str | None = None) -> ClusterView | None:

@@ -9,6 +9,7 @@ remarks           what will work, but otherwise than one may expect
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 from autovision.errors import InvalidInput
 from autovision.records import ClusterView, SearchRequest
@@ -91,7 +92,7 @@ def _smallest(space: Space) -> Iterator[TrialConfig]:
         yield config.with_(taps=1, head="linear", adapters=0)
 
 
-def _not_measured(config: TrialConfig) -> None:
+def _not_measured(config: TrialConfig) -> NoReturn:
     raise AssertionError(f"the size of {config.backbone} follows from its configuration")
 
 

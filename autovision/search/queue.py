@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from autovision.errors import NotFound
 from autovision.records import ClusterView, Lease, LiveSearch, SearchRequest, SearchState, SearchStatus, now
 from autovision.registry.searches import all_searches
-from autovision.search import cluster, preflight
+from autovision.search import cluster, preflight, requests
 from autovision.search.shares import Claim, shares, turns
 from autovision.store import keys, records
 from autovision.store.protocol import Store
@@ -78,20 +78,33 @@ def waiting(store: Store, clock: Callable[[], datetime] = now) -> list[tuple[Sea
     return sorted(found, key=lambda pair: claim_in_queue(pair[0], pair[1].created_at).rank)
 
 
-def ready(store: Store, view: ClusterView, clock: Callable[[], datetime] = now) -> list[SearchRequest]:
+def ready(
+    store: Store, view: ClusterView, started: Collection[str] = (), clock: Callable[[], datetime] = now
+) -> list[SearchRequest]:
     """Searches that no process has taken up and whose turn it is on a cluster, in the order of the queue.
 
     What can never fit is among them: whoever takes it up says so.
+
+    Args:
+        started: those that have got a process which may not have said so yet; they keep a place.
     """
-    claims = [claim_of(each) for each in live(store, clock) if each.cluster == view.name]
+    taken = live(store, clock)
+    claims = [claim_of(each) for each in taken if each.cluster == view.name]
+    # One that has just been started does not wait any more, and does not yet say that it lives.
+    for search in set(started) - {each.search for each in taken}:
+        request, state = requests.get(store, search)
+        claims.append(replace(claim_in_queue(request, state.created_at), begun_at=clock()))
     found = []
     fitting = []
     for request, state in waiting(store, clock):
+        claim = claim_in_queue(request, state.created_at)
+        if request.id in started:
+            continue
         if preflight.faults(request, view):
             found.append(request)
         else:
             fitting.append(request)
-            claims.append(claim_in_queue(request, state.created_at))
+            claims.append(claim)
     whose = turns(preflight.places(view), claims)
     return found + [request for request in fitting if whose[request.id] is None]
 
@@ -145,18 +158,13 @@ def _why(
     """Why a search waits."""
     gone = "its process is gone; " if state.status is SearchStatus.RUNNING else ""
     if request.id not in taken and not controlled:
-        return (
-            f"{gone}no controller runs: `autovision controller run` works through the queue, "
-            f"`autovision search resume {request.id}` runs it here"
-        )
+        return f"{gone}no controller runs: `autovision controller run` works through the queue"
     if view is None:
         return f"{gone}a controller will take it up"
     if faults := preflight.faults(request, view):
         return f"{gone}{faults[0]}"
     here = [
-        claim
-        for claim in claims
-        if (each := taken.get(claim.search)) is None or each.cluster == view.name
+        claim for claim in claims if (each := taken.get(claim.search)) is None or each.cluster == view.name
     ]
     reason = turns(preflight.places(view), here).get(request.id)
     return f"{gone}{reason or 'is about to begin'}"

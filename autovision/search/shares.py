@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+UNLIMITED = 1 << 30
+"""the share of a search that has the cluster to itself"""
+
 
 @dataclass(frozen=True)
 class Claim:

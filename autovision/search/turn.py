@@ -21,14 +21,11 @@ from autovision.errors import AutoVisionError, Interrupted, StoreUnavailable
 from autovision.records import ClusterView, LiveSearch, SearchRequest, SearchStatus, now
 from autovision.search import cluster, preflight, requests
 from autovision.search.queue import claim_of, live
-from autovision.search.shares import shares, turns
+from autovision.search.shares import UNLIMITED, shares, turns
 from autovision.store import keys, lease, records
 from autovision.store.protocol import KeyNotFound, Store
 
 log = logging.getLogger(__name__)
-
-UNLIMITED = 1 << 30
-"""the share of a search that has the cluster to itself"""
 
 _POLL_S = 1.0
 _LOOK_S = 5.0
@@ -119,9 +116,7 @@ class Turn:
     def _begin(self) -> str | None:
         """Begin, unless somebody else took the place in between; the reason to wait then."""
         holder = f"{socket.gethostname()}:{os.getpid()}"
-        while (
-            held := lease.acquire(self._store, f"turn-{self._view.name}", holder, _ADMISSION_S)
-        ) is None:
+        while (held := lease.acquire(self._store, f"turn-{self._view.name}", holder, _ADMISSION_S)) is None:
             time.sleep(random.uniform(0.02, 0.2))
         with held:
             if (reason := self._reason()) is None:

@@ -80,7 +80,7 @@ def test_nobody_gets_more_than_he_wants(places: int, asked: list[Claim]) -> None
     assert all(found[c.search] <= c.wants for c in asked if c.search in found and c.wants is not None)
 
 
-@given(PLACES, claims(most_workers=1), st.data())
+@given(PLACES, claims(), st.data())
 def test_a_higher_priority_never_gets_less(places: int, asked: list[Claim], data: st.DataObject) -> None:
     begun = [claim for claim in asked if claim.begun_at is not None]
     if not begun:
@@ -161,7 +161,11 @@ def test_why_somebody_waits() -> None:
         "d": "waits behind c (priority 1)",
         "e": "waits behind c (priority 1)",
     }
-    assert turns(4, asked) == {"c": None, "d": "needs 1 of 4 places; 4 are kept for a, b, c", "e": "waits behind d"}
+    assert turns(4, asked) == {
+        "c": None,
+        "d": "needs 1 of 4 places; 4 are kept for a, b, c",
+        "e": "waits behind d",
+    }
     assert turns(1, [waits("c", workers=2)]) == {"c": "needs 2 of 1 place; the cluster is too small"}
 
 
