@@ -19,6 +19,7 @@ from autovision.search.limits import values_of
 from autovision.search.progress import ProgressEvent
 from autovision.search.pruner import AsyncHalving, kind_of
 from autovision.search.sampler import Proposal, Sampler
+from autovision.search.shares import UNLIMITED
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -76,6 +77,8 @@ class Driver:
     clock: Callable[[], float] = time.time
     """seconds since the epoch; a simulation turns its own"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
+    share: Callable[[], int] = lambda: UNLIMITED
+    """trials that may be at work at once beside those of other searches"""
 
     def __post_init__(self) -> None:
         # A resumed search must not draw again what the attempts before it drew.
@@ -183,6 +186,17 @@ class Driver:
         """Whether the budget may not end yet, because a trial is about to give the first value of all."""
         first = any(running.assignment.must_report for running in self.running.values())
         return first and not self._have_value() and all(result.value is None for result in self.ledger)
+
+    @property
+    def at_work(self) -> int:
+        """Trials that take a place: those that lost their worker have none until they are begun again."""
+        return len(self.running) - len(self._again)
+
+    @property
+    def wants(self) -> int | None:
+        """How many trials there is a use for at once; None: as many as there is room for."""
+        most = self.request.max_trials
+        return None if most is None else max(0, most - len(self.ledger))
 
     @property
     def begun(self) -> int:

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from autovision.errors import Conflict, Interrupted
+from autovision.dataset import catalog
+from autovision.errors import AutoVisionError, Conflict, Interrupted
 from autovision.features import budget
 from autovision.model.flops import stage_gflops
 from autovision.model.footprint import Footprint, measure
 from autovision.records import SearchRequest, SearchState, SearchStatus, TrialResult
-from autovision.search import requests
+from autovision.search import cluster, preflight, requests
 from autovision.search.cost import CostModel
 from autovision.search.driver import Driver
 from autovision.search.feasibility import infeasible_backbones
@@ -22,6 +23,7 @@ from autovision.search.limits import Limits
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial, counts
 from autovision.search.tune_loop import run_trials
+from autovision.search.turn import Turn
 from autovision.search.warm import starting_points
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -81,13 +83,43 @@ def run_search(
     with held:
         held.keep_alive()
         stop = StopSignal(store, search, held, should_stop)
-        return _attempt(store, request, state, stop, on_progress)
+        with Turn(store, request, state.created_at) as turn:
+            _wait(store, request, state, turn, stop, on_progress)
+            return _attempt(store, request, state, turn, stop, on_progress)
+
+
+def _wait(
+    store: Store,
+    request: SearchRequest,
+    before: SearchState,
+    turn: Turn,
+    stop: StopSignal,
+    on_progress: Callable[[ProgressEvent], None],
+) -> None:
+    """Return when the search may begin; its budget is not spent with waiting."""
+
+    def tell(text: str) -> None:
+        on_progress(_last_event(request, [], before, time.time(), text))
+
+    try:
+        preflight.check_models(request, _classes(store, request), cluster.here())
+        turn.wait(stop, tell)
+    except Interrupted:
+        raise
+    except AutoVisionError as error:
+        requests.set_state(store, request.id, status=SearchStatus.FAILED, error=str(error))
+        raise
+
+
+def _classes(store: Store, request: SearchRequest) -> int:
+    return len(catalog.get(store, f"{request.dataset}@{request.dataset_version}").classes)
 
 
 def _attempt(
     store: Store,
     request: SearchRequest,
     before: SearchState,
+    turn: Turn,
     stop: StopSignal,
     on_progress: Callable[[ProgressEvent], None],
 ) -> SearchState:
@@ -102,7 +134,7 @@ def _attempt(
         error=None,
     )
     try:
-        ledger, stopped = _trials(store, request, before, stop, on_progress, bench, started)
+        ledger, stopped = _trials(store, request, before, turn, stop, on_progress, bench, started)
         if stopped:
             _note(store, request, ledger, before, started, status=SearchStatus.STOPPED, stop_requested=False)
             raise Interrupted(
@@ -138,6 +170,7 @@ def _trials(
     store: Store,
     request: SearchRequest,
     before: SearchState,
+    turn: Turn,
     stop: StopSignal,
     on_progress: Callable[[ProgressEvent], None],
     bench: Workbench,
@@ -178,8 +211,11 @@ def _trials(
         left_out=frozenset(left_out),
         fault=limits.fault,
         emit=on_progress,
+        share=turn.share,
     )
+    turn.follow(lambda: (driver.at_work, driver.wants))
     run_trials(driver, stop)
+    turn.finishing()
     return driver.ledger, stop.asked
 
 
