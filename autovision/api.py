@@ -11,6 +11,7 @@ print(av.evaluate(search.model, "flowers")["test"].accuracy)
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
 from autovision.records import (
+    ClusterView,
     DatasetVersion,
     Decision,
     Deployment,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from autovision.model.predictor import Prediction
     from autovision.search.estimate import Estimate
     from autovision.search.explain import Explanation
+    from autovision.search.fleet import Fleet
+    from autovision.search.queue import Entry, Outlook
     from autovision.serving.deploy import ServerHandle
 
 OnProgress = Callable[[ProgressEvent], None]
@@ -163,6 +167,7 @@ class AutoVision:
             deployment=deployment,
             **options,
         )
+        self._preflight(request)
         if deployment is not None:
             self.create_deployment(deployment, request.dataset, resolved)
         state = requests.submit(self.store, request)
@@ -197,6 +202,51 @@ class AutoVision:
         from autovision.search.run import finish_search
 
         return finish_search(self.store, search, on_progress=on_progress)
+
+    def outlook(self, dataset: str, *, space: str | Space = "quick", **options: Any) -> Outlook:
+        """What would happen to a search, which is not submitted: its place in the queue, its share, what speaks
+        against it. The arguments are those of `search`.
+
+        The cluster is that of a controller which runs, else the one that this process connects to.
+        """
+        from autovision.search import preflight
+        from autovision.search.queue import outlook
+
+        resolved = load_space(space) if isinstance(space, str) else space
+        options = {"budget_s": 120.0} | options
+        request = requests.make_request(self.store, dataset, resolved, **options)
+        view = self._cluster(connect=True)
+        assert view is not None, "it is connected"
+        found = outlook(self.store, request, view)
+        try:
+            preflight.check_models(request, len(self.dataset(dataset).classes), view)
+        except InvalidInput as error:
+            return replace(found, faults=(*found.faults, str(error)), share=0, whole=0, waits=None)
+        return found
+
+    def _preflight(self, request: SearchRequest) -> None:
+        """Raises `InvalidInput` for what can never fit, as far as that is known without connecting to Ray."""
+        from autovision.search import preflight
+
+        view = self._cluster()
+        classes = len(self.dataset(f"{request.dataset}@{request.dataset_version}").classes)
+        if view is not None:
+            preflight.check(request, view)
+        preflight.check_models(request, classes, view)
+
+    def _cluster(self, *, connect: bool = False) -> ClusterView | None:
+        """The cluster that this process is connected to, or the one of a controller that runs."""
+        import ray
+
+        from autovision.search import cluster, queue
+
+        if not ray.is_initialized():
+            if queue.held(self.store, "controller") and (view := cluster.known(self.store)) is not None:
+                return view
+            if not connect:
+                return None
+            self.connect()
+        return cluster.here()
 
     def resume(
         self,
@@ -404,10 +454,27 @@ class AutoVision:
         on_progress: OnProgress = lambda event: None,
         should_stop: Callable[[], bool] = lambda: False,
         seed: int = 0,
+        fleet: Fleet | None = None,
     ) -> Controller:
-        """The loop that searches, promotes, monitors and retrains by itself."""
+        """The loop that searches, promotes, monitors and retrains by itself.
+
+        Args:
+            fleet: `autovision.search.fleet.Fleet(store)` runs as many searches at once as the cluster has places for,
+                each in a process of its own; None: one after the other, in this process.
+        """
         from autovision.controller import Controller
 
         return Controller(
-            self.store, seed=seed, on_progress=on_progress, should_stop=should_stop, connect=self.connect
+            self.store,
+            seed=seed,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            connect=self.connect,
+            fleet=fleet,
         )
+
+    def queue(self) -> list[Entry]:
+        """Searches that run or wait: their order, their shares, and why each of them waits."""
+        from autovision.search.queue import entries  # Ray, which most commands do not need
+
+        return entries(self.store)

@@ -176,6 +176,22 @@ class PriceTable(Record):
     """of a whole node, by the value of one of its labels"""
 
 
+_LATER = (
+    "licenses",
+    "workers_per_trial",
+    "scheduler",
+    "max_latency_ms",
+    "max_memory_mb",
+    "max_size_mb",
+    "patience_s",
+    "converged",
+    "max_cost",
+    "prices",
+    "priority",
+)
+"""fields of a request that came later than the first searches"""
+
+
 class SearchRequest(Record):
     """A declaration of a search. The same request twice is one search: its id is its digest."""
 
@@ -219,16 +235,14 @@ class SearchRequest(Record):
     """what the search may cost, in the currency of `prices`"""
     prices: PriceTable | None = None
     """by which `max_cost` is counted"""
+    priority: int = Field(default=0, ge=-10, le=10)
+    """higher is begun earlier, and each step up doubles the share of a cluster that several searches share"""
 
     @property
     def id(self) -> str:
         # A field that came later than the first searches leaves their ids as they are, unless it says something.
-        later = set() if self.licenses else {"licenses"}
-        later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
-        later |= set() if self.scheduler != "halving" else {"scheduler"}
-        limits = ("max_latency_ms", "max_memory_mb", "max_size_mb", "patience_s", "max_cost", "prices")
-        later |= {name for name in limits if getattr(self, name) is None}
-        later |= set() if self.converged else {"converged"}
+        fields = type(self).model_fields
+        later = {name for name in _LATER if getattr(self, name) == fields[name].default}
         body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 
@@ -282,6 +296,39 @@ class SearchState(Record):
     currency: str = ""
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+
+class LiveSearch(Record):
+    """A search that a process works on, or waits with: what others on the same cluster have to know of it.
+
+    It holds for as long as the search's lease does; what a killed process leaves behind counts no more.
+    """
+
+    search: str
+    cluster: str
+    """where it runs: `ClusterView.name`"""
+    priority: int = 0
+    workers: int = Field(default=1, ge=1)
+    """places that each of its trials takes"""
+    wants: int | None = Field(default=None, ge=0)
+    """trials that it has a use for at once; None: as many as there is room for"""
+    submitted_at: AwareDatetime
+    begun_at: AwareDatetime | None = None
+    """None: it waits for its turn"""
+    share: int = 0
+    """trials that it may run at once, as its process last worked out"""
+    running: int = 0
+    """trials that it runs, as its process last said"""
+
+
+class ClusterView(Record):
+    """What a cluster has, as the last process that looked saw it."""
+
+    name: str
+    """the host of its head: drivers everywhere on it agree on that"""
+    nodes: tuple[dict[str, float], ...]
+    """of each living node, its resources as Ray names them"""
+    seen_at: AwareDatetime
 
 
 class TrialState(StrEnum):

@@ -110,6 +110,16 @@ def submit(
         ),
     ] = None,
     prices: Prices = None,
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority",
+            metavar="N",
+            min=-10,
+            max=10,
+            help="Higher is begun earlier; each step doubles the share of a cluster that several searches share.",
+        ),
+    ] = 0,
     deployment: Annotated[
         str | None,
         typer.Option("--deployment", metavar="NAME", help="Where the controller shall promote the model."),
@@ -122,6 +132,12 @@ def submit(
         bool, typer.Option("--again", help="A new search, even if the same one was done already.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Run it here and now, and show its progress.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Submit nothing: say whether it can run, when its turn is, and its share."
+        ),
+    ] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -135,28 +151,34 @@ def submit(
     with answering(as_json) as out:
         began = time.monotonic()
         av = library(store)
-        state = av.search(
-            dataset,
-            space=space,
-            budget_s=budget_s,
-            seed=seed,
-            wait=False,
-            deployment=deployment,
-            licenses=license_ or (),
-            metric=metric,
-            scheduler=scheduler,
-            max_trials=max_trials,
-            workers_per_trial=workers_per_trial,
-            max_latency_ms=max_latency_ms,
-            max_memory_mb=max_memory_mb,
-            max_size_mb=max_size_mb,
-            patience_s=patience_s,
-            converged=converged,
-            max_cost=max_cost,
-            prices=_prices(prices, needed=max_cost is not None),
-            warm_start=not cold,
-            nonce=secrets.token_hex(8) if again else "",
-        )
+        asked: dict[str, Any] = {
+            "space": space,
+            "budget_s": budget_s,
+            "seed": seed,
+            "deployment": deployment,
+            "licenses": license_ or (),
+            "metric": metric,
+            "scheduler": scheduler,
+            "max_trials": max_trials,
+            "workers_per_trial": workers_per_trial,
+            "max_latency_ms": max_latency_ms,
+            "max_memory_mb": max_memory_mb,
+            "max_size_mb": max_size_mb,
+            "patience_s": patience_s,
+            "converged": converged,
+            "max_cost": max_cost,
+            "prices": _prices(prices, needed=max_cost is not None),
+            "priority": priority,
+            "warm_start": not cold,
+            "nonce": secrets.token_hex(8) if again else "",
+        }
+        if dry_run:
+            outlook = av.outlook(dataset, **asked)
+            out.answer(asdict(outlook), *views.outlook(outlook))
+            if outlook.faults:
+                raise typer.Exit(2)
+            return
+        state = av.search(dataset, wait=False, **asked)
         if wait:
             _run(out, av, state.search, began)
         else:
@@ -205,6 +227,21 @@ def list_(store: Store = None, as_json: Json = False) -> None:
             views.searches_table(found)
             if found
             else "There is no search yet; `autovision search submit DATASET --wait` makes one.",
+        )
+
+
+@app.command()
+def queue(store: Store = None, as_json: Json = False) -> None:
+    """Show the searches that run and those that wait: in which order, with what share, and why they wait."""
+    with answering(as_json) as out:
+        found = library(store).queue()
+        out.answer(
+            [views.entry(each) for each in found],
+            *(
+                views.queue(found)
+                if found
+                else ["No search runs or waits; `autovision search submit DATASET` puts one into the queue."]
+            ),
         )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autovision.search.estimate import Estimate
     from autovision.search.explain import Cut, Explanation, Winner
     from autovision.search.progress import ProgressEvent
+    from autovision.search.queue import Entry, Outlook
 
 _BEST = 10
 _REASONS = 5
@@ -43,6 +44,52 @@ def searches_table(found: Sequence[tuple[SearchRequest, SearchState]]) -> Table:
     return table(["!search", "status", ">trials", ">best", ">seconds", "model"], rows)
 
 
+def entry(each: Entry) -> dict[str, Any]:
+    """A search that runs or waits, in plain figures."""
+    return {
+        "search": each.request.id,
+        "status": str(each.state.status),
+        "position": each.position,
+        "priority": each.request.priority,
+        "submitted_at": each.state.created_at,
+        "workers_per_trial": each.request.workers_per_trial,
+        "share": each.share,
+        "running": each.running,
+        "cluster": each.cluster,
+        "why": each.why,
+    }
+
+
+def queue(found: Sequence[Entry]) -> list[Table]:
+    """Those that run and those that wait, each with what it does or why it does not."""
+    rows = [
+        ["runs" if e.position is None else e.position, e.request.id, e.request.priority, e.share, e.why]
+        for e in found
+    ]
+    return [table([">queue", "!search", ">priority", ">share", "how it stands"], rows)]
+
+
+def outlook(found: Outlook) -> list[Any]:
+    """What would happen to a search."""
+    each = "trials" if found.whole != 1 else "trial"
+    could = f"up to {found.share} {'trials' if found.share != 1 else 'trial'} at once"
+    if found.share != found.whole:
+        could += f"; {found.whole} {each} with the cluster to itself"
+    turn = "begins at once" if found.waits is None else f"waits: {found.waits}"
+    return [
+        facts(
+            {
+                "cluster": f"{found.cluster}, {found.places} place{'' if found.places == 1 else 's'}",
+                "can never run": "\n".join(found.faults),
+                "queue": None if found.faults else f"position {found.position}; {turn}",
+                "behind": ", ".join(found.ahead),
+                "share": None if found.faults else could,
+                "note": "\n".join(found.remarks),
+            }
+        )
+    ]
+
+
 def request_facts(request: SearchRequest, state: SearchState) -> Table:
     """What was asked, and how it stands."""
     best = None if state.best_value is None else f"{state.best_value:.4f} on validation, {state.best_trial}"
@@ -64,6 +111,7 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "metric": request.metric,
             "seed": request.seed,
             "workers per trial": request.workers_per_trial if request.workers_per_trial > 1 else None,
+            "priority": request.priority or None,
             "licences": ", ".join(request.licenses),
             "limits": _limits(request),
             "stops when": _stops(request),

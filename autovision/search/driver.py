@@ -20,6 +20,7 @@ from autovision.search.proposer import Drawn, Proposer
 from autovision.search.sampler import Sampler
 from autovision.search.schedulers import Report, Verdict, scheduler_of
 from autovision.search.select import Tally
+from autovision.search.shares import UNLIMITED
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -58,6 +59,8 @@ class Driver:
     """whether heads on the same features are trained together"""
     nearly_s: float = 2.0
     """a trial that would end within so many seconds is neither paused nor stopped for being behind"""
+    share: Callable[[], int] = lambda: UNLIMITED
+    """trials that may be at work at once beside those of other searches"""
 
     def __post_init__(self) -> None:
         # A resumed search must not draw again what the attempts before it drew.
@@ -262,6 +265,17 @@ class Driver:
         return first and not self._valued
 
     @property
+    def at_work(self) -> int:
+        """What takes a place: a trial, or heads that are trained together; not who waits to be begun again."""
+        return len(self.running) - len(self._again)
+
+    @property
+    def wants(self) -> int | None:
+        """How many trials there is a use for at once; None: as many as there is room for."""
+        most = self.request.max_trials
+        return None if most is None else max(0, most - len(self.ledger))
+
+    @property
     def begun(self) -> int:
         """Trials, however they ended or will."""
         going = (*self.running.values(), *self.paused.values())
@@ -292,6 +306,9 @@ class Driver:
             nearly = running.remaining_s < self.nearly_s and report.score > float("-inf")
             if done or (nearly and verdict is not Verdict.GO_ON):
                 verdict = Verdict.GO_ON
+            elif verdict is Verdict.GO_ON and self.at_work > self.share() and not nearly:
+                # Another search has come: this trial gives its place, and goes on when there is one again.
+                verdict = Verdict.PAUSE
         running.paused, running.stopped = verdict is Verdict.PAUSE, verdict is Verdict.STOP
         if not done:
             self._save(running)

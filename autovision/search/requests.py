@@ -22,6 +22,10 @@ LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
 """what a request may demand of the model; see `SearchRequest`"""
 
 
+MOST_PRIORITY = 10
+"""each step doubles a share, so that this is a thousand times the share of an ordinary search"""
+
+
 def make_request(
     store: Store,
     dataset: str,
@@ -51,6 +55,10 @@ def make_request(
     workers = options.get("workers_per_trial", 1)
     if workers < 1:
         raise InvalidInput(f"workers_per_trial={workers}: a trial needs at least one worker")
+    if abs(priority := options.get("priority", 0)) > MOST_PRIORITY:
+        raise InvalidInput(
+            f"priority={priority}: give a whole number from {-MOST_PRIORITY} to {MOST_PRIORITY}; higher goes first"
+        )
     for name in LIMITS:
         if (limit := options.get(name)) is not None and not 0 < limit < float("inf"):
             raise InvalidInput(f"{name}={limit:g}: a limit is a finite number above 0; leave it out for none")
@@ -219,12 +227,19 @@ def set_state(store: Store, search: str, **changes: Any) -> SearchState:
     return records.update(store, keys.search_state(search), SearchState, change)
 
 
+def told(request: SearchRequest, state: SearchState) -> str:
+    """A finished search in a line."""
+    best = f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
+    return f"search {request.id}: {state.trials} trials, {best}, model {state.model}"
+
+
 def summary(request: SearchRequest, state: SearchState) -> Mapping[str, Any]:
     """A search in a few plain figures, for lists."""
     return {
         "search": request.id,
         "dataset": f"{request.dataset}@{request.dataset_version}",
         "status": str(state.status),
+        "priority": request.priority,
         "trials": state.trials,
         "best": state.best_value,
         "spent_s": round(state.spent_s, 1),

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autovision.errors import Conflict, Interrupted, NotFound
+from autovision.dataset import catalog
+from autovision.errors import AutoVisionError, Conflict, Interrupted, NotFound
 from autovision.features import budget
 from autovision.model.footprint import Footprint, measure
 from autovision.model.version import read_version
 from autovision.records import SearchRequest, SearchState, SearchStatus, TrialResult
-from autovision.search import begun, prices, requests, similarity
+from autovision.search import begun, cluster, preflight, prices, requests, similarity
 from autovision.search.cost import CostModel
 from autovision.search.driver import Driver
 from autovision.search.estimate import estimate, finish_s
@@ -30,11 +31,12 @@ from autovision.search.node import this_node
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial, counts
 from autovision.search.tune_loop import nodes, placement, run_trials
+from autovision.search.turn import Turn
 from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
 from autovision.space import Space
 from autovision.space.config import TrialConfig
-from autovision.store import lease
+from autovision.store import keys, lease, records
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
@@ -118,20 +120,51 @@ def _claimed(
     with held:
         held.keep_alive()
         stop = StopSignal(store, search, held, should_stop)
-        return _attempt(store, request, state, stop, on_progress, with_trials=with_trials)
+        if not with_trials:
+            return _attempt(store, request, state, None, stop, on_progress)
+        with Turn(store, request, state.created_at) as turn:
+            _wait(store, request, state, turn, stop, on_progress)
+            return _attempt(store, request, state, turn, stop, on_progress)
+
+
+def _wait(
+    store: Store,
+    request: SearchRequest,
+    before: SearchState,
+    turn: Turn,
+    stop: StopSignal,
+    on_progress: Callable[[ProgressEvent], None],
+) -> None:
+    """Return when the search may begin; its budget is not spent with waiting."""
+
+    def tell(text: str) -> None:
+        on_progress(_last_event(request, [], before, time.time(), text))
+
+    try:
+        preflight.check_models(request, _classes(store, request), cluster.here())
+        turn.wait(stop, tell)
+    except Interrupted:
+        raise
+    except AutoVisionError as error:
+        requests.set_state(store, request.id, status=SearchStatus.FAILED, error=str(error))
+        raise
+
+
+def _classes(store: Store, request: SearchRequest) -> int:
+    return len(catalog.get(store, f"{request.dataset}@{request.dataset_version}").classes)
 
 
 def _attempt(
     store: Store,
     request: SearchRequest,
     before: SearchState,
+    turn: Turn | None,
     stop: StopSignal,
     on_progress: Callable[[ProgressEvent], None],
-    *,
-    with_trials: bool,
 ) -> SearchState:
+    """Run trials in turn, without one none; then finish."""
     started = time.time()
-    before = before.with_(**_charged(request))
+    before = _caught_up(store, before.with_(**_charged(request)))
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
     requests.set_state(
         store,
@@ -143,8 +176,8 @@ def _attempt(
         ended_early=None,
     )
     try:
-        if with_trials:
-            ledger, stopped = _trials(store, request, before, stop, on_progress, bench, started)
+        if turn is not None:
+            ledger, stopped = _trials(store, request, before, turn, stop, on_progress, bench, started)
         else:
             begun.settle(store, request.id)
             ledger, stopped = requests.trials(store, request.id), False
@@ -192,6 +225,18 @@ def _known_model(store: Store, before: SearchState, ledger: list[TrialResult]) -
     return known.id if known.lineage.trial == best.trial else None
 
 
+def _caught_up(store: Store, state: SearchState) -> SearchState:
+    """With the seconds of attempts that were killed: they could not write them down, but their trials did."""
+    told = [point.search_s for result in requests.trials(store, state.search) for point in result.curve]
+    going = records.read_all(store, keys.begun(state.search), begun.Begun)
+    told += [point.search_s for each in going for member in each.members for point in member.curve]
+    lost_s = max([0.0, *told]) - state.spent_s
+    if lost_s <= 0:
+        return state
+    cost = None if state.per_hour is None else (state.cost or 0.0) + lost_s / 3600 * state.per_hour
+    return state.with_(spent_s=state.spent_s + lost_s, cost=cost)
+
+
 def _charged(request: SearchRequest) -> dict[str, Any]:
     """What the cluster costs, as fields of a search's state; none without prices."""
     table = request.prices or prices.configured()
@@ -204,6 +249,7 @@ def _trials(
     store: Store,
     request: SearchRequest,
     before: SearchState,
+    turn: Turn,
     stop: StopSignal,
     on_progress: Callable[[ProgressEvent], None],
     bench: Workbench,
@@ -258,6 +304,7 @@ def _trials(
         left_out=frozenset(left_out),
         fault=limits.fault,
         emit=lambda event: on_progress(replace(event, budget_s=granted)),
+        share=turn.share,
     )
 
     def late_starts() -> list[Start] | None:
@@ -273,10 +320,12 @@ def _trials(
         backbones=tuple(requests.backbones_of(space)),
         late_starts=late_starts if request.warm_start else lambda: None,
     )
+    turn.follow(lambda: (driver.at_work, driver.wants))
     try:
         run_trials(driver, watch)
     finally:
         cost.keep()
+    turn.finishing()
     if not stop.asked:
         similarity.remember(bench, splits, _reported(driver))
     all_begun = request.max_trials is not None and driver.begun >= request.max_trials

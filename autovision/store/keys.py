@@ -7,6 +7,8 @@ searches/<id>/request.json  state.json               SearchRequest, SearchState
 searches/<id>/trials/<trial>.json                    TrialResult
 searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
 searches/<id>/checkpoints/<config>-<seed>.safetensors  where a trial that is being trained has got to
+live/<id>.json                                       LiveSearch: who shares a cluster now
+clusters/<name>.json                                 ClusterView: what it had when last seen
 models/<id>/model.json                               ModelVersion: reveals the bundle
 models/<id>/files/<sha256>-<file>                    its files
 weights/names/<name>.json                            ImportedWeights: reveals the file
@@ -114,6 +116,18 @@ def search_request(search: str) -> str:
 
 def search_state(search: str) -> str:
     return f"searches/{search}/state.json"
+
+
+LIVE = "live/"
+CLUSTERS = "clusters/"
+
+
+def live_search(search: str) -> str:
+    return f"{LIVE}{search}.json"
+
+
+def cluster_view(name: str) -> str:
+    return f"{CLUSTERS}{name}.json"
 
 
 def trials(search: str) -> str:

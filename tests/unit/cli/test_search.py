@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from autovision.cli import search_views
 from autovision.records import (
+    ClusterView,
     CurvePoint,
     SearchRequest,
     SearchState,
@@ -19,9 +20,9 @@ from autovision.records import (
     TrialState,
     now,
 )
-from autovision.search import requests
+from autovision.search import cluster, requests
 from autovision.space.config import TrialConfig
-from autovision.store import keys, open_store, records
+from autovision.store import keys, lease, open_store, records
 
 SPACE = "tiny:Tiny"
 
@@ -353,3 +354,82 @@ def test_why_a_search_ended_as_it_did(cli: Any, pets: str, tmp_path: Path) -> No
     assert answer["winner"]["trial"] == "t6" and answer["ended"] == {"complete": 6, "pruned": 6}
     assert [each["parameter"] for each in answer["importance"]] == ["lr"]
     assert cli("search", "explain", "nothing-like-it").code == 3
+
+
+# --------------------------------------------------------------------------------------------------- the queue
+
+
+@pytest.fixture
+def controlled(cli: Any, pets: str, tmp_path: Path) -> Iterator[str]:
+    """A controller that runs on a cluster of two processors, as far as the store can tell."""
+    store = open_store(tmp_path / "store")
+    held = lease.acquire(store, "controller", "another process", 60)
+    assert held is not None
+    cluster.note(store, ClusterView(name="plant", nodes=({"CPU": 2.0, "memory": 8e9},), seen_at=now()))
+    with held:
+        yield pets
+
+
+def test_the_queue_shows_its_order_and_why_each_waits(cli: Any, controlled: str) -> None:
+    empty = cli("search", "queue")
+    assert (empty.code, "autovision search submit" in empty.out) == (0, True)
+    line = ("search", "submit", controlled, "--space", SPACE, "--json")
+    ids = [
+        cli(*line, "--seed", seed, "--priority", priority).answer["search"]
+        for seed, priority in enumerate((0, 3, 0))
+    ]
+    found = cli("search", "queue", "--json").answer
+    assert [each["search"] for each in found] == [ids[1], ids[0], ids[2]]
+    assert [(each["position"], each["priority"], each["share"]) for each in found] == [
+        (1, 3, None),
+        (2, 0, None),
+        (3, 0, None),
+    ]
+    assert [each["why"] for each in found] == [
+        "is about to begin",
+        "is about to begin",
+        f"needs 1 of 2 places; 2 are kept for {ids[1]}, {ids[0]}",
+    ]
+    shown = cli("search", "queue").out
+    assert [shown.index(search) for search in (ids[1], ids[0], ids[2])] == sorted(
+        shown.index(search) for search in ids
+    )
+    assert "needs 1 of 2 places" in " ".join(shown.split())
+    assert "priority 3" in " ".join(cli("search", "show", ids[1]).out.split())
+    assert cli("search", "list", "--json").answer[1]["priority"] == 3
+
+
+def test_without_a_controller_the_queue_says_so(cli: Any, pets: str) -> None:
+    cli("search", "submit", pets, "--space", SPACE)
+    (each,) = cli("search", "queue", "--json").answer
+    assert each["why"].startswith("no controller runs: `autovision controller run`")
+
+
+def test_a_priority_beyond_all_is_refused(cli: Any, pets: str) -> None:
+    assert cli("search", "submit", pets, "--space", SPACE, "--priority", 11).code == 2
+
+
+def test_a_dry_run_tells_what_would_happen_and_submits_nothing(cli: Any, controlled: str) -> None:
+    line = ("search", "submit", controlled, "--space", SPACE)
+    first = cli(*line, "--workers-per-trial", 2, "--json").answer["search"]
+    told = cli(*line, "--seed", 1, "--dry-run", "--json").answer
+    assert (told["cluster"], told["places"], told["share"], told["whole"]) == ("plant", 2, 2, 2)
+    assert (told["position"], told["ahead"], told["faults"]) == (2, [first], [])
+    assert told["waits"] == f"needs 1 of 2 places; 2 are kept for {first}"
+    shown = " ".join(cli(*line, "--seed", 1, "--budget-s", 3, "--dry-run").out.split())
+    assert "plant, 2 places" in shown and "position 2; waits: needs 1 of 2 places" in shown
+    assert "up to 2 trials at once" in shown and "a budget of 3 s ends before" in shown
+    assert [each["search"] for each in cli("search", "list", "--json").answer] == [first]
+
+
+def test_what_can_never_fit_is_refused_when_it_is_submitted(cli: Any, controlled: str) -> None:
+    line = ("search", "submit", controlled, "--space", SPACE)
+    refused = cli(*line, "--workers-per-trial", 3)
+    assert refused.code == 2 and "3 workers per trial need 3 CPUs at once" in refused.err
+    small = cli(*line, "--max-size-mb", 0.0001)
+    assert small.code == 2 and "nothing in the space 'Tiny' meets the limits" in small.err
+    dry = cli(*line, "--workers-per-trial", 3, "--max-size-mb", 0.0001, "--dry-run", "--json")
+    assert dry.code == 2 and len(dry.answer["faults"]) == 2
+    shown = cli(*line, "--workers-per-trial", 3, "--dry-run")
+    assert shown.code == 2 and "can never run" in shown.out and "ask for at most 2" in shown.out
+    assert cli("search", "list", "--json").answer == []

@@ -211,3 +211,11 @@ def test_imported_weights_that_are_not_there_are_refused_at_once(store: MemorySt
 
     with pytest.raises(NotFound, match="no weights 'mine'"):
         requests.make_request(store, "colours", Mine(), budget_s=60.0)
+
+
+def test_an_ordinary_priority_leaves_the_id_as_it_was(tiny: History) -> None:
+    request = tiny.searches[0]
+    assert request.with_(priority=0).id == request.id
+    assert len({request.with_(priority=priority).id for priority in (-1, 0, 1)}) == 3
+    with pytest.raises(InvalidInput, match="priority=11: give a whole number from -10 to 10"):
+        requests.make_request(tiny.store, "colours", tiny.space, budget_s=60.0, priority=11)
