@@ -148,8 +148,8 @@ class AutoVision:
             deployment: where the model wants to be promoted by the controller; it is made if there is none.
             licenses: SPDX identifiers; backbones whose weights have another licence, or an unknown one, are left
                 out. Empty: any.
-            options: `metric`, `max_trials`, `max_latency_ms`, `max_memory_mb`, `max_size_mb`, `workers_per_trial`,
-                `warm_start`, `nonce`: see `SearchRequest`.
+            options: `metric`, `costs`, `refit`, `soup`, `max_trials`, `max_latency_ms`, `max_memory_mb`, `max_size_mb`,
+                `workers_per_trial`, `warm_start`, `nonce`: see `SearchRequest`.
         """
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(
@@ -226,6 +226,7 @@ class AutoVision:
             NotFound: no such model or data set.
             InvalidInput: no such split, an empty one, or one with a class that the model does not know.
         """
+        from autovision.decisions import Measure
         from autovision.registry.evaluate import evaluate_subgroups, predictions
 
         if split not in tuple(Split):
@@ -233,7 +234,12 @@ class AutoVision:
         version, data = self.model(model), self.dataset(dataset)
         found = predictions(self.store, version.id, data, Split(split))
         return evaluate_subgroups(
-            found, version.classes, version.positive_class, dataset=data.id, split=Split(split)
+            found,
+            version.classes,
+            version.positive_class,
+            dataset=data.id,
+            split=Split(split),
+            measure=Measure.of(version.metric, version.costs, version.classes),
         )
 
     def predict(self, model: str, images: Sequence[bytes]) -> list[Prediction | Exception]:
@@ -261,7 +267,9 @@ class AutoVision:
         version = self.model(model)
         request, _ = requests.get(self.store, version.lineage.search)
         deployments.create(self.store, deployment, version.dataset, request.space)
-        return rollout.consider(self.store, deployment, version.id, metric=request.metric, force=force)
+        return rollout.consider(
+            self.store, deployment, version.id, metric=request.metric, costs=request.costs, force=force
+        )
 
     def roll_back(self, deployment: str) -> Decision:
         """Serve the champion before this one again."""

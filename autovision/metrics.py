@@ -3,12 +3,15 @@
 Probabilities are (N, C) floats whose columns follow the model's classes. Labels are (N,) integers below
 C where an image has exactly one; where it may have any number of them, or none, labels are (N, C) zeros
 and ones, and a model answers each class whose probability is above `THRESHOLD`. Every metric in `METRICS`
-is higher-is-better, so that `max` always picks the better model.
+is higher-is-better, so that `max` always picks the better model. Where a model's decision rule is another one
+than the most probable class or `THRESHOLD`, the metrics in `DECIDED` take the rule's scores in the place of
+probabilities (see `autovision.decisions`).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +64,11 @@ def f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> floa
     return math.nan if np.isnan(scores).all() else float(np.nanmean(scores))
 
 
+def macro_f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
+    """Mean F1 over the classes that occur or are predicted, whether or not one of two is the positive one."""
+    return f1(probabilities, labels, None)
+
+
 def auroc(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
     """Area under the ROC curve, ties counted half; more than two classes, or several labels: macro
     one-against-rest.
@@ -82,6 +90,17 @@ def average_precision(probabilities: Floats, labels: Ints, positive: int | None 
     return float(np.mean([_average_precision(probabilities[:, c], has[:, c]) for c in columns]))
 
 
+def recall_at_precision(probabilities: Floats, labels: Ints, positive: int | None, precision: float) -> float:
+    """The largest recall that a threshold on the positive class gives at this precision or a better one.
+
+    0 where none does. Macro one-against-rest where there is no positive class; NaN where a class is absent, or is
+    on every image. Equal scores are one threshold.
+    """
+    columns = ranked_columns(probabilities, labels, positive, binary=(0, 1))
+    has = members(labels, probabilities.shape[1])
+    return float(np.mean([_recall_at(probabilities[:, c], has[:, c], precision) for c in columns]))
+
+
 def neg_log_loss(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
     """Mean log-probability of the label, in nats; with several labels, of each class's being there or not.
 
@@ -98,17 +117,45 @@ METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
     "auroc": auroc,
     "average_precision": average_precision,
     "neg_log_loss": neg_log_loss,
 }
 
+DECIDED = ("accuracy", "balanced_accuracy", "f1", "macro_f1")
+"""those that look at answers alone, not at how sure they are"""
+COST = "neg_mean_cost"
+"""minus the mean cost of the answers, by a matrix that the user gives"""
+_RECALL_AT_PRECISION = re.compile(r"recall@precision=(\d*\.?\d+)")
+
 
 def check_metric(name: str) -> str:
     """`name` if there is such a metric; else an `InvalidInput` that offers the near ones."""
-    if name not in METRICS:
-        raise InvalidInput(f"the metrics are {', '.join(METRICS)}; there is no {name!r}{near(name, METRICS)}")
-    return name
+    if name in METRICS or name == COST:
+        return name
+    if name.startswith("recall@"):
+        required_precision(name)
+        return name
+    known = [*METRICS, "recall@precision=P", COST]
+    raise InvalidInput(f"the metrics are {', '.join(known)}; there is no {name!r}{near(name, known)}")
+
+
+def required_precision(name: str) -> float | None:
+    """P of `recall@precision=P`; None for another metric.
+
+    Raises `InvalidInput` for one that begins so but whose P is no number above 0 and at most 1.
+    """
+    if not name.startswith("recall@"):
+        return None
+    match = _RECALL_AT_PRECISION.fullmatch(name)
+    precision = float(match[1]) if match else 0.0
+    if not 0 < precision <= 1:
+        raise InvalidInput(
+            f"metric {name!r}: a recall is asked for at a precision above 0 and at most 1, "
+            "such as recall@precision=0.9"
+        )
+    return precision
 
 
 def score(probabilities: ArrayLike, labels: ArrayLike, positive: int | None = None) -> dict[str, float]:
@@ -274,8 +321,22 @@ def _average_precision(scores: Floats, is_class: NDArray[np.bool_]) -> float:
     n_inside = int(is_class.sum())
     if n_inside in (0, len(scores)):
         return math.nan
+    true, ends = _found(scores, is_class)
+    return float(np.sum(np.diff(true, prepend=0) / n_inside * true / (ends + 1)))
+
+
+def _recall_at(scores: Floats, is_class: Mask, precision: float) -> float:
+    n_inside = int(is_class.sum())
+    if n_inside in (0, len(scores)):
+        return math.nan
+    true, ends = _found(scores, is_class)
+    enough = true >= precision * (ends + 1) - 1e-9
+    return float(true[enough].max(initial=0) / n_inside)
+
+
+def _found(scores: Floats, is_class: Mask) -> tuple[Ints, Ints]:
+    """Of each threshold, from the highest: images of the class at or above it, and the rank of the last image."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    true = np.cumsum(is_class[order])[ends]
-    return float(np.sum(np.diff(true, prepend=0) / n_inside * true / (ends + 1)))
+    return np.cumsum(is_class[order])[ends], ends

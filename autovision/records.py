@@ -161,6 +161,9 @@ class DatasetVersion(Record):
 
 # ----------------------------------------------------------------------------------------------- searches
 
+Costs = dict[str, dict[str, float]]
+"""true class -> answered class -> what that answer costs"""
+
 
 class SearchRequest(Record):
     """A declaration of a search. The same request twice is one search: its id is its digest."""
@@ -195,6 +198,12 @@ class SearchRequest(Record):
     """10⁶ bytes that a process holds at most which serves the model"""
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
+    costs: Costs | None = None
+    """of answers, for the metric `neg_mean_cost`"""
+    refit: bool = True
+    """train the winner again on train and validation together, if the budget allows it"""
+    soup: bool = True
+    """average the weights of the best trials where validation says that it helps"""
 
     @property
     def id(self) -> str:
@@ -202,7 +211,8 @@ class SearchRequest(Record):
         later = set() if self.licenses else {"licenses"}
         later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
         limits = ("max_latency_ms", "max_memory_mb", "max_size_mb")
-        later |= {name for name in limits if getattr(self, name) is None}
+        later |= {name for name in (*limits, "costs") if getattr(self, name) is None}
+        later |= {name for name in ("refit", "soup") if getattr(self, name)}
         body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 
@@ -378,6 +388,39 @@ class Preprocessing(Record):
     std: tuple[float, float, float]
 
 
+class DecisionRule(Record):
+    """How calibrated probabilities become an answer; `autovision.decisions` applies it.
+
+    The default is the most probable class, or, of any number of classes, those above one half.
+    """
+
+    kind: Literal["default", "threshold", "offsets", "costs", "thresholds"] = "default"
+    """`threshold`: of two classes the one of `column` where its probability is above the value; `offsets`: the largest
+    log-probability plus value; `costs`: the least expected cost; `thresholds`: each label above its value"""
+    values: tuple[float, ...] = ()
+    """one of a `threshold`; one for each class of `offsets` and `thresholds`"""
+    column: int | None = None
+    """the class of a `threshold`"""
+    costs: tuple[tuple[float, ...], ...] = ()
+    """rows: true class, columns: answered class"""
+    why: str = ""
+    """what spoke for it, or against another one, on validation"""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        odd = {
+            "threshold": len(self.values) != 1 or self.column not in (0, 1),
+            "offsets": len(self.values) < 2,
+            "thresholds": not self.values,
+            "costs": not self.costs or any(len(row) != len(self.costs) for row in self.costs),
+        }
+        if odd.get(self.kind, False):
+            raise ValueError(f"a decision rule of kind {self.kind!r} lacks its values")
+        if self.kind.startswith("threshold") and not all(0 < value < 1 for value in self.values):
+            raise ValueError(f"thresholds lie between 0 and 1, not {self.values}")
+        return self
+
+
 class Lineage(Record):
     """Everything a model version came from."""
 
@@ -414,6 +457,11 @@ class ModelVersion(Record):
     preprocessing: Preprocessing
     temperature: float
     """logits are divided by it (Guo et al. 2017), fitted on validation"""
+    decision: DecisionRule = DecisionRule()
+    metric: str = "accuracy"
+    """what its search was ranked by, and its decision rule was chosen for"""
+    costs: Costs | None = None
+    """of answers, for the metric `neg_mean_cost`"""
     precision: str
     """numeric precision that it was evaluated and is served in: `f32` or `bf16`"""
     metrics: dict[str, Evaluation]

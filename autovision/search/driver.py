@@ -132,6 +132,7 @@ class Driver:
             dataset=f"{self.request.dataset}@{self.request.dataset_version}",
             config=config,
             metric=self.request.metric,
+            costs=self.request.costs,
             seed=self.request.seed,
             deadline=self.deadline,
             must_report=not any(result.value is not None for result in self.ledger)

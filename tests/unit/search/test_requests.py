@@ -53,6 +53,10 @@ def test_a_request_names_exactly_what_it_searches_on(store: MemoryStore, tiny: H
         ({"max_memory_mb": float("inf")}, "max_memory_mb=inf: a limit is a finite number above 0"),
         ({"workers_per_trial": 0}, "workers_per_trial=0: a trial needs at least one worker"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
+        ({"metric": "recall@precision=2"}, "above 0 and at most 1"),
+        ({"metric": "neg_mean_cost"}, "needs costs"),
+        ({"costs": {"red": {"blue": 1.0}}}, "'red' where 'blue' is true; add it"),
+        ({"costs": {"red": {"blue": 1.0}, "blue": {"red": 2.0}}, "metric": "f1"}, "the metric is 'f1'"),
     ],
 )
 def test_what_cannot_be_searched_with_is_refused(
@@ -184,3 +188,14 @@ def test_imported_weights_that_are_not_there_are_refused_at_once(store: MemorySt
 
     with pytest.raises(NotFound, match="no weights 'mine'"):
         requests.make_request(store, "colours", Mine(), budget_s=60.0)
+
+
+def test_costs_make_the_metric_and_what_came_later_leaves_old_ids_alone(
+    store: MemoryStore, tiny: History
+) -> None:
+    plain = request_of(store, tiny)
+    costly = request_of(store, tiny, costs={"red": {"blue": 1.0}, "blue": {"red": 2.0}})
+    assert costly.metric == "neg_mean_cost"
+    assert request_of(store, tiny, refit=True, soup=True, costs=None).id == plain.id
+    others = {request_of(store, tiny, **{name: False}).id for name in ("refit", "soup")}
+    assert len(others | {plain.id, costly.id}) == 4
