@@ -50,6 +50,27 @@ def by_costs(probabilities: Floats, costs: Floats) -> Floats:
     return _softmax(-(probabilities @ costs) / costs.max())
 
 
+def told(rule: DecisionRule, classes: Sequence[str]) -> str:
+    """A rule in words."""
+    match rule.kind:
+        case "threshold":
+            assert rule.column is not None
+            return f"{classes[rule.column]} above {rule.values[0]:.3f}"
+        case "thresholds":
+            return ", ".join(
+                f"{name} above {value:.3f}" for name, value in zip(classes, rule.values, strict=True)
+            )
+        case "offsets":
+            listed = zip(classes, rule.values, strict=True)
+            return "largest log-probability with " + ", ".join(
+                f"{name} {value:+.2f}" for name, value in listed
+            )
+        case "costs":
+            return "least expected cost"
+        case _:
+            return "the most probable class, or each label above 0.5"
+
+
 def _moved(p: Floats, threshold: float | Floats) -> Floats:
     """Probabilities whose odds are such that what was at the threshold is at one half."""
     above, below = p * (1 - threshold), (1 - p) * threshold

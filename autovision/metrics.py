@@ -47,10 +47,7 @@ def balanced_accuracy(probabilities: Floats, labels: Ints, positive: int | None 
     With several labels each class is a question of its own: the mean over the classes of the mean of
     sensitivity and specificity, or of the one of them that is defined.
     """
-    counts = Counts.of(probabilities, labels)
-    if labels.ndim == 1:
-        return float(np.nanmean(counts.recall))
-    return float(np.nanmean([counts.recall, counts.specificity], axis=0).mean())
+    return float(Counts.of(probabilities, labels).balanced_accuracy(several=labels.ndim == 2))
 
 
 def f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
@@ -58,10 +55,7 @@ def f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> floa
 
     NaN where none of these classes occurs or is predicted.
     """
-    scores = Counts.of(probabilities, labels).f1
-    if positive is not None and len(scores) == 2:
-        return float(scores[positive])
-    return math.nan if np.isnan(scores).all() else float(np.nanmean(scores))
+    return float(Counts.of(probabilities, labels).overall_f1(positive))
 
 
 def macro_f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
@@ -230,12 +224,15 @@ def right(probabilities: Floats, labels: Ints) -> Mask:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of each class: its images, its answers, and those of them that are right; each (C,)."""
+    """Of each class: its images, its answers, and those of them that are right; each (…, C).
 
-    n: int
-    actual: Ints
-    answered: Ints
-    hits: Ints
+    They may be sums of weights; `n` has the shape (…, 1) where they are of several samples.
+    """
+
+    n: int | NDArray[Any]
+    actual: NDArray[Any]
+    answered: NDArray[Any]
+    hits: NDArray[Any]
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Ints) -> Counts:
@@ -258,10 +255,31 @@ class Counts:
         """(C,) 2 TP / (actual + answered); NaN for a class that neither occurs nor is answered."""
         return share(2 * self.hits, self.actual + self.answered)
 
+    def balanced_accuracy(self, *, several: bool) -> Floats:
+        """(…,): see the function `balanced_accuracy`; `several`: of several labels."""
+        if not several:
+            return _nanmean(self.recall)
+        sides = np.stack([self.recall, self.specificity], axis=-1)
+        return _nanmean(sides).mean(-1)  # type: ignore[no-any-return]
+
+    def overall_f1(self, positive: int | None) -> Floats:
+        """(…,): see the function `f1`."""
+        scores = self.f1
+        if positive is not None and scores.shape[-1] == 2:
+            return scores[..., positive]
+        return _nanmean(scores)
+
+
+def _nanmean(values: Floats) -> Floats:
+    """The mean over the last axis of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return share(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
+
 
 def share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """Elementwise part / whole; NaN where the whole is 0."""
-    shares: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
+    shares: Floats = np.divide(part, whole, out=np.full(shape, np.nan), where=whole > 0)
     return shares
 
 

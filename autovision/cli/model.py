@@ -163,6 +163,8 @@ def _list_table(found: list[ModelVersion], serving: dict[str, list[str]]) -> Tab
 
 
 def _facts(version: ModelVersion, deployments: list[str]) -> Table:
+    from autovision.decisions import told
+
     prep = version.preprocessing
     return facts(
         {
@@ -175,6 +177,9 @@ def _facts(version: ModelVersion, deployments: list[str]) -> Table:
             "size": f"{version.size_bytes / 1e6:.2f} MB, {version.parameters:,} parameters",
             "precision": version.precision,
             "temperature": version.temperature,
+            "searched by": version.metric,
+            "answers": told(version.decision, version.classes),
+            "because": version.decision.why,
             "made (UTC)": version.created_at,
         }
     )

@@ -12,6 +12,7 @@ from autovision.calibration import fit_temperature
 from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
+from autovision.decisions import Measure
 from autovision.errors import AutoVisionError
 from autovision.model import backbone as backbones
 from autovision.model import bundle
@@ -21,6 +22,7 @@ from autovision.model.version import read_version
 from autovision.provenance import code_version, package_versions
 from autovision.records import (
     DatasetVersion,
+    DecisionRule,
     Evaluation,
     Lineage,
     ModelVersion,
@@ -31,6 +33,7 @@ from autovision.records import (
     now,
 )
 from autovision.registry.evaluate import Predictions, evaluate_subgroups, store_predictions, truth
+from autovision.search.rule import choose_rule
 from autovision.search.select import best_trial
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -63,8 +66,13 @@ def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], benc
     several = version.multi_label
     labels = truth(rows[Split.VALIDATION], version.classes, multi_label=several)
     temperature = fit_temperature(scored[Split.VALIDATION][0], labels)
-    probabilities = probabilities_of(scored[Split.TEST][0], temperature, multi_label=several)
-    test = Predictions.of(rows[Split.TEST], version.classes, probabilities, multi_label=several)
+    measure = Measure.of(request.metric, request.costs, version.classes)
+    chosen_on, probabilities = (
+        probabilities_of(scored[split][0], temperature, multi_label=several)
+        for split in (Split.VALIDATION, Split.TEST)
+    )
+    rule = choose_rule(measure, chosen_on, labels, splits.positive, version.classes, seed=request.seed)
+    test = Predictions.of(rows[Split.TEST], version.classes, probabilities, multi_label=several, rule=rule)
     reference = np.concatenate([scored[Split.VALIDATION][1], scored[Split.TEST][1]])
     files = {
         bundle.WEIGHTS_FILE: bundle.weights_of(network),
@@ -72,15 +80,18 @@ def finish(store: Store, request: SearchRequest, ledger: list[TrialResult], benc
     }
     lineage = _lineage(request, best, config, version, bench)
     model = ModelVersion(
-        id=_model_id(request, files, lineage),
+        id=_model_id(request, files, temperature, rule, lineage),
         dataset=request.dataset,
         classes=version.classes,
         multi_label=several,
         positive_class=version.positive_class,
         preprocessing=prep,
         temperature=temperature,
+        decision=rule,
+        metric=request.metric,
+        costs=request.costs,
         precision=precision,
-        metrics=_evaluations(test, version),
+        metrics=_evaluations(test, version, measure),
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         size_bytes=len(files[bundle.WEIGHTS_FILE]),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -98,9 +109,14 @@ def _rows(store: Store, version: DatasetVersion, split: Split) -> list[Row]:
     )
 
 
-def _evaluations(test: Predictions, version: DatasetVersion) -> dict[str, Evaluation]:
+def _evaluations(test: Predictions, version: DatasetVersion, measure: Measure) -> dict[str, Evaluation]:
     return evaluate_subgroups(
-        test, version.classes, version.positive_class, dataset=version.id, split=Split.TEST
+        test,
+        version.classes,
+        version.positive_class,
+        dataset=version.id,
+        split=Split.TEST,
+        measure=measure,
     )
 
 
@@ -126,11 +142,14 @@ def _lineage(
     )
 
 
-def _model_id(request: SearchRequest, files: dict[str, bytes], lineage: Lineage) -> str:
+def _model_id(
+    request: SearchRequest, files: dict[str, bytes], temperature: float, rule: DecisionRule, lineage: Lineage
+) -> str:
     digests = {
         name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name == bundle.WEIGHTS_FILE
     }
-    return f"{request.dataset}-m-{digest_of([digests, lineage.model_dump(mode='json')])[:10]}"
+    made_of = [digests, temperature, rule.model_dump(mode="json"), lineage.model_dump(mode="json")]
+    return f"{request.dataset}-m-{digest_of(made_of)[:10]}"
 
 
 def _nothing(request: SearchRequest, ledger: Sequence[TrialResult]) -> str:
