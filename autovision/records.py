@@ -282,6 +282,8 @@ class CurvePoint(Record):
     train_loss: float
     metrics: dict[str, float]
     """on validation"""
+    judged_epoch: int | None = None
+    """after which the weights were as judged, where that is an earlier epoch: early stopping went back to it"""
 
 
 class TrialResult(Record):
@@ -421,6 +423,32 @@ class DecisionRule(Record):
         return self
 
 
+class Refit(Record):
+    """A second training of what was chosen, on train and validation together."""
+
+    images: int
+    """of both splits"""
+    epochs: dict[str, int]
+    """trial -> epochs, those after which it was best on validation"""
+
+
+class FinishRecord(Record):
+    """What the finish of a search made of its ledger: written once, so that it is the same however often it runs."""
+
+    search: str
+    ledger: str
+    """digest of the trials, their values and weights"""
+    trials: tuple[str, ...]
+    """the best trial; or, the best first, those whose weights are averaged"""
+    chosen_key: str
+    """weights as validation chose them: temperature and decision rule are fitted to these"""
+    final_key: str
+    """weights of the model: those, or trained again"""
+    refit: Refit | None = None
+    notes: tuple[str, ...] = ()
+    created_at: AwareDatetime
+
+
 class Lineage(Record):
     """Everything a model version came from."""
 
@@ -442,6 +470,12 @@ class Lineage(Record):
     packages: dict[str, str]
     parents: tuple[str, ...]
     """model versions that training started from or was compared with"""
+    soup: tuple[str, ...] = ()
+    """trials whose weights are averaged (Wortsman et al. 2022), `trial` first; empty: those of `trial` alone"""
+    refit: Refit | None = None
+    """None: the weights are those that were chosen on validation"""
+    notes: tuple[str, ...] = ()
+    """how the finish went about soup and refit"""
 
 
 class ModelVersion(Record):

@@ -71,6 +71,24 @@ class CostModel:
         first_rung = max(1, config.epochs // 9)
         return _PROBE_S + per_image * len(self.splits.train) * first_rung / self.gflops_s
 
+    def refit_gflops(self, config: TrialConfig) -> float:
+        """The arithmetic of validation features under the views of training, as far as the store does not have them."""
+        stages = stage_gflops(config.backbone, config.resolution)
+        source, views = self.bench.source(config), views_of(config)
+        seen = views if views.number is not None else Views()
+        return sum(
+            source.missing(self.splits.validation.images, seen, cut)
+            * sum(stages if cut is None else stages[:cut])
+            for cut in self._outputs(config, len(stages))
+        )
+
+    def refit_s(self, config: TrialConfig) -> float:
+        """Seconds of training a configuration to its end on train and validation, if it was never trained before."""
+        features = self.refit_gflops(config) / self.gflops_s
+        grown = 1 + len(self.splits.validation) / max(1, len(self.splits.train))
+        rungs = config.epochs / max(1, config.epochs // 9) if config.needs_maps else 1.0
+        return features + grown * rungs * self.training_s(config)
+
     def predicted_s(self, config: TrialConfig) -> float:
         gflops = self.feature_gflops(config)
         return (gflops / self.gflops_s + _SETUP_S if gflops else 0.0) + self.training_s(config)

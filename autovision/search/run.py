@@ -102,7 +102,9 @@ def _attempt(
         error=None,
     )
     try:
-        ledger, stopped = _trials(store, request, before, stop, on_progress, bench, started)
+        ledger, stopped, cost, evaluation_s = _trials(
+            store, request, before, stop, on_progress, bench, started
+        )
         if stopped:
             _note(store, request, ledger, before, started, status=SearchStatus.STOPPED, stop_requested=False)
             raise Interrupted(
@@ -110,9 +112,22 @@ def _attempt(
                 f"`autovision search resume {request.id}` goes on with it"
             )
         on_progress(
-            _last_event(request, ledger, before, started, "evaluating the best trial on the test split")
+            _last_event(
+                request,
+                ledger,
+                before,
+                started,
+                "finishing the best trial, and evaluating it on the test split",
+            )
         )
-        version = finish(store, request, ledger, bench)
+        version = finish(
+            store,
+            request,
+            ledger,
+            bench,
+            cost=cost,
+            deadline=started + request.budget_s - before.spent_s - evaluation_s,
+        )
     except Interrupted:
         raise
     except KeyboardInterrupt:
@@ -142,8 +157,8 @@ def _trials(
     on_progress: Callable[[ProgressEvent], None],
     bench: Workbench,
     started: float,
-) -> tuple[list[TrialResult], bool]:
-    """Run trials; the ledger, and whether a person stopped them."""
+) -> tuple[list[TrialResult], bool, CostModel, float]:
+    """Run trials; the ledger, whether a person stopped them, speed, and what of the budget evaluation will take."""
     space = Space.from_json(request.space)
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     cost = CostModel(bench, splits)
@@ -162,6 +177,7 @@ def _trials(
     for note in notes:
         on_progress(_last_event(request, [], before, started, note))
     left = request.budget_s - before.spent_s
+    evaluation_s, refit_s = _finish_reserve(request, space, cost, len(splits.validation) + len(splits.test))
     driver = Driver(
         store=store,
         request=request,
@@ -170,9 +186,7 @@ def _trials(
         starts=starting_points(store, request, space),
         ledger=requests.trials(store, request.id),
         attempt=before.attempt + 1,
-        deadline=started
-        + left
-        - _finish_reserve(request, space, cost, len(splits.validation) + len(splits.test)),
+        deadline=started + left - evaluation_s - refit_s,
         search_started=started - before.spent_s,
         threads=1,
         left_out=frozenset(left_out),
@@ -180,14 +194,22 @@ def _trials(
         emit=on_progress,
     )
     run_trials(driver, stop)
-    return driver.ledger, stop.asked
+    return driver.ledger, stop.asked, cost, evaluation_s
 
 
-def _finish_reserve(request: SearchRequest, space: Space, cost: CostModel, images: int) -> float:
-    """Seconds of the budget that evaluating and registering the winner will take, at most a quarter of it."""
+def _finish_reserve(
+    request: SearchRequest, space: Space, cost: CostModel, images: int
+) -> tuple[float, float]:
+    """Seconds of the budget for evaluating and registering the winner, and for training it again.
+
+    Together at most a quarter of it. Who wins is not known yet: the space's default stands for it.
+    """
     config = space.config(space.default())
     gflops = images * sum(stage_gflops(config.backbone, config.resolution))
-    return min(0.25 * request.budget_s, 5.0 + gflops / cost.gflops_s / cost.bench.threads)
+    most = 0.25 * request.budget_s
+    evaluation_s = min(most, 5.0 + gflops / cost.gflops_s / cost.bench.threads)
+    refit_s = cost.refit_s(config) if request.refit else 0.0
+    return evaluation_s, min(most - evaluation_s, refit_s)
 
 
 def _last_event(

@@ -85,6 +85,7 @@ class Execution:
         point = {
             "rung": report.rung,
             "epoch": report.epoch,
+            "judged_epoch": report.judged_epoch,
             "seconds": time.time() - self._started,
             "search_s": time.time() - task.search_started,
             "train_loss": report.train_loss,

@@ -166,10 +166,11 @@ def test_a_rule_that_validation_chose_is_what_the_model_answers_by(
 ) -> None:
     """A miss is so dear here that the plain answer would be given up for nearly all images."""
     costs = {"red": {"blue": 1.0}, "blue": {"red": 500.0}}
-    request = tiny.searches[1].with_(metric="neg_mean_cost", costs=costs)
+    request = tiny.searches[1].with_(metric="neg_mean_cost", costs=costs, refit=False)
     ledger = requests.trials(store, tiny.searches[1].id)
     model = finish(store, request, ledger, bench)
     assert (model.metric, model.costs) == ("neg_mean_cost", costs)
+    assert model.decision.kind == "costs" and "cross-fitted" in model.decision.why
     assert records.read(store, keys.model(model.id), ModelVersion) == model
     version = tiny.versions[1]
     kept = predictions(store, model.id, version, Split.TEST)
