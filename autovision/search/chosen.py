@@ -88,7 +88,7 @@ def _soup(
     several = splits.version.multi_label
     kitchen = soup.Kitchen(
         tensors,
-        Tasting(bench, splits, TrialConfig.model_validate(best.config)).logits,
+        Tasting(bench, splits.validation, TrialConfig.model_validate(best.config)).logits,
         soup.scorer(
             measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
         ),

@@ -89,7 +89,9 @@ def finish(
     labels = truth(rows[Split.VALIDATION], version.classes, multi_label=several)
     judged = scored[Split.VALIDATION][0]
     if chosen.refit is not None:
-        judged = Tasting(bench, splits, config).logits(load_tensors(store.get(chosen.chosen_key).data))
+        judged = Tasting(bench, splits.validation, config).logits(
+            load_tensors(store.get(chosen.chosen_key).data)
+        )
     temperature = fit_temperature(judged, labels)
     measure = Measure.of(request.metric, request.costs, version.classes)
     rule = choose_rule(

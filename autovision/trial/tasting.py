@@ -1,4 +1,4 @@
-"""What trained tensors say of validation, without training them: for choosing among those that were trained."""
+"""What trained tensors say of a split, without training them: for choosing among those that were trained."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from torch import Tensor
 from autovision.model import backbone as backbones
 from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
-from autovision.trial.data import load_inputs
+from autovision.trial.data import Labelled, load_inputs
 from autovision.trial.train import predict
-from autovision.trial.trial import DataSplits, Workbench
+from autovision.trial.trial import Workbench
 
 
 class Tasting:
-    """Validation logits of tensors that fit one architecture, from stored features: nothing frozen is computed again.
+    """Logits of tensors that fit one architecture, from stored features: nothing frozen is computed twice.
 
     Args:
+        split: the images, usually those of validation.
         config: of any trial of this architecture.
     """
 
-    def __init__(self, bench: Workbench, splits: DataSplits, config: TrialConfig) -> None:
+    def __init__(self, bench: Workbench, split: Labelled, config: TrialConfig) -> None:
         source, channels = bench.source(config), bench.channels(config)
         keep = backbones.kept_stages(config, len(channels))
         staged = copy.deepcopy(source.loaded.staged)
         staged.truncate(keep)
-        self._suffix = Suffix(staged, config, channels[:keep], len(splits.version.classes)).eval()
-        self._inputs = load_inputs(
-            source, splits.validation, config, channels, training=False, deadline=math.inf
-        )
+        self._suffix = Suffix(staged, config, channels[:keep], split.classes).eval()
+        self._inputs = load_inputs(source, split, config, channels, training=False, deadline=math.inf)
 
     def logits(self, tensors: Mapping[str, Tensor]) -> np.ndarray:
         """(M, C) float32 of what `Suffix.trained_state` would give. Raises `CorruptObject` if it does not fit."""
