@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from autovision.bootstrap import Said, intervals
 from autovision.decisions import Measure
 from autovision.errors import InvalidInput
 from autovision.metrics import (
@@ -62,6 +63,8 @@ def evaluate(
     presence and one for its absence; there is no confusion matrix. `seed` and `resamples` are the bootstrap's;
     the order of the rows has no influence.
 
+    `bootstrap` holds percentiles of plain resampling of every figure, `measure` included: see `autovision.bootstrap`.
+
     `decided` are the scores (N, C) of the model's decision rule, which its answers follow from; None: the
     probabilities. `measure` is the metric that the user asked for.
 
@@ -104,6 +107,8 @@ def evaluate(
             name: float(recall) for name, recall in zip(classes, recalls, strict=True) if np.isfinite(recall)
         },
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
+        bootstrap=intervals(Said(p, said, y, positive), measure, seed=seed, resamples=resamples),
+        resamples=resamples,
     )
 
 

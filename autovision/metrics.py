@@ -100,11 +100,17 @@ def neg_log_loss(probabilities: Floats, labels: Ints, positive: int | None = Non
 
     A probability counts as at least the resolution of f32, in which models answer.
     """
+    return -float(np.mean(log_losses(probabilities, labels)))
+
+
+def log_losses(probabilities: Floats, labels: Ints) -> Floats:
+    """(N,) of each image, in nats; with several labels the mean over the classes. See `neg_log_loss`."""
     if labels.ndim == 1:
-        of_truth = probabilities[np.arange(len(labels)), labels]
+        of_truth = probabilities[np.arange(len(labels)), labels][:, None]
     else:
         of_truth = np.where(labels == 1, probabilities, 1 - probabilities)
-    return float(np.mean(np.log(np.maximum(of_truth, _LEAST_PROBABILITY))))
+    losses: Floats = -np.log(np.maximum(of_truth, _LEAST_PROBABILITY)).mean(1)
+    return losses
 
 
 METRICS: Mapping[str, Metric] = {
@@ -295,14 +301,26 @@ def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 
 
     With several labels, over all decisions whether an image has a class.
     """
+    return float(np.abs(calibration_surplus(probabilities, labels, bins).sum(0)).sum() / len(labels))
+
+
+def calibration_surplus(probabilities: Floats, labels: Ints, bins: int = ECE_BINS) -> Floats:
+    """(N, bins) by how much each image's confidence exceeds its being right, at the bin of that confidence.
+
+    With several labels the mean over its decisions. The absolute sums over images, divided by N, are the calibration
+    error's parts.
+    """
     if labels.ndim == 1:
-        confidence, is_right = probabilities.max(1), right(probabilities, labels)
+        confidence, is_right = probabilities.max(1)[:, None], right(probabilities, labels)[:, None]
     else:
-        confidence = np.maximum(probabilities, 1 - probabilities).ravel()
-        is_right = ((probabilities > THRESHOLD) == (labels == 1)).ravel()
+        confidence = np.maximum(probabilities, 1 - probabilities)
+        is_right = (probabilities > THRESHOLD) == (labels == 1)
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
-    surplus = np.bincount(bin_of, weights=confidence - is_right, minlength=bins)
-    return float(np.abs(surplus).sum() / len(confidence))
+    n, decisions = confidence.shape
+    cells = np.arange(n)[:, None] * bins + bin_of
+    surplus = np.bincount(cells.ravel(), weights=(confidence - is_right).ravel(), minlength=n * bins)
+    shares: Floats = surplus.reshape(n, bins) / decisions
+    return shares
 
 
 def ranked_columns(

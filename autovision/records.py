@@ -372,6 +372,11 @@ class Evaluation(Record):
     per_class_recall: dict[str, float]
     confusion: tuple[tuple[int, ...], ...]
     """rows: true class, columns: predicted class, in the order of the model's classes; empty for several labels"""
+    bootstrap: dict[str, Interval] = {}
+    """every figure by its metric's name (`log_loss` and `ece` are the lower the better), and the metric that the search
+    was ranked by, with percentiles of resampled images; empty in older records"""
+    resamples: int = 0
+    """of `bootstrap`"""
 
 
 CropMode = Literal["center", "squash"]
