@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autovision.cli import search_views as views
+from autovision.cli.costs import read_costs
 from autovision.cli.figures import figures_table, plain_figures
 from autovision.cli.options import Json, License, Prices, Seed, Store
 from autovision.cli.output import Output, answering, check_output_file, facts, library, write_file
@@ -45,8 +46,29 @@ def submit(
     ] = 120.0,
     seed: Seed = 0,
     metric: Annotated[
-        str, typer.Option("--metric", metavar="METRIC", help="What trials are ranked by on validation.")
-    ] = "accuracy",
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="METRIC",
+            help="What trials are ranked by on validation: accuracy (the default), balanced_accuracy, f1, macro_f1, "
+            "auroc, average_precision, neg_log_loss, recall@precision=0.9.",
+        ),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            "--costs",
+            metavar="FILE",
+            help='Rank by the mean cost of the answers instead: JSON, {"TRUE CLASS": {"ANSWER": COST}}.',
+        ),
+    ] = None,
+    no_refit: Annotated[
+        bool,
+        typer.Option("--no-refit", help="Do not train the winner again on train and validation together."),
+    ] = False,
+    no_soup: Annotated[
+        bool, typer.Option("--no-soup", help="Do not average the weights of the best trials.")
+    ] = False,
     scheduler: Annotated[
         str,
         typer.Option(
@@ -157,7 +179,9 @@ def submit(
             "seed": seed,
             "deployment": deployment,
             "licenses": license_ or (),
-            "metric": metric,
+            **_ranked_by(metric, costs),
+            "refit": not no_refit,
+            "soup": not no_soup,
             "scheduler": scheduler,
             "max_trials": max_trials,
             "workers_per_trial": workers_per_trial,
@@ -349,6 +373,12 @@ def finish(search: Search, store: Store = None, as_json: Json = False) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- helpers
+
+
+def _ranked_by(metric: str | None, costs: Path | None) -> dict[str, Any]:
+    """The options `metric` and `costs` of a request."""
+    given: dict[str, Any] = {} if metric is None else {"metric": metric}
+    return given if costs is None else given | {"costs": read_costs(costs)}
 
 
 def _queued(out: Output, state: SearchState) -> None:

@@ -109,6 +109,8 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "best": best,
             "model": state.model,
             "metric": request.metric,
+            "costs": _costs(request),
+            "finish": _finish(request),
             "seed": request.seed,
             "workers per trial": request.workers_per_trial if request.workers_per_trial > 1 else None,
             "priority": request.priority or None,
@@ -183,6 +185,20 @@ def estimate(found: Estimate) -> list[Any]:
         *parts,
         "In brackets: the interval that four of five should lie in. Pruning makes room for more trials.",
     ]
+
+
+def _costs(request: SearchRequest) -> str:
+    return "\n".join(
+        f"{said} for {true}: {cost:g}"
+        for true, row in (request.costs or {}).items()
+        for said, cost in row.items()
+    )
+
+
+def _finish(request: SearchRequest) -> str:
+    """What was asked to be left out."""
+    left_out = [name for name, wanted in (("refit", request.refit), ("soup", request.soup)) if not wanted]
+    return f"without {' and '.join(left_out)}" if left_out else ""
 
 
 def _limits(request: SearchRequest) -> str:

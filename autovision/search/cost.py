@@ -128,6 +128,24 @@ class CostModel:
             total += expected * math.exp(belief.mean) / (threads if part is Part.FEATURES else 1)
         return total
 
+    def refit_s(self, config: TrialConfig, *, features: bool = True) -> float:
+        """Seconds of training a configuration to its end on train and validation, after it was trained on train.
+
+        Args:
+            features: whether those of validation images are counted, which are needed under the views of training.
+        """
+        rows = [
+            Rows(cut, views, self._lacking(config, "validation", views, cut))
+            for cut, views, splits in arithmetic.needed(config)
+            if features and "train" in splits
+        ]
+        train, validation = len(self.splits.train), len(self.splits.validation)
+        work = arithmetic.work(config, rows, (train + validation, validation), self._rates)
+        return sum(
+            expected * math.exp(self._speeds.belief(*arithmetic.group(part, config)).mean)
+            for part, expected in work.parts(config.epochs)
+        )
+
     def memory(self, config: TrialConfig) -> Footprint:
         """Bytes that training takes: see `trial.memory`. The first time for a configuration it takes a moment.
 
