@@ -527,6 +527,8 @@ class Refit(Record):
     """of both splits"""
     epochs: dict[str, int]
     """trial -> epochs, those after which it was best on validation"""
+    before_key: str
+    """weights of before, which have not seen validation: what starts from this model must start from these"""
 
 
 class FinishRecord(Record):

@@ -52,7 +52,7 @@ def choose(
     except KeyNotFound:
         pass
     members, chosen_key, notes = _soup(store, request, ledger, bench, deadline)
-    final_key, refitted, refit_notes = _refit(store, request, members, bench, cost, deadline)
+    final_key, refitted, refit_notes = _refit(store, request, members, chosen_key, bench, cost, deadline)
     record = FinishRecord(
         search=request.id,
         ledger=digest,
@@ -108,6 +108,7 @@ def _refit(
     store: Store,
     request: SearchRequest,
     members: Sequence[TrialResult],
+    chosen_key: str,
     bench: Workbench,
     cost: CostModel,
     deadline: float,
@@ -133,4 +134,4 @@ def _refit(
     made = weights_key(request.id, "refit", data)
     store.put_immutable(made, data)
     epochs = {member.trial: again.epochs_of(member, request.metric) for member in members}
-    return made, Refit(images=images, epochs=epochs), ()
+    return made, Refit(images=images, epochs=epochs, before_key=chosen_key), ()

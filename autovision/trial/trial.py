@@ -275,11 +275,20 @@ class Trial:
         return bundle.tensors_file(judged_state(self.training))
 
     def _initial_head(self) -> dict[str, torch.Tensor] | None:
-        """The champion's head, if it is of the same shape: its knowledge is where this trial starts."""
+        """The champion's head, if it is of the same shape: its knowledge is where this trial starts.
+
+        Of a model that was trained again on validation it is the head of before: the images that this trial will be
+        judged by are among those.
+        """
         if self.initial is None:
             return None
         version = read_version(self.bench.store, self.initial)
-        tensors = load_tensors(read_file(self.bench.store, version, bundle.WEIGHTS_FILE))
+        refitted = version.lineage.refit
+        tensors = load_tensors(
+            read_file(self.bench.store, version, bundle.WEIGHTS_FILE)
+            if refitted is None
+            else self.bench.store.get(refitted.before_key).data
+        )
         head = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")}
         own = self.suffix.head.state_dict()
         same_shapes = {n: t.shape for n, t in head.items()} == {n: t.shape for n, t in own.items()}

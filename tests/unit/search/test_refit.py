@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from autovision.errors import AutoVisionError
+from autovision.model import bundle
+from autovision.model.version import read_file
 from autovision.records import CurvePoint, ModelVersion, Split
 from autovision.search import chosen, refit, requests
 from autovision.search.cost import CostModel
@@ -186,3 +188,14 @@ def test_a_failure_is_an_error_of_ours(tiny: History, bench: Workbench) -> None:
     with pytest.raises(AutoVisionError, match="the budget ended before it was trained"):
         refit.refit(bench, tiny.searches[1], best, deadline=0.0)
     assert keys.finish("s", "d") == "searches/s/finishes/d.json"
+
+
+def test_a_later_trial_starts_from_the_head_that_has_not_seen_validation(tiny: History) -> None:
+    model, config = tiny.models[1], TrialConfig.model_validate(tiny.models[1].lineage.config)
+    assert model.lineage.refit is not None
+    later = Trial(Workbench(tiny.store, 1), "colours@2", config, 0, math.inf, initial=model.id)
+    head, before = later._initial_head(), load_tensors(tiny.store.get(model.lineage.refit.before_key).data)
+    assert head is not None
+    assert all(torch.equal(tensor, before[f"head.{name}"]) for name, tensor in head.items())
+    served = load_tensors(read_file(tiny.store, model, bundle.WEIGHTS_FILE))
+    assert any(not torch.equal(tensor, served[f"head.{name}"]) for name, tensor in head.items())
