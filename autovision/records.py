@@ -195,6 +195,10 @@ class SearchRequest(Record):
     """10⁶ bytes that a process holds at most which serves the model"""
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
+    sampler: str = "tpe"
+    """what draws configurations: see `autovision.search.samplers.SAMPLERS`, or MODULE:NAME on the machine that runs it"""
+    objectives: tuple[str, ...] = ()
+    """what is minimised beside the metric: see `autovision.search.objectives.COSTS`; empty: nothing"""
 
     @property
     def id(self) -> str:
@@ -203,6 +207,8 @@ class SearchRequest(Record):
         later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
         limits = ("max_latency_ms", "max_memory_mb", "max_size_mb")
         later |= {name for name in limits if getattr(self, name) is None}
+        later |= set() if self.sampler != "tpe" else {"sampler"}
+        later |= set() if self.objectives else {"objectives"}
         body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 
@@ -291,6 +297,8 @@ class TrialResult(Record):
     value: float | None = None
     """the search's metric on validation at the best rung; None for a trial that never reached one"""
     metrics: dict[str, float] = {}
+    objectives: dict[str, float] = {}
+    """of each of the search's objectives beside the metric: what the model costs"""
     weights_key: str | None = None
     """trained tensors (head and unfrozen stages), safetensors; None when nothing was trained"""
     seconds: float = 0.0

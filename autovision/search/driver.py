@@ -16,6 +16,7 @@ from autovision.search import select
 from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, choose
 from autovision.search.cost import CostModel, config_of
 from autovision.search.limits import values_of
+from autovision.search.objectives import Trade, vector
 from autovision.search.progress import ProgressEvent
 from autovision.search.pruner import AsyncHalving, kind_of
 from autovision.search.sampler import Proposal, Sampler
@@ -73,14 +74,18 @@ class Driver:
     """backbones that cannot be used here"""
     fault: Callable[[TrialConfig], str | None] = lambda config: None
     """why a configuration breaks the request's limits; None: it does not"""
+    costs: Callable[[TrialConfig], dict[str, float]] = lambda config: {}
+    """what a model of a configuration costs, in each of the request's objectives"""
     clock: Callable[[], float] = time.time
     """seconds since the epoch; a simulation turns its own"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
 
     def __post_init__(self) -> None:
-        # A resumed search must not draw again what the attempts before it drew.
-        self._sampler = Sampler(self.space, self.request.seed + 1_000 * (self.attempt - 1))
+        self._sampler = Sampler(
+            self.space, self.request.seed, self.request.sampler, others=len(self.request.objectives)
+        )
         self._pruner = AsyncHalving()
+        self._trade = Trade(self.request.objectives, self.request.seed)
         self._arms = {
             arm: ArmRecord()
             for arm in arms_of(self.space)
@@ -97,12 +102,18 @@ class Driver:
     def _replay(self) -> None:
         metric = self.request.metric
         steps = {r.trial: [(p.rung, value_of(p.metrics, metric)) for p in r.curve] for r in self.ledger}
-        self._sampler.replay((result, steps[result.trial]) for result in self.ledger)
+        names = self.request.objectives
+        self._sampler.replay(
+            (result, steps[result.trial], vector(names, result.objectives)) for result in self.ledger
+        )
         for result in self.ledger:
+            kind = kind_of(TrialConfig.model_validate(result.config))
             for rung, value in steps[result.trial]:
-                self._pruner.goes_on(kind_of(TrialConfig.model_validate(result.config)), rung, value)
+                self._pruner.goes_on(kind, rung, value)
+                self._trade.at_rung(kind, rung, value, result.objectives)
             if (arm := arm_of(result.parameters, list(self._arms))) is not None:
                 _learn(self._arms[arm], result)
+                self._trade.learn(arm, result)
 
     # ------------------------------------------------------------------------------------------ deciding
 
@@ -159,7 +170,7 @@ class Driver:
                 config = self.space.config(proposal.point)
                 if self._usable(config) and config.digest not in self._tried:
                     return proposal, arm, origin, initial
-                self._sampler.tell(proposal.number, TrialState.FAILED, [])
+                self._sampler.refuse(proposal.number)
             if arm is None:
                 return None
             self._exhausted.add(arm)
@@ -196,7 +207,7 @@ class Driver:
             return proposal, arm_of(proposal.point, arms), start.origin, start.initial_model
         if not arms:
             return self._sampler.ask(), None, "sampled", None
-        arm = choose(self._arms, self._predicted_s, remaining)
+        arm = choose(self._trade.records(self._arms, self._next_number), self._predicted_s, remaining)
         if arm is None or arm in self._exhausted:
             return None, None, "", None
         proposal = self._sampler.ask(dict(arm))
@@ -236,9 +247,10 @@ class Driver:
             if len(running.curve) == 1:
                 self.cost.observe(running.expected_gflops, result["feature_s"])
             # Whoever ends by itself is one to compare with, too.
-            goes_on = self._pruner.goes_on(
-                kind_of(running.assignment.config), running.curve[-1].rung, running.objectives[-1]
-            )
+            kind, rung = kind_of(running.assignment.config), running.curve[-1].rung
+            goes_on = self._pruner.goes_on(kind, rung, running.objectives[-1])
+            costs = self.costs(running.assignment.config)
+            goes_on |= self._trade.at_rung(kind, rung, running.objectives[-1], costs)
             self._report()
         running.pruned = not goes_on and not result.get("done")
         return not running.pruned
@@ -277,10 +289,12 @@ class Driver:
         )
         self.ledger.append(result)
         steps = [(point.rung, value) for point, value in zip(running.curve, running.objectives, strict=True)]
-        self._sampler.tell(running.proposal, result.state, steps)
+        others = vector(self.request.objectives, result.objectives)
+        self._sampler.tell(running.proposal, result.state, steps, others)
         if running.arm is not None:
             self._arms[running.arm].running -= 1
             _learn(self._arms[running.arm], result)
+            self._trade.learn(running.arm, result)
         message = f"trial {trial} failed: {result.error}" if result.state is TrialState.FAILED else None
         self._report(message)
         return result
@@ -308,6 +322,7 @@ class Driver:
             curve=tuple(running.curve),
             value=None if best is None else running.objectives[best],
             metrics={} if best is None else running.curve[best].metrics,
+            objectives=self.costs(task.config),
             weights_key=last.get("weights_key"),
             seconds=last.get("seconds", 0.0),
             feature_s=last.get("feature_s", 0.0),
