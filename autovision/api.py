@@ -148,8 +148,8 @@ class AutoVision:
             deployment: where the model wants to be promoted by the controller; it is made if there is none.
             licenses: SPDX identifiers; backbones whose weights have another licence, or an unknown one, are left
                 out. Empty: any.
-            options: `metric`, `max_trials`, `max_latency_ms`, `max_memory_mb`, `max_size_mb`, `workers_per_trial`,
-                `warm_start`, `nonce`: see `SearchRequest`.
+            options: `metric`, `scheduler`, `max_trials`, `max_latency_ms`, `max_memory_mb`, `max_size_mb`,
+                `workers_per_trial`, `warm_start`, `nonce`: see `SearchRequest`.
         """
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(

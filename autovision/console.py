@@ -186,9 +186,10 @@ class SearchProgress:
 
     def _print_line(self, event: ProgressEvent) -> None:
         best = f"best {self._metric} {event.best_value:.4f}" if _known(event.best_value) else "no value yet"
+        paused = f", {event.paused} paused" if event.paused else ""
         line = (
             f"[{event.elapsed_s:5.0f} s of {event.budget_s:.0f} s] trials: {event.complete} complete, "
-            f"{event.pruned} pruned, {event.failed} failed, {event.running} running; {best}"
+            f"{event.pruned} pruned, {event.failed} failed, {event.running} running{paused}; {best}"
         )
         if _known(event.best_value) and event.best_config:
             line += f" ({short_config(event.best_config)})"
@@ -229,6 +230,7 @@ class SearchProgress:
             (f"{event.complete} complete", "green" if event.complete else "dim"),
             "   ",
             (f"{event.pruned} pruned", "yellow" if event.pruned else "dim"),
+            *([("   ", ""), (f"{event.paused} paused", "yellow")] if event.paused else []),
             "   ",
             (f"{event.failed} failed", "red bold" if event.failed else "dim"),
             "   ",

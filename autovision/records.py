@@ -176,6 +176,8 @@ class SearchRequest(Record):
     seed: int = 0
     metric: str = "accuracy"
     """what validation is ranked by; see `autovision.metrics.METRICS`"""
+    scheduler: str = "halving"
+    """which of the trials that have reported go on; see `autovision.search.schedulers`"""
     warm_start: bool = True
     """begin from what earlier searches and the champion know"""
     parent_model: str | None = None
@@ -196,15 +198,16 @@ class SearchRequest(Record):
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
     sampler: str = "tpe"
-    """what draws configurations: see `autovision.search.samplers.SAMPLERS`, or MODULE:NAME on the machine that runs it"""
+    """what draws configurations; see `autovision.search.samplers`"""
     objectives: tuple[str, ...] = ()
-    """what is minimised beside the metric: see `autovision.search.objectives.COSTS`; empty: nothing"""
+    """what is minimised beside the metric; see `autovision.search.objectives.COSTS`"""
 
     @property
     def id(self) -> str:
         # A field that came later than the first searches leaves their ids as they are, unless it says something.
         later = set() if self.licenses else {"licenses"}
         later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
+        later |= set() if self.scheduler != "halving" else {"scheduler"}
         limits = ("max_latency_ms", "max_memory_mb", "max_size_mb")
         later |= {name for name in limits if getattr(self, name) is None}
         later |= set() if self.sampler != "tpe" else {"sampler"}
@@ -292,7 +295,12 @@ class TrialResult(Record):
     parameters: dict[str, Any]
     """the point of the search space that it came from"""
     origin: str
-    """`default`, `sampled`, `ledger` (an earlier search's winner) or `champion`"""
+    """`default`, `sampled`, `ledger` (an earlier search's winner), `champion`, or `probe` (as the best head, with
+    stages unfrozen)"""
+    ladder: str = ""
+    """which rung of the ladder it is on: `probe`, a head alone; `shallow` or `deep`, by the stages it unfreezes"""
+    batch: str | None = None
+    """the first of the heads that it was trained together with; None: alone"""
     curve: tuple[CurvePoint, ...] = ()
     value: float | None = None
     """the search's metric on validation at the best rung; None for a trial that never reached one"""
@@ -302,6 +310,7 @@ class TrialResult(Record):
     weights_key: str | None = None
     """trained tensors (head and unfrozen stages), safetensors; None when nothing was trained"""
     seconds: float = 0.0
+    """of work; of a head in a batch, its share"""
     feature_s: float = 0.0
     """of `seconds`: waiting for or computing frozen-prefix features"""
     error: str | None = None

@@ -47,6 +47,14 @@ def submit(
     metric: Annotated[
         str, typer.Option("--metric", metavar="METRIC", help="What trials are ranked by on validation.")
     ] = "accuracy",
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            "--scheduler",
+            metavar="NAME",
+            help="Which trials go on: halving pauses and promotes on cost; asha and median only stop; none.",
+        ),
+    ] = "halving",
     max_trials: Annotated[
         int | None,
         typer.Option("--max-trials", metavar="N", help="At most so many; else what the budget allows."),
@@ -115,6 +123,7 @@ def submit(
             deployment=deployment,
             licenses=license_ or (),
             metric=metric,
+            scheduler=scheduler,
             max_trials=max_trials,
             workers_per_trial=workers_per_trial,
             max_latency_ms=max_latency_ms,

@@ -128,6 +128,12 @@ def explanation(found: Explanation) -> list[Any]:
     if winner is not None and winner.differs:
         rows = [[name, own, theirs] for name, (own, theirs) in winner.differs.items()]
         parts.append(table(["what differs", "winner", "runner-up"], rows))
+    if found.ladder:
+        rows = [
+            [each.name, each.trials, each.batches, f"{each.seconds:.1f}", _four(each.best)]
+            for each in found.ladder
+        ]
+        parts.append(table(["rung", ">trials", ">computations", ">seconds", f">best {found.metric}"], rows))
     if found.importance:
         rows = [[each.parameter, f"{each.share:.2f}", each.best, each.trials] for each in found.importance]
         title = "What mattered: share of the differences after the first rung"
@@ -157,7 +163,7 @@ def _pruned(cuts: Sequence[Cut]) -> Table:
         [each.trial, f"{each.search_s:.1f}", each.epoch, _four(each.value), _four(each.needed), each.seen]
         for each in shown
     ]
-    title = f"Pruned, being below the best third of their kind at a rung: {len(shown)} of {len(cuts)}"
+    title = f"Pruned, being behind trials of their kind that had cost as much: {len(shown)} of {len(cuts)}"
     return table(["trial", ">at s", ">epoch", ">value", ">needed", ">of"], rows, title=title)
 
 

@@ -39,6 +39,7 @@ def render(
         main=join(
             [
                 _winner(explanation),
+                _ladder(explanation),
                 searches_section([view]),
                 _importance(explanation.importance),
                 _seconds(explanation),
@@ -84,6 +85,28 @@ def _winner(explanation: Explanation) -> Markup:
     caption = "What the winner has that the runner-up or the space's default has not."
     content = table(["parameter", "winner", "runner-up"], rows, caption=caption, class_="facts")
     return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
+
+
+def _ladder(explanation: Explanation) -> Markup:
+    rows = [
+        row(
+            each.name,
+            [
+                str(each.trials),
+                str(each.batches),
+                format_seconds(each.seconds),
+                "none" if each.best is None else _four(each.best),
+            ],
+            numbers=range(1, 5),
+        )
+        for each in explanation.ladder
+    ]
+    columns = ["rung", "trials", "computations", "seconds", f"best {explanation.metric}"]
+    return section(
+        "The ladder",
+        "From heads on frozen features, many trained as one computation, to networks of which ever more is trained.",
+        tag("div", table(columns, rows, numbers=range(1, 5)), class_="card") if rows else None,
+    )
 
 
 def _importance(found: Sequence[Importance]) -> Markup:
@@ -158,7 +181,8 @@ def _pruned(cuts: Sequence[Cut]) -> Markup:
     more = f" The first {_MOST} of {len(cuts)}." if len(cuts) > _MOST else ""
     return section(
         "What was pruned",
-        "A trial goes on from a rung if it is among the best third of its kind that have come there so far.",
+        "A trial goes on if it has what trials of its kind need that have cost about as much; one that was paused goes "
+        "on later if it comes to have it.",
         tag(
             "div",
             table(

@@ -39,6 +39,10 @@ _MEANINGS: dict[MarkKind, str] = {
 }
 
 
+_MOST_DRAWN = 400
+"""trials in a chart: a browser has to draw each, and more than so many are a blur"""
+
+
 def searches_section(searches: Sequence[SearchView]) -> Markup:
     """How each search went: all of its trials, on one scale per measure."""
     width = HALF if len(searches) > 1 else WIDE
@@ -62,7 +66,8 @@ def progress_figure(
     view: SearchView, *, y_range: tuple[float, float] | None = None, width: float = WIDE
 ) -> Markup:
     """Best so far over the search's seconds, and where each trial ended."""
-    marks = [_mark(trial) for trial in view.trials if trial.curve and trial.value is not None]
+    drawn = _drawn(view)
+    marks = [_mark(trial) for trial in drawn if trial.value is not None]
     best = view.best_so_far()
     until = max([x for x, _ in best] + [mark.x for mark in marks], default=0.0)
     line = Line(steps(best, until), "best", "best so far")
@@ -71,7 +76,7 @@ def progress_figure(
     return figure(
         f"{view.title}: {reached}",
         f"{_tally(view)} in {format_seconds(view.state.spent_s)} of {format_seconds(view.request.budget_s)}. "
-        f"Reason: {view.request.reason}.",
+        f"Reason: {view.request.reason}.{_only(view, drawn)}",
         legend([(line_swatch("trace best"), "best so far"), *_mark_entries(view)]),
         responsive(
             lambda width: trace_chart(
@@ -94,12 +99,14 @@ def curves_figure(
     view: SearchView, *, y_range: tuple[float, float] | None = None, width: float = WIDE
 ) -> Markup:
     """Every trial's metric over its epochs: the winner emphasised, the pruned ones ended with a cross."""
-    lines = [_curve(trial, view) for trial in view.trials if trial.curve]
+    drawn = _drawn(view)
+    lines = [_curve(trial, view) for trial in drawn]
     winner = view.winner
     ends = [
         entry for entry in _mark_entries(view) if entry[1] not in (_MEANINGS["complete"], _MEANINGS["failed"])
     ]
     best = f"Winner, bold: {short_config(winner.config)}." if winner else "No winner."
+    best += _only(view, drawn)
     return figure(
         f"{view.title}: learning curves",
         best,
@@ -179,6 +186,20 @@ def _lineage(model: ModelVersion) -> dict[str, str]:
         "temperature": format_value(model.temperature),
         "packages": ", ".join(f"{name} {version}" for name, version in sorted(lineage.packages.items())),
     }
+
+
+def _drawn(view: SearchView) -> list[TrialResult]:
+    """The trials that are drawn: those with a curve; of many, the best ones."""
+    curved = [trial for trial in view.trials if trial.curve]
+    if len(curved) <= _MOST_DRAWN:
+        return curved
+    best = sorted(curved, key=lambda trial: -math.inf if trial.value is None else trial.value)[-_MOST_DRAWN:]
+    return sorted(best, key=lambda trial: trial.number)
+
+
+def _only(view: SearchView, drawn: Sequence[TrialResult]) -> str:
+    """A sentence that says so where not all trials are drawn."""
+    return f" Drawn are the best {len(drawn)}." if len(drawn) == _MOST_DRAWN < len(view.trials) else ""
 
 
 def _mark(trial: TrialResult) -> Mark:

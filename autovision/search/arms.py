@@ -17,6 +17,16 @@ from typing import Any
 from autovision.space import Choice, Constant, Integer, Space
 
 _DIMENSIONS = ("backbone", "weights", "resolution", "augmentation", "unfreeze", "drop_stages")
+FEATURES = (
+    "backbone",
+    "weights",
+    "resolution",
+    "augmentation",
+    "views",
+    "unfreeze",
+    "test_time_augmentation",
+)
+"""parameters of which heads that are trained together must have the same values, for their features to be the same"""
 _MOST_ARMS = 400
 _SPREAD = 0.03
 """how far apart the best values of two arms are, as a rule; of one standard deviation, in units of the metric"""
@@ -68,10 +78,11 @@ class ArmRecord:
     """What is known of one arm."""
 
     values: list[float] = field(default_factory=list)
+    """the best of each trial, or of each batch of heads"""
     failed: int = 0
-    """trials that ended without a value"""
+    """trials, and batches, that ended without a value"""
     seconds: list[float] = field(default_factory=list)
-    """of each trial, without its features"""
+    """of each of them, without features"""
     running: int = 0
 
 

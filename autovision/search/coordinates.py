@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,16 @@ class Axis:
     @classmethod
     def of(cls, name: str, parameter: Float | Integer | Choice) -> Axis:
         match parameter:
-            case Choice(values=values):
-                return cls(name, parameter, values)
+            case Choice(values=choices):
+                return cls(name, parameter, choices)
             case Integer(low=low, high=high) if high - low < _MOST_VALUES:
-                values = tuple(range(low, high + 1))
-            case Float(low=low, high=high, step=step) if step and (high - low) / step < _MOST_VALUES:
-                values = tuple(parameter.nearest(low + i * step) for i in range(round((high - low) / step) + 1))
+                values = [float(value) for value in range(low, high + 1)]
+                own: tuple[Any, ...] = tuple(range(low, high + 1))
+            case Float(low=first, high=last, step=step) if step and (last - first) / step < _MOST_VALUES:
+                values = [
+                    parameter.nearest(first + i * step) for i in range(round((last - first) / step) + 1)
+                ]
+                own = tuple(values)
             case _:
                 return cls(name, parameter)
         half = (values[1] - values[0]) / 2 if len(values) > 1 else 0.5
@@ -52,7 +57,7 @@ class Axis:
             ends = [math.log(max(end, values[0] / 2)) for end in ends]
         span = ends[-1] - ends[0]
         edges = tuple((end - ends[0]) / span for end in ends)
-        return cls(name, parameter, values, tuple((a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)), edges)
+        return cls(name, parameter, own, tuple((a + b) / 2 for a, b in pairwise(edges)), edges)
 
     @property
     def ordered(self) -> bool:
@@ -121,7 +126,7 @@ class Coordinates:
         return rows
 
     def _condition(self, space: Space, axis: Axis) -> list[tuple[int, list[float]]]:
-        found = []
+        found: list[tuple[int, list[float]]] = []
         for parent, allowed in (axis.parameter.when or {}).items():
             holder = space.parameters[parent]
             if isinstance(holder, Constant):

@@ -71,7 +71,14 @@ class CostModel:
         first_rung = max(1, config.epochs // 9)
         return _PROBE_S + per_image * len(self.splits.train) * first_rung / self.gflops_s
 
+    def predicted_total_s(self, config: TrialConfig) -> float:
+        """Seconds until the end, features that are missing included."""
+        first_rung = max(1, config.epochs // 9)
+        training = (self.training_s(config) - _PROBE_S) * config.epochs / first_rung
+        return self.predicted_s(config) - self.training_s(config) + _PROBE_S + training
+
     def predicted_s(self, config: TrialConfig) -> float:
+        """Seconds until the first rung, features that are missing included."""
         gflops = self.feature_gflops(config)
         return (gflops / self.gflops_s + _SETUP_S if gflops else 0.0) + self.training_s(config)
 

@@ -5,51 +5,29 @@ Plain Python without Ray, so that it can be driven by Tune or by a simulation.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState, now
-from autovision.search import select
-from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, choose
+from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState
+from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of
+from autovision.search.begun import Begun, Member, Running, heads_of, reports_of, told_by
 from autovision.search.cost import CostModel, config_of
 from autovision.search.limits import values_of
-from autovision.search.objectives import Trade, vector
+from autovision.search.objectives import Trade
 from autovision.search.progress import ProgressEvent
-from autovision.search.pruner import AsyncHalving, kind_of
-from autovision.search.sampler import Proposal, Sampler
+from autovision.search.proposer import Drawn, Proposer
+from autovision.search.sampler import Sampler
+from autovision.search.schedulers import Report, Verdict, scheduler_of
+from autovision.search.select import Tally
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import Store
-from autovision.trial.assignment import Assignment, Reported
+from autovision.trial.assignment import Assignment
 from autovision.trial.execution import value_of
-
-_DRAWS = 20
-"""so many draws in a row that were all tried before, or break a limit, mean that there is nothing new to try"""
-_START_SHARE = 0.25
-_START_EXCESS = 1.5
-"""a starting point is passed over if it is predicted to take more than this share of the seconds left, and than
-so many times the cheapest arm"""
-
-
-@dataclass
-class Running:
-    """A trial that has been begun."""
-
-    assignment: Assignment
-    point: dict[str, Any]
-    origin: str
-    proposal: int
-    arm: Arm | None
-    expected_gflops: float
-    curve: list[CurvePoint] = field(default_factory=list)
-    objectives: list[float] = field(default_factory=list)
-    last: dict[str, Any] = field(default_factory=dict)
-    pruned: bool = False
 
 
 @dataclass
@@ -79,101 +57,185 @@ class Driver:
     clock: Callable[[], float] = time.time
     """seconds since the epoch; a simulation turns its own"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
+    together: bool = True
+    """whether heads on the same features are trained together"""
+    nearly_s: float = 2.0
+    """a trial that would end within so many seconds is neither paused nor stopped for being behind"""
 
     def __post_init__(self) -> None:
-        self._sampler = Sampler(
-            self.space, self.request.seed, self.request.sampler, others=len(self.request.objectives)
-        )
-        self._pruner = AsyncHalving()
-        self._trade = Trade(self.request.objectives, self.request.seed)
+        names = self.request.objectives
+        self._sampler = Sampler(self.space, self.request.seed, self.request.sampler, names)
+        self._trade = Trade(names, self.request.seed)
+        self._scheduler = scheduler_of(self.request.scheduler)
         self._arms = {
             arm: ArmRecord()
             for arm in arms_of(self.space)
             if dict(arm).get("backbone") not in self.left_out and self._admits(arm)
         }
-        self._exhausted: set[Arm] = set()
-        self.starts = [start for start in self.starts if self._usable(self.space.config(start.point))]
         self.running: dict[str, Running] = {}
+        """by the trial, or the first of the heads"""
+        self.paused: dict[str, Running] = {}
+        self.suspended = False
         self._again: list[str] = []
-        self._next_number = 1 + max((result.number for result in self.ledger), default=-1)
-        self._tried = {_digest(result) for result in self.ledger}
-        self._replay()
-
-    def _replay(self) -> None:
-        metric = self.request.metric
-        steps = {r.trial: [(p.rung, value_of(p.metrics, metric)) for p in r.curve] for r in self.ledger}
-        names = self.request.objectives
-        self._sampler.replay(
-            (result, steps[result.trial], vector(names, result.objectives)) for result in self.ledger
+        self._tally = Tally(self.request.metric)
+        begun = records.read_all(self.store, keys.begun(self.request.id), Begun)
+        numbers = [r.number for r in self.ledger] + [m.number for b in begun for m in b.members]
+        self._next_number = 1 + max(numbers, default=-1)
+        self._proposer = Proposer(
+            space=self.space,
+            sampler=self._sampler,
+            cost=self.cost,
+            starts=self.starts,
+            arms=self._arms,
+            usable=self._usable,
+            tried={_digest(r.config) for r in self.ledger}
+            | {m.config.digest for b in begun for m in b.members},
+            best_head=self._best_head,
+            together=self.together and self.request.workers_per_trial == 1,
+            view=lambda arms: self._trade.records(arms, self._next_number),
         )
+        self._replay(begun)
+
+    # ------------------------------------------------------------------------------------------ taking up
+
+    def _replay(self, begun: list[Begun]) -> None:
+        """What the ledger and the trials that were begun teach, as if it had happened here."""
+        metric, ended = self.request.metric, {result.trial for result in self.ledger}
+        self._sampler.replay((result, self._steps(result)) for result in self.ledger)
+        reports: list[tuple[float, int, Report]] = []
+        costs = {result.trial: result.objectives for result in self.ledger}
+        units: dict[str, list[TrialResult]] = {}
         for result in self.ledger:
-            kind = kind_of(TrialConfig.model_validate(result.config))
-            for rung, value in steps[result.trial]:
-                self._pruner.goes_on(kind, rung, value)
-                self._trade.at_rung(kind, rung, value, result.objectives)
-            if (arm := arm_of(result.parameters, list(self._arms))) is not None:
-                _learn(self._arms[arm], result)
-                self._trade.learn(arm, result)
+            self._tally.add(result)
+            units.setdefault(result.batch or result.trial, []).append(result)
+            if result.batch is None:
+                reports += reports_of(result, metric)
+        for unit in units.values():
+            if (arm := arm_of(unit[0].parameters, list(self._arms))) is not None:
+                _learn(self._arms[arm], unit)
+                self._trade.learn(arm, unit)
+        for each in begun:
+            running = self._revived(each, ended)
+            if running is not None and not running.assignment.heads:
+                for result in running.results():
+                    reports += reports_of(result, metric, ended=False)
+                    costs[result.trial] = result.objectives
+                    self._tally.consider(result)
+        for _, _, report in sorted(reports, key=lambda item: item[:2]):
+            self._scheduler.judge(report)
+            self._trade.excels(report, self._scheduler.level(report), costs[report.trial])
+
+    def _revived(self, begun: Begun, ended: set[str]) -> Running | None:
+        """A trial that was begun and has not ended: it goes on, or stays paused."""
+        running = Running.of(begun, None)
+        running.members = [member for member in running.members if member.trial not in ended]
+        key = begun.assignment.trial
+        if not running.members:
+            self.store.delete(keys.begun_trial(self.request.id, key))
+            return None
+        running.arm = arm_of(running.lead.point, list(self._arms))
+        if running.paused:
+            self._tell_paused(running)
+            self.paused[key] = running
+        else:
+            for member in running.members:
+                member.proposal = self._sampler.ask(member.point).number
+            self.running[key] = running
+            self._again.append(key)
+            if running.arm is not None:
+                self._arms[running.arm].running += 1
+        return running
+
+    def _steps(self, result: TrialResult) -> list[tuple[int, float]]:
+        return [(point.rung, value_of(point.metrics, self.request.metric)) for point in result.curve]
 
     # ------------------------------------------------------------------------------------------ deciding
 
     def next(self) -> Assignment | None:
-        """The next trial to begin; None if nothing more fits into the budget."""
+        """The next trial to begin, or to go on with; None if nothing more fits into the budget."""
         remaining = self.deadline - self.clock()
         if remaining <= 0.5:
             return None
         if self._again:
-            return self.running[self._again.pop()].assignment
-        if self.request.max_trials and self.begun >= self.request.max_trials:
-            return None
-        drawn = self._draw(remaining)
-        if drawn is None:
-            return None
-        proposal, arm, origin, initial = drawn
-        config = self.space.config(proposal.point)
-        self._tried.add(config.digest)
-        number = self._next_number
-        self._next_number += 1
-        trial = f"{self.attempt:02d}-{number:05d}-{config.digest[:6]}"
+            return self._go_on_with(self.running[self._again.pop(0)])
+        for trial in self._scheduler.promoted(self.paused):
+            if self.paused[trial].remaining_s <= remaining:
+                return self._resume(trial)
+        most = self.request.max_trials - self.begun if self.request.max_trials else 10**9
+        drawn = self._proposer.draw(remaining, most, first=not self._valued) if most > 0 else []
+        if drawn:
+            return self._begin(drawn)
+        if self._proposer.out_of_time:
+            # Better the best of those that are behind than nothing.
+            for trial in self._scheduler.best_first(self.paused):
+                if self.paused[trial].remaining_s <= remaining:
+                    return self._resume(trial)
+        return None
+
+    def _begin(self, drawn: list[Drawn]) -> Assignment:
+        members = []
+        for each in drawn:
+            number, config = self._next_number, each.config
+            self._next_number += 1
+            trial = f"{self.attempt:02d}-{number:05d}-{config.digest[:6]}"
+            members.append(
+                Member(
+                    trial,
+                    number,
+                    config,
+                    each.proposal.point,
+                    each.origin,
+                    each.proposal.number,
+                    costs=self.costs(config),
+                )
+            )
+        lead, arm = members[0], drawn[0].arm
         assignment = Assignment(
             store=self.store.uri,
             search=self.request.id,
-            trial=trial,
-            number=number,
+            trial=lead.trial,
+            number=lead.number,
             dataset=f"{self.request.dataset}@{self.request.dataset_version}",
-            config=config,
+            config=lead.config,
             metric=self.request.metric,
             seed=self.request.seed,
             deadline=self.deadline,
-            must_report=not any(result.value is not None for result in self.ledger)
-            and not self._have_value(),
+            must_report=not self._valued,
             search_started=self.search_started,
-            initial_model=initial,
+            initial_model=drawn[0].initial,
             threads=self.threads,
             workers=self.request.workers_per_trial,
             gpu=self.gpu,
+            heads=heads_of(members),
         )
-        gflops = self.cost.feature_gflops(config)
-        self.running[trial] = Running(assignment, proposal.point, origin, proposal.number, arm, gflops)
+        running = Running(assignment, members, arm, self.cost.feature_gflops(lead.config))
+        self.running[lead.trial] = running
         if arm is not None:
             self._arms[arm].running += 1
+        records.create(self.store, keys.begun_trial(self.request.id, lead.trial), running.record())
         self._report()
         return assignment
 
-    def _draw(self, remaining: float) -> tuple[Proposal, Arm | None, str, str | None] | None:
-        """A proposal that was never tried; None if nothing fits any more, or nothing new is left."""
-        while True:
-            for _ in range(_DRAWS):
-                proposal, arm, origin, initial = self._propose(remaining)
-                if proposal is None:
-                    return None
-                config = self.space.config(proposal.point)
-                if self._usable(config) and config.digest not in self._tried:
-                    return proposal, arm, origin, initial
-                self._sampler.refuse(proposal.number)
-            if arm is None:
-                return None
-            self._exhausted.add(arm)
+    def _resume(self, trial: str) -> Assignment:
+        """Go on with a paused trial."""
+        running = self.paused.pop(trial)
+        running.paused = False
+        self.running[trial] = running
+        if running.arm is not None:
+            self._arms[running.arm].running += 1
+        self._save(running)
+        return self._go_on_with(running)
+
+    def _go_on_with(self, running: Running) -> Assignment:
+        self._report()
+        return running.take_up(
+            deadline=self.deadline,
+            search_started=self.search_started,
+            must_report=not self._valued,
+            threads=self.threads,
+            gpu=self.gpu,
+            heads=heads_of(running.members),
+        )
 
     def _usable(self, config: TrialConfig) -> bool:
         return config.backbone not in self.left_out and self.fault(config) is None
@@ -186,76 +248,75 @@ class Driver:
             depths += values_of(self.space.parameters.get("drop_stages"), config.drop_stages)
         return any(self.fault(config.with_(drop_stages=depth)) is None for depth in depths)
 
-    def _have_value(self) -> bool:
-        return any(running.objectives for running in self.running.values())
+    def _best_head(self, arm: Arm) -> TrialConfig | None:
+        """The best head so far on an arm's backbone."""
+        backbone = dict(arm).get("backbone")
+        heads = [
+            result
+            for result in self.ledger
+            if result.value is not None
+            and result.ladder == "probe"
+            and backbone in (None, result.config["backbone"])
+        ]
+        best = max(heads, key=lambda result: (result.value, -result.number), default=None)
+        return None if best is None else TrialConfig.model_validate(best.config)
+
+    @property
+    def _valued(self) -> bool:
+        """Whether any trial has a value."""
+        return self._tally.valued
 
     @property
     def pending_first(self) -> bool:
         """Whether the budget may not end yet, because a trial is about to give the first value of all."""
         first = any(running.assignment.must_report for running in self.running.values())
-        return first and not self._have_value() and all(result.value is None for result in self.ledger)
+        return first and not self._valued
 
     @property
     def begun(self) -> int:
-        return len(self.ledger) + len(self.running)
-
-    def _propose(self, remaining: float) -> tuple[Proposal | None, Arm | None, str, str | None]:
-        arms = list(self._arms)
-        start = self._affordable_start(remaining)
-        if start is not None:
-            proposal = self._sampler.ask(start.point)
-            return proposal, arm_of(proposal.point, arms), start.origin, start.initial_model
-        if not arms:
-            return self._sampler.ask(), None, "sampled", None
-        arm = choose(self._trade.records(self._arms, self._next_number), self._predicted_s, remaining)
-        if arm is None or arm in self._exhausted:
-            return None, None, "", None
-        proposal = self._sampler.ask(dict(arm))
-        return proposal, arm, "sampled", None
-
-    def _affordable_start(self, remaining: float) -> Start | None:
-        """The next starting point, unless it would eat much of the budget where something else would not."""
-        cheapest = min(map(self._predicted_s, self._arms), default=float("inf")) if self.starts else 0.0
-        limit = max(_START_SHARE * remaining, _START_EXCESS * cheapest)
-        while self.starts:
-            start = self.starts.pop(0)
-            if self.cost.predicted_s(self.space.config(start.point)) <= limit:
-                return start
-        return None
-
-    def _predicted_s(self, arm: Arm) -> float:
-        if arm in self._exhausted:
-            return math.inf
-        record = self._arms[arm]
-        config = config_of(arm, self.space.config(self.space.default()).model_dump())
-        if record.seconds and not record.running:
-            return sorted(record.seconds)[len(record.seconds) // 2]
-        return self.cost.predicted_s(config)
+        """Trials, however they ended or will."""
+        going = (*self.running.values(), *self.paused.values())
+        return len(self.ledger) + sum(len(running.members) for running in going)
 
     def goes_on(self, trial: str, result: dict[str, Any]) -> bool:
-        """Take in what a trial reported at a rung; whether it may go on."""
+        """Take in what a worker reported at a rung; whether it may go on."""
         running = self.running.get(trial)
         if running is None:
             return False
-        running.last |= result  # what trained before a failure is stored and counts
-        goes_on = True
-        point = CurvePoint.model_validate_json(result["point"]) if "point" in result else None
-        # A trial that was begun again may pass a rung once more.
-        if point is not None and all(known.rung != point.rung for known in running.curve):
-            running.curve.append(point)
-            running.objectives.append(result["objective"])
-            if len(running.curve) == 1:
-                self.cost.observe(running.expected_gflops, result["feature_s"])
+        first, news = not running.reported, False
+        for member, told in told_by(running, result):
+            member.last |= {name: value for name, value in told.items() if name not in ("point", "points")}
+            for point, objective in _points(told):  # what trained before a failure is stored and counts
+                news = member.take(point, objective) or news
+        running.paused = running.stopped = False
+        if not news:
+            return True
+        if first:
+            self.cost.observe(running.expected_gflops, result["feature_s"])
+        for each in running.results():
+            self._tally.consider(each)
+        done, verdict = bool(result.get("done")), Verdict.GO_ON
+        if not running.assignment.heads:
             # Whoever ends by itself is one to compare with, too.
-            kind, rung = kind_of(running.assignment.config), running.curve[-1].rung
-            goes_on = self._pruner.goes_on(kind, rung, running.objectives[-1])
-            costs = self.costs(running.assignment.config)
-            goes_on |= self._trade.at_rung(kind, rung, running.objectives[-1], costs)
-            self._report()
-        running.pruned = not goes_on and not result.get("done")
-        return not running.pruned
+            report = running.report(done=done)
+            verdict = self._scheduler.judge(report)
+            if self._trade.excels(report, self._scheduler.level(report), running.lead.costs):
+                verdict = Verdict.GO_ON
+            nearly = running.remaining_s < self.nearly_s and report.score > float("-inf")
+            if done or (nearly and verdict is not Verdict.GO_ON):
+                verdict = Verdict.GO_ON
+        running.paused, running.stopped = verdict is Verdict.PAUSE, verdict is Verdict.STOP
+        if not done:
+            self._save(running)
+        self._report()
+        return verdict is Verdict.GO_ON
 
     # ------------------------------------------------------------------------------------------ recording
+
+    def _save(self, running: Running) -> None:
+        """So that the next attempt finds what this one knows of a trial, should this one be killed."""
+        key, record = keys.begun_trial(self.request.id, running.assignment.trial), running.record()
+        records.update(self.store, key, Begun, lambda _: record)
 
     def lost(self, trial: str, reason: str) -> None:
         """The worker of a trial is gone. The trial is begun once more, and ends as failed the next time.
@@ -267,70 +328,78 @@ class Driver:
         if running is None or running.assignment.before.losses or running.assignment.workers > 1:
             self.ended(trial, error=reason)
             return
-        best = Reported(
-            losses=1,
-            objective=max(running.objectives, default=None),
-            weights_key=running.last.get("weights_key"),
+        running.assignment = running.assignment.with_(
+            before=running.assignment.before.with_(losses=1), parts=2
         )
-        running.assignment = running.assignment.with_(parts=2, before=best)
+        running.take_up()
         self._again.append(trial)
         self._report(f"trial {trial}: {reason}; it is begun again")
 
-    def ended(self, trial: str, *, error: str | None = None) -> TrialResult | None:
-        """Write a trial into the ledger, and tell the sampler."""
-        running = self.running.pop(trial, None)
+    def ended(self, trial: str, *, error: str | None = None) -> list[TrialResult]:
+        """A worker's work is over: write its trials into the ledger, unless they are paused, and tell the sampler."""
+        running = None if self.suspended else self.running.pop(trial, None)
         if running is None:
-            return None
-        result = self._result(running, error)
-        records.create_or_read(self.store, keys.trial(self.request.id, trial), result)
-        # Nobody goes on from where it got to.
-        self.store.delete(
-            keys.checkpoint(self.request.id, running.assignment.config.digest, running.assignment.seed)
-        )
-        self.ledger.append(result)
-        steps = [(point.rung, value) for point, value in zip(running.curve, running.objectives, strict=True)]
-        others = vector(self.request.objectives, result.objectives)
-        self._sampler.tell(running.proposal, result.state, steps, others)
+            return []
         if running.arm is not None:
             self._arms[running.arm].running -= 1
-            _learn(self._arms[running.arm], result)
-            self._trade.learn(running.arm, result)
-        message = f"trial {trial} failed: {result.error}" if result.state is TrialState.FAILED else None
-        self._report(message)
-        return result
+        if running.paused and error is None:
+            self.paused[trial] = running
+            self._tell_paused(running)
+            self._report()
+            return []
+        return self._record(running, error)
 
-    def _result(self, running: Running, error: str | None) -> TrialResult:
-        last = running.last
-        outcome = "failed" if error else last.get("outcome", "stopped")
-        state = {
-            "complete": TrialState.COMPLETE,
-            "failed": TrialState.FAILED,
-            "stopped": TrialState.STOPPED,
-            # It was still going when it ended: cut by the pruner, or with everything else.
-            "running": TrialState.PRUNED if running.pruned else TrialState.STOPPED,
-        }[outcome]
-        best = max(range(len(running.objectives)), key=running.objectives.__getitem__, default=None)
+    def suspend(self) -> None:
+        """Somebody stopped the search, who may go on with it: what runs stays as begun as it is."""
+        self.suspended = True
+
+    @property
+    def results(self) -> list[TrialResult]:
+        """The ledger, and what the trials that have not ended have come to."""
+        going = (*self.running.values(), *self.paused.values())
+        return [*self.ledger, *(r for running in going if running.reported for r in running.results())]
+
+    def close(self) -> None:
+        """The search is over: whatever runs or is paused is written into the ledger as it is."""
+        for trial in list(self.running):
+            self.ended(trial)
+        for trial in list(self.paused):
+            self._record(self.paused.pop(trial), None)
+
+    def _tell_paused(self, running: Running) -> None:
+        """To the sampler a paused trial is a pruned one; should it go on, it is told of again when it has ended."""
+        for member in running.members:
+            if not member.told:
+                (result,) = running.results()
+                if member.proposal >= 0:
+                    self._sampler.tell(member.proposal, TrialState.PRUNED, member.steps, result)
+                else:
+                    self._sampler.replay([(result, member.steps)])
+                member.told = True
+
+    def _record(self, running: Running, error: str | None) -> list[TrialResult]:
+        results = running.results(error)
+        for member, result in zip(running.members, results, strict=True):
+            records.create_or_read(self.store, keys.trial(self.request.id, result.trial), result)
+            self.ledger.append(result)
+            self._tally.add(result)
+            if not member.told:
+                self._sampler.tell(member.proposal, result.state, member.steps, result)
+            elif result.state is not TrialState.PRUNED:
+                self._sampler.replay([(result, member.steps)])
+        self.store.delete(keys.begun_trial(self.request.id, running.assignment.trial))
         task = running.assignment
-        return TrialResult(
-            search=task.search,
-            trial=task.trial,
-            number=task.number,
-            state=state,
-            config=task.config.model_dump(mode="json"),
-            parameters=running.point,
-            origin=running.origin,
-            curve=tuple(running.curve),
-            value=None if best is None else running.objectives[best],
-            metrics={} if best is None else running.curve[best].metrics,
-            objectives=self.costs(task.config),
-            weights_key=last.get("weights_key"),
-            seconds=last.get("seconds", 0.0),
-            feature_s=last.get("feature_s", 0.0),
-            error=error or last.get("error"),
-            notes=tuple(last.get("notes", ())),
-            seed=task.seed,
-            created_at=now(),
-        )
+        if not task.heads:
+            # Nobody goes on from where it got to.
+            self.store.delete(keys.checkpoint(self.request.id, task.config.digest, task.seed))
+        if running.arm is not None:
+            _learn(self._arms[running.arm], results)
+            self._trade.learn(running.arm, results)
+        if task.heads:
+            self._proposer.learn_heads(running.cost_s * len(results), len(results))
+        failed = [result for result in results if result.state is TrialState.FAILED]
+        self._report(f"trial {failed[0].trial} failed: {failed[0].error}" if failed else None)
+        return results
 
     # ------------------------------------------------------------------------------------------ telling
 
@@ -339,26 +408,32 @@ class Driver:
 
     def event(self, message: str | None = None) -> ProgressEvent:
         """Where the search stands, with what its running trials have reported."""
-        begun = [self._result(running, None) for running in self.running.values() if running.curve]
-        best = select.counts(self.ledger + begun, self.request.metric)
-        ended = select.counts(self.ledger, self.request.metric)
         return ProgressEvent(
             elapsed_s=self.clock() - self.search_started,
             budget_s=self.request.budget_s,
-            running=len(self.running),
+            running=sum(len(running.members) for running in self.running.values()),
+            paused=len(self.paused),
             message=message,
-            **ended | {name: best[name] for name in ("best_value", "best_config")},
+            **self._tally.counts(),
         )
 
 
-def _learn(record: ArmRecord, result: TrialResult) -> None:
-    """What a trial teaches about its arm."""
-    if result.value is None:
-        record.failed += 1
+def _points(told: dict[str, Any]) -> list[tuple[CurvePoint, float]]:
+    """The rungs that a report tells of, each with its value."""
+    if "point" in told:
+        return [(CurvePoint.model_validate_json(told["point"]), told["objective"])]
+    return [(CurvePoint.model_validate(point), objective) for point, objective in told.get("points", ())]
+
+
+def _learn(record: ArmRecord, results: list[TrialResult]) -> None:
+    """What a trial, or heads that were trained together, teach about their arm."""
+    values = [result.value for result in results if result.value is not None]
+    if values:
+        record.values.append(max(values))
     else:
-        record.values.append(result.value)
-    record.seconds.append(result.seconds - result.feature_s)
+        record.failed += 1
+    record.seconds.append(sum(result.seconds - result.feature_s for result in results))
 
 
-def _digest(result: TrialResult) -> str:
-    return TrialConfig.model_validate(result.config).digest
+def _digest(config: dict[str, Any]) -> str:
+    return TrialConfig.model_validate(config).digest

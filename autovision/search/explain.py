@@ -12,8 +12,9 @@ from typing import Any
 import optuna
 
 from autovision.records import SearchRequest, SearchState, TrialResult, TrialState
-from autovision.search.pruner import AsyncHalving, kind_of
+from autovision.search.begun import LADDER, ladder_of, reports_of
 from autovision.search.sampler import frozen_trial
+from autovision.search.schedulers import scheduler_of
 from autovision.search.select import best_trial
 from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig
@@ -62,7 +63,7 @@ class Cut:
         rung, epoch: where.
         value: what it had come to, by which trials are ranked: the metric, less a little of the log loss.
         needed: the least value with which a trial went on at that moment.
-        seen: trials of its kind that had come to that rung, itself included.
+        seen: trials that it was compared with, itself included: of its kind, and of about its cost.
     """
 
     trial: str
@@ -126,10 +127,29 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """What one rung of the ladder cost, and gave.
+
+    Attributes:
+        name: `probe`, heads alone; `shallow` or `deep`, by the stages that were unfrozen.
+        batches: computations that its trials took; heads are trained together.
+        seconds: of all its trials, with features.
+        best: the best value of the metric on validation; None: there was none.
+    """
+
+    name: str
+    trials: int
+    batches: int
+    seconds: float
+    best: float | None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """All of it.
 
     Attributes:
+        ladder: the rungs that trials were on, from the cheapest up.
         ended: state -> how many trials ended so.
         improvements: each time that something better was found.
         left_out: what was found out before the first trial, such as backbones that could not be used.
@@ -138,6 +158,7 @@ class Explanation:
     search: str
     metric: str
     ended: Mapping[str, int]
+    ladder: Sequence[Rung]
     winner: Winner | None
     improvements: Sequence[Moment]
     importance: Sequence[Importance]
@@ -154,14 +175,33 @@ def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialRe
         search=request.id,
         metric=request.metric,
         ended=dict(Counter(str(result.state) for result in ledger).most_common()),
+        ladder=ladder(ledger, request.metric),
         winner=_winner(request, space, ledger),
         improvements=improvements(ledger, request.metric),
         importance=importance(space, ledger, request.metric),
-        pruned=cuts(ledger, request.metric),
+        pruned=cuts(ledger, request.metric, request.scheduler),
         failures=_failures(ledger),
         seconds=_seconds(state, ledger),
         left_out=state.notes,
     )
+
+
+def ladder(ledger: Sequence[TrialResult], metric: str) -> list[Rung]:
+    """What each rung of the ladder cost, and gave."""
+    by_rung: dict[str, list[TrialResult]] = defaultdict(list)
+    for result in ledger:
+        by_rung[ladder_of(TrialConfig.model_validate(result.config))].append(result)
+    return [
+        Rung(
+            name,
+            len(trials := by_rung[name]),
+            len({result.batch or result.trial for result in trials}),
+            sum(result.seconds for result in trials),
+            max((r.metrics[metric] for r in trials if metric in r.metrics), default=None),
+        )
+        for name in LADDER
+        if name in by_rung
+    ]
 
 
 def improvements(ledger: Sequence[TrialResult], metric: str) -> list[Moment]:
@@ -179,21 +219,20 @@ def improvements(ledger: Sequence[TrialResult], metric: str) -> list[Moment]:
     return found
 
 
-def cuts(ledger: Sequence[TrialResult], metric: str) -> list[Cut]:
+def cuts(ledger: Sequence[TrialResult], metric: str, scheduler: str = "halving") -> list[Cut]:
     """The pruned trials, in the order in which they were; what they needed comes of making every decision again."""
-    pruner = AsyncHalving()
-    reached = sorted(
-        ((point.search_s, result.number, point, result) for result in ledger for point in result.curve),
+    judges = scheduler_of(scheduler)
+    reports = sorted(
+        ((*each, result) for result in ledger if result.batch is None for each in reports_of(result, metric)),
         key=lambda each: each[:2],
     )
     found = []
-    for search_s, _, point, result in reached:
-        value = value_of(point.metrics, metric)
-        kind = kind_of(TrialConfig.model_validate(result.config))
-        pruner.goes_on(kind, point.rung, value)
-        if result.state is TrialState.PRUNED and point is result.curve[-1]:
-            needed, seen = pruner.needed(kind, point.rung), len(pruner.values(kind, point.rung))
-            found.append(Cut(result.trial, point.rung, point.epoch, search_s, value, needed, seen))
+    for search_s, _, report, result in reports:
+        judges.judge(report)
+        point = result.curve[-1]
+        if result.state is TrialState.PRUNED and report.rung == point.rung:
+            needed, seen = judges.needed(report), len(judges.scores(report))
+            found.append(Cut(result.trial, point.rung, point.epoch, search_s, report.value, needed, seen))
     return found
 
 

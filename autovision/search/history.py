@@ -2,13 +2,12 @@
 
 A sampler's work grows with what it looks at. So no more than `MOST` trials are kept: the best, by which good points are
 known; the latest, which say where the search is now; and a sample of all others, evenly spread over the search, by
-which is known what is bad. Who is kept follows from the trials alone, in the order in which they ended, so that the same
-ledger leaves the same history.
+which is known what is bad. Who is kept follows from the trials alone (and, with several objectives, where "the best"
+depends on who else is there, on the order in which they ended), so that the same ledger leaves the same history.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,35 +63,37 @@ def _ordered(told: Sequence[Told]) -> list[Told]:
     return sorted(told, key=lambda each: -each.values[0])
 
 
-def valued(values: Sequence[float]) -> bool:
-    """Whether a trial has values that can be compared."""
-    return bool(values) and not any(math.isnan(value) for value in values)
-
-
 @dataclass
 class History:
-    """What is kept of the trials that ended, in that order."""
+    """What is kept of the trials that ended."""
 
     most: int = MOST
     keep: tuple[int, int, int] = KEEP
-    kept: list[Told] = field(default_factory=list)
-    ended: int = 0
+    _known: dict[int, Told] = field(default_factory=dict)
 
     def add(self, told: Told) -> None:
-        self.kept.append(told)
-        self.ended += 1
-        if len(self.kept) > self.most:
-            self.kept = thinned(self.kept, *self.keep)
+        """Of a trial that is added again the last word counts."""
+        self._known[told.number] = told
+        if len(self._known) > self.most:
+            self._known = {each.number: each for each in self.kept}
+
+    @property
+    def kept(self) -> list[Told]:
+        """In the order of their numbers.
+
+        Which they are does not depend on when the others were forgotten: the best and the latest of all are the best
+        and the latest of what was kept with whatever came since, and so it is with the sample.
+        """
+        known = sorted(self._known.values(), key=lambda each: each.number)
+        return known if len(known) <= sum(self.keep) else thinned(known, *self.keep)
 
 
 def thinned(told: Sequence[Told], best: int, latest: int, others: int) -> list[Told]:
     """So many of each kind, in their order."""
-    chosen = {id(each) for each in (*by_merit(told)[:best], *told[-latest:])}
-    # The least of fixed scattered ranks: what is left of a sample, and of what came since, is a sample of both.
-    left = [each for each in told if id(each) not in chosen]
-    chosen |= {id(each) for each in sorted(left, key=lambda each: _scattered(each.number))[:others]}
-    return [each for each in told if id(each) in chosen]
-
-
-def _scattered(number: int) -> int:
-    return number * _SCATTER % 2**32
+    chosen = {each.number for each in (*by_merit(told)[:best], *told[len(told) - latest :])}
+    left = sorted(
+        (each.number for each in told if each.number not in chosen),
+        key=lambda number: number * _SCATTER % 2**32,
+    )
+    chosen |= set(left[:others])
+    return [each for each in told if each.number in chosen]

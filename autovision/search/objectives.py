@@ -14,6 +14,7 @@ from autovision.errors import InvalidInput, near
 from autovision.records import TrialResult
 from autovision.search import pareto
 from autovision.search.arms import Arm, ArmRecord
+from autovision.search.schedulers import Report
 
 COSTS = {
     "latency_ms": "ms",
@@ -28,7 +29,7 @@ MEASURED = frozenset({"latency_ms", "memory_mb"})
 _SPAN = 0.3
 """what `arms.choose` takes the range of all values for: ten times how far apart arms are as a rule"""
 _SUM_SHARE = 0.05
-"""of the weighted sum in the scalarisation, so that no weakly dominated point is as good as the one that dominates it"""
+"""of the weighted sum in the scalarisation, so that whoever is dominated is worth less than who dominates it"""
 
 
 def check_objectives(names: Iterable[str]) -> tuple[str, ...]:
@@ -37,7 +38,8 @@ def check_objectives(names: Iterable[str]) -> tuple[str, ...]:
     for name in found:
         if name not in COSTS:
             raise InvalidInput(
-                f"objective {name!r} is none of {', '.join(COSTS)}{near(name, COSTS)}; what is to be maximised is the metric"
+                f"objective {name!r} is none of {', '.join(COSTS)}{near(name, COSTS)}; what is to be maximised is "
+                "the metric"
             )
     return found
 
@@ -80,13 +82,14 @@ class Trade:
 
     names: Sequence[str]
     seed: int
-    _by_arm: dict[Arm, list[tuple[float, ...]]] = field(default_factory=dict)
-    _at_rungs: dict[tuple[str, int], list[tuple[float, ...]]] = field(default_factory=dict)
+    _by_arm: dict[Arm, list[list[tuple[float, ...]]]] = field(default_factory=dict)
+    _fronts: dict[tuple[str, int], list[tuple[float, ...]]] = field(default_factory=dict)
 
-    def learn(self, arm: Arm, result: TrialResult) -> None:
-        """A trial of an arm has ended."""
-        if self.names and result.value is not None:
-            self._by_arm.setdefault(arm, []).append((result.value, *vector(self.names, result.objectives)))
+    def learn(self, arm: Arm, unit: Sequence[TrialResult]) -> None:
+        """A trial of an arm has ended, or heads that were trained together."""
+        valued = [(r.value, *vector(self.names, r.objectives)) for r in unit if r.value is not None]
+        if self.names and valued:
+            self._by_arm.setdefault(arm, []).append(valued)
 
     def records(self, arms: Mapping[Arm, ArmRecord], number: int) -> Mapping[Arm, ArmRecord]:
         """What is known of the arms, as seen by one weighting of the objectives, drawn for each trial anew.
@@ -98,26 +101,26 @@ class Trade:
         Args:
             number: of the trial that is drawn: the weights follow from it and the seed.
         """
-        known = [(arm, values) for arm, rows in self._by_arm.items() for values in rows if arm in arms]
-        if not self.names or not known:
+        units = [(arm, unit) for arm, known in self._by_arm.items() for unit in known if arm in arms]
+        if not units:
             return arms
-        points = pareto.points_of([values for _, values in known])
-        worth = _SPAN * scalarised(points, weights_of(len(self.names) + 1, self.seed, number))
+        points = pareto.points_of([values for _, unit in units for values in unit])
+        worth = iter(_SPAN * scalarised(points, weights_of(len(self.names) + 1, self.seed, number)))
         found = {arm: replace(record, values=[]) for arm, record in arms.items()}
-        for (arm, _), value in zip(known, worth, strict=True):
-            found[arm].values.append(float(value))
+        for arm, unit in units:
+            found[arm].values.append(max(float(next(worth)) for _ in unit))
         return found
 
-    def at_rung(self, kind: str, rung: int, value: float, costs: Mapping[str, float]) -> bool:
-        """A trial has come to a rung; whether it goes on for being on the front of its kind there.
+    def excels(self, report: Report, level: int, costs: Mapping[str, float]) -> bool:
+        """A trial has reported; whether it goes on for being on the front of its kind at that level.
 
         What is cheaper than all that are better is no worse than they: ranked by the metric alone, it would be pruned
         (asynchronous successive halving by fronts: Schmucker et al. 2021).
         """
-        if not self.names or np.isnan(value):
+        if not self.names or np.isnan(report.value):
             return False
-        values = (value, *vector(self.names, costs))
-        peers = self._at_rungs.setdefault((kind, rung), [])
+        values = (report.value, *vector(self.names, costs))
+        peers = self._fronts.setdefault((report.kind, level), [])
         beaten = any(
             all(a >= b for a, b in zip(peer, values, strict=True)) and peer != values for peer in peers
         )

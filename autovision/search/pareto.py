@@ -54,7 +54,8 @@ def front(points: Points) -> list[int]:
 
 def _front_of_two(points: Points) -> list[int]:
     """By one pass in the order of the first column: 10,000 points take milliseconds."""
-    found, best, equal = [], -np.inf, np.nan
+    found: list[int] = []
+    best, equal = -np.inf, np.nan
     for index in np.lexsort((-points[:, 1], -points[:, 0])):
         first, second = points[index]
         if second > best or not found or (second == best and first == equal):
@@ -122,7 +123,7 @@ def hypervolume(points: Points, reference: Sequence[float]) -> float:
     below = np.append(inside[1:, -1], 0.0)
     zeros = [0.0] * (inside.shape[1] - 1)
     return sum(
-        (height - next_height) * hypervolume(inside[: index + 1, :-1], zeros)
+        float(height - next_height) * hypervolume(inside[: index + 1, :-1], zeros)
         for index, (height, next_height) in enumerate(zip(inside[:, -1], below, strict=True))
         if height > next_height
     )

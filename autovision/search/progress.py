@@ -16,6 +16,8 @@ class ProgressEvent:
     budget_s: float
     running: int = 0
     """trials at work now"""
+    paused: int = 0
+    """trials that fell behind, and go on if they come to be among the best"""
     complete: int = 0
     """trials that ran to their last rung, or were cut short by the end of the budget with a value"""
     pruned: int = 0

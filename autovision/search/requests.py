@@ -14,6 +14,7 @@ from autovision.records import SearchRequest, SearchState, SearchStatus, Split, 
 from autovision.registry.searches import all_searches
 from autovision.search import samplers
 from autovision.search.objectives import check_objectives
+from autovision.search.schedulers import scheduler_of
 from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
@@ -55,6 +56,8 @@ def make_request(
     for name in LIMITS:
         if (limit := options.get(name)) is not None and not 0 < limit < float("inf"):
             raise InvalidInput(f"{name}={limit:g}: a limit is a finite number above 0; leave it out for none")
+    if "scheduler" in options:
+        scheduler_of(options["scheduler"])
     metrics.check_metric(options.get("metric", "accuracy"))
     objectives = options["objectives"] = check_objectives(options.get("objectives", ()))
     samplers.check(options.get("sampler", "tpe"), space, 1 + len(objectives))

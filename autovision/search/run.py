@@ -180,7 +180,7 @@ def _trials(
         emit=on_progress,
     )
     run_trials(driver, stop)
-    return driver.ledger, stop.asked
+    return driver.results, stop.asked
 
 
 def _finish_reserve(request: SearchRequest, space: Space, cost: CostModel, images: int) -> float:

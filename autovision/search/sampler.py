@@ -6,6 +6,7 @@ estimator learns from all of them, and none is left running for ever.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,14 +19,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autovision.records import TrialResult
 from autovision.records import TrialState as Ended
 from autovision.search.coordinates import Coordinates
-from autovision.search.history import Told, valued
-from autovision.search.samplers import proposer
+from autovision.search.history import Told
+from autovision.search.objectives import vector
+from autovision.search.samplers import strategy_of
 from autovision.space import Space
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A point to try, and the number of the trial that it is for."""
+    """A point to try, and the sampler's number for it."""
 
     number: int
     point: dict[str, Any]
@@ -34,96 +36,104 @@ class Proposal:
 class Sampler:
     """Draws points with one of `autovision.search.samplers`.
 
-    A proposal follows from the seed, the number of its trial, how many draws for that number were refused, what was
-    told, in that order, and what is pending: a sampler that is rebuilt from the ledger proposes what the first would
-    have proposed. (Ledgers do not say what an Optuna sampler of a user's own noted down with its trials.)
+    A proposal follows from the seed, how many trials there are already, how many draws were refused since the last that
+    was not, what was told, and what is pending: a sampler that is rebuilt from the ledger proposes what the first would
+    have proposed. (Not so a user's own that notes things down with its trials: a ledger knows nothing of these.)
 
     Args:
         sampler: a name of `SAMPLERS`, or MODULE:NAME.
-        others: so many objectives besides the main one; of all of them, more is better.
+        objectives: what is minimised beside the value that is told.
     """
 
-    def __init__(self, space: Space, seed: int, sampler: str = "tpe", *, others: int = 0) -> None:
-        self._space, self._seed, self._others = space, seed, others
+    def __init__(self, space: Space, seed: int, sampler: str = "tpe", objectives: Sequence[str] = ()) -> None:
+        self._space, self._seed, self._objectives = space, seed, objectives
         self._coordinates = Coordinates(space)
-        self._proposer = proposer(sampler, space, 1 + others)
+        self._strategy = strategy_of(sampler, space, 1 + len(objectives))
+        self._asked = 0
         self._pending: dict[int, Told] = {}
+        self._ended: set[int] = set()
         self._refused: list[Told] = []
-        self._drawing = False
+        self._again = False
         """whether the latest proposal was refused"""
-        self._next = 0
 
     def ask(self, fixed: Mapping[str, Any] | None = None) -> Proposal:
         """A point; the parameters in `fixed` have the values given there."""
-        if not self._drawing:
+        fixed = fixed or {}
+        if not self._again:
             self._refused = []
-        self._drawing = False
-        number = self._next
+        self._again = False
+        number = len(self._ended) + len(self._pending)
         rng = np.random.default_rng([self._seed, number, len(self._refused)])
-        row, noted = self._proposer.propose(rng, fixed or {}, [*self._pending.values(), *self._refused])
-        point = self._space.check(self._coordinates.decode(row))
-        # The row of the point, which may have been rounded: that is what the ledger will tell.
-        self._pending[number] = Told(number, point, self._coordinates.encode(point), attributes=noted)
-        self._next += 1
-        return Proposal(number, point)
+        row, noted = self._strategy.propose(rng, fixed, [*self._pending.values(), *self._refused])
+        drawn = self._coordinates.decode(row)
+        # What is given is not rounded on its way through rows.
+        point = self._space.check({name: fixed.get(name, value) for name, value in drawn.items()})
+        ticket = self._asked
+        self._asked += 1
+        self._pending[ticket] = Told(number, point, self._coordinates.encode(point), attributes=noted)
+        return Proposal(ticket, point)
 
     def ask_many(self, n: int, fixed: Mapping[str, Any] | None = None) -> list[Proposal]:
         """So many points at once. Nothing is fitted between them, and each keeps away from those before it."""
         return [self.ask(fixed) for _ in range(n)]
 
     def refuse(self, number: int) -> None:
-        """A proposal is not tried, as it breaks a limit or was tried before: the next one is for the same trial.
+        """A proposal is not tried, as it breaks a limit or was tried before.
 
-        The next draws keep away from there. Then it is forgotten, as no ledger knows of it.
+        If it was the latest, the next draws keep away from there, until one is not refused. Then that is forgotten,
+        as no ledger knows of it.
         """
         told = self._pending.pop(number, None)
-        if told is not None and number == self._next - 1:
-            self._next = number
+        if told is not None and number == self._asked - 1:
             self._refused.append(told)
-            self._drawing = True
+            self._again = True
 
     def tell(
         self,
         number: int,
         state: Ended,
         values: Iterable[tuple[int, float]],
-        others: Sequence[float] = (),
+        result: TrialResult | None = None,
     ) -> None:
         """How a proposal ended, with its value at each rung.
 
         Args:
-            others: its values of the other objectives, the more the better.
+            result: its line of the ledger, which tells the number of the trial and its other objectives.
         """
         told = self._pending.pop(number, None)
-        if told is not None:
-            self._refused = []
-            self._learn(told, state, list(values), others)
+        if told is None:
+            return
+        if result is not None:
+            told = replace(told, number=result.number)
+        self._learn(told, state, list(values), {} if result is None else result.objectives)
 
-    def replay(
-        self, results: Iterable[tuple[TrialResult, Sequence[tuple[int, float]], Sequence[float]]]
-    ) -> None:
-        """Take in the trials of this search's ledger, as if they had been told here.
+    def replay(self, results: Iterable[tuple[TrialResult, Sequence[tuple[int, float]]]]) -> None:
+        """Take in trials of this search's ledger, in the order in which they ended, as if they were told here.
+
+        Of a trial that was told before, as one that was paused, the last word counts.
 
         Args:
-            results: each with its value at each rung, and its values of the other objectives.
+            results: each with its value at each rung.
         """
-        for result, steps, others in sorted(results, key=lambda each: (each[0].created_at, each[0].number)):
-            self._next = max(self._next, result.number + 1)
-            # The ledger holds no points but of this space; it may have been written by hand.
+        for result, steps in sorted(results, key=lambda each: (each[0].created_at, each[0].number)):
+            # A ledger holds no points but of its space, unless somebody wrote into it.
             if self._space.contains(result.parameters):
                 point = dict(result.parameters)
                 told = Told(result.number, point, self._coordinates.encode(point))
-                self._learn(told, result.state, steps, others)
+                self._learn(told, result.state, steps, result.objectives)
+            self._ended.add(result.number)
 
     def _learn(
-        self, told: Told, state: Ended, steps: Sequence[tuple[int, float]], others: Sequence[float]
+        self, told: Told, state: Ended, steps: Sequence[tuple[int, float]], costs: Mapping[str, float]
     ) -> None:
+        self._refused, self._again = [], False
+        self._ended.add(told.number)
         # A trial that ran to its end is worth its best rung, and one that was cut what it had come to.
         whole = state is Ended.COMPLETE
         value = [max(value for _, value in steps) if whole else steps[-1][1]] if steps else []
-        values = (*value, *others)
-        failed = state is Ended.FAILED or len(values) != 1 + self._others or not valued(values)
-        self._proposer.tell(
+        values = (*value, *vector(self._objectives, costs))
+        failed = state is Ended.FAILED or not value or any(map(math.isnan, values))
+        self._strategy.tell(
             replace(told, values=() if failed else values, steps=() if failed else tuple(steps), whole=whole)
         )
 

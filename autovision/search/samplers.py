@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autovision.errors import InvalidInput, near
 from autovision.search.coordinates import Coordinates, unconditional
-from autovision.search.proposers import FIRST_AT_RANDOM, Cmaes, Proposer, Random, Tpe
+from autovision.search.strategies import FIRST_AT_RANDOM, Cmaes, Random, Strategy, Tpe
 from autovision.space import Space
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check(sampler: str, space: Space, objectives: int = 1) -> None:
         _check_cmaes(space, objectives)
 
 
-def proposer(sampler: str, space: Space, objectives: int = 1) -> Proposer:
+def strategy_of(sampler: str, space: Space, objectives: int = 1) -> Strategy:
     """The one that a search is to be done with. Raises `InvalidInput` as `check` does."""
     check(sampler, space, objectives)
     coordinates = Coordinates(space)
@@ -57,14 +57,14 @@ def proposer(sampler: str, space: Space, objectives: int = 1) -> Proposer:
             return Random(coordinates)
         case "cmaes":
             return Cmaes(coordinates)
-    from autovision.search import optuna_proposer as optunas  # Optuna: a second
+    from autovision.search import optuna_strategies as optunas  # Optuna: a second
 
     match sampler:
         case "nsga2":
             return optunas.Nsga2(space, coordinates, objectives)
         case "gp":
             return optunas.Gp(space, coordinates, objectives, FIRST_AT_RANDOM)
-    return optunas.OptunaProposer(space, coordinates, objectives, _own(sampler))
+    return optunas.OptunaStrategy(space, coordinates, objectives, _own(sampler))
 
 
 def _check_cmaes(space: Space, objectives: int) -> None:

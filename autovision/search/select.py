@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,33 @@ def best_trial(ledger: Sequence[TrialResult]) -> TrialResult | None:
     """The trial with the highest value that left weights; the earlier one of two equals."""
     usable = [r for r in ledger if r.value is not None and r.weights_key is not None]
     return max(usable, key=lambda r: (r.value, -r.number), default=None)
+
+
+class Tally:
+    """What `counts` gives of a growing ledger, without reading all of it each time."""
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._of = Counter[str]()
+        self.best: TrialResult | None = None
+        self.valued = False
+        """whether any trial had a value"""
+
+    def add(self, result: TrialResult) -> None:
+        self._of.update({name: n for name, n in counts([result], self._metric).items() if name in _KINDS})
+        self.consider(result)
+
+    def consider(self, result: TrialResult) -> None:
+        """A trial that has not ended may be the best so far, but does not count yet."""
+        self.valued = self.valued or result.value is not None
+        self.best = best_trial([result] if self.best is None else [self.best, result])
+
+    def counts(self) -> dict[str, Any]:
+        """As `counts`."""
+        return {name: self._of[name] for name in _KINDS} | _told(self.best, self._metric)
+
+
+_KINDS = ("complete", "pruned", "failed")
 
 
 def counts(ledger: Sequence[TrialResult], metric: str) -> dict[str, Any]:
@@ -26,6 +54,12 @@ def counts(ledger: Sequence[TrialResult], metric: str) -> dict[str, Any]:
         - valued.count(TrialState.COMPLETE)
         - valued.count(TrialState.STOPPED),
         "failed": states.count(TrialState.FAILED),
+        **_told(best, metric),
+    }
+
+
+def _told(best: TrialResult | None, metric: str) -> dict[str, Any]:
+    return {
         "best_value": best.metrics[metric] if best else None,
         "best_config": best.config if best else {},
     }

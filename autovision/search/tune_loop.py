@@ -100,7 +100,10 @@ class BudgetStopper(_NeverPickled, Stopper):  # type: ignore[misc]
             self._reported = time.monotonic()
             self._driver.emit(self._driver.event())
         over = self._driver.clock() > self._driver.deadline + _GRACE_S and not self._driver.pending_first
-        return over or self._should_stop()
+        if self._should_stop():
+            self._driver.suspend()
+            return True
+        return over
 
 
 def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
@@ -133,8 +136,8 @@ def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
             ),
         )
         tuner.fit()
-    for trial in list(driver.running):
-        driver.ended(trial)
+    if not driver.suspended:
+        driver.close()
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,14 @@ def trial(search: str, trial_id: str) -> str:
     return f"{trials(search)}{trial_id}.json"
 
 
+def begun(search: str) -> str:
+    return f"searches/{search}/begun/"
+
+
+def begun_trial(search: str, trial_id: str) -> str:
+    return f"{begun(search)}{trial_id}.json"
+
+
 def trial_weights(search: str, trial_id: str, digest: str) -> str:
     return f"searches/{search}/weights/{trial_id}-{digest}.safetensors"
 

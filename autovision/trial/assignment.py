@@ -18,6 +18,18 @@ class Reported(Record):
     """of the best rung; None: there was none yet"""
     weights_key: str | None = None
     """what was trained at that rung"""
+    seconds: float = 0.0
+    """of their work"""
+    feature_s: float = 0.0
+    """of that, on features"""
+
+
+class Head(Record):
+    """One of several heads on the same pooled features that are trained together; each is a trial of its own."""
+
+    trial: str
+    number: int
+    config: TrialConfig
 
 
 class Assignment(Record):
@@ -49,6 +61,8 @@ class Assignment(Record):
     """in how many parts each batch is computed at least"""
     before: Reported = Reported()
     """what a worker before this one had reported"""
+    heads: tuple[Head, ...] = ()
+    """all heads that are trained together; the first is this trial's. Empty: this trial alone"""
 
 
 def without_value(outcome: str, error: str, started: float, feature_s: float = 0.0) -> dict[str, Any]:

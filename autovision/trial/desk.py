@@ -13,20 +13,24 @@ class Desk:
     """An actor between a trial and its workers.
 
     It keeps what was reported, so that workers who are started after a loss build on it.
+
+    Args:
+        before: what workers of an earlier assignment of the same trial had reported.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Reported | None = None) -> None:
+        before = before or Reported()
         self._news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._word: asyncio.Future[bool] | None = None
         self._starts = 0
         self._epoch = 0
-        self._reported = Reported()
+        self._reported, self._losses = before, before.losses
         self._stopped = False
 
     async def begin(self) -> Reported:
         """Workers have started; what those before them had reported."""
         self._starts += 1
-        self._reported = self._reported.with_(losses=self._starts - 1)
+        self._reported = self._reported.with_(losses=self._losses + self._starts - 1)
         return self._reported
 
     async def report(self, result: dict[str, Any]) -> bool:

@@ -39,8 +39,9 @@ class Execution:
         before: Reported | None = None,
     ) -> None:
         self._bench, self._task, self._world = bench, task, world or World()
-        self._started = time.time() if started is None else started
         self._before = before or task.before
+        # What was done before counts.
+        self._started = (time.time() if started is None else started) - self._before.seconds
         self._best, self._weights = self._before.objective, self._before.weights_key
         self._trial: Trial | None = None
         self._reports: Iterator[RungReport] = iter(())
@@ -65,7 +66,7 @@ class Execution:
                     return self._without_value("failed", traceback.format_exc(limit=8))
 
     def _without_value(self, outcome: str, error: str) -> dict[str, Any]:
-        return without_value(outcome, error, self._started, self._trial.feature_s if self._trial else 0.0)
+        return without_value(outcome, error, self._started, self._feature_s)
 
     def _advance(self) -> dict[str, Any]:
         task = self._task
@@ -97,8 +98,12 @@ class Execution:
             "notes": [*self._notes(), *self._trial.notes],
             "done": report.last,
             "seconds": time.time() - self._started,
-            "feature_s": self._trial.feature_s,
+            "feature_s": self._feature_s,
         }
+
+    @property
+    def _feature_s(self) -> float:
+        return self._before.feature_s + (self._trial.feature_s if self._trial else 0.0)
 
     def _begin(self) -> Trial:
         task = self._task

@@ -48,7 +48,7 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         self._waits = False
         # Train's controller reads it here; by default a trial would end two seconds late.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_LOOK_S))
-        self._desk = ray.remote(num_cpus=0)(Desk).remote()
+        self._desk = ray.remote(num_cpus=0)(Desk).remote(self._task.before)
         self._scratch = tempfile.TemporaryDirectory(prefix="autovision-train-")
         self._run = threading.Thread(target=self._train, name="workers", daemon=True)
         self._run.start()

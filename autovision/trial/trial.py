@@ -27,7 +27,7 @@ from autovision.trial.checkpoint import Slot, pack, unpack
 from autovision.trial.data import Labelled, load_inputs
 from autovision.trial.memory import allowance, is_out_of_memory, parts_that_fit, predict, release
 from autovision.trial.state import Problem, Training
-from autovision.trial.train import RungReport, begin, fit, judged_state
+from autovision.trial.train import RungReport, begin, fit, judged_state, rung_epochs
 from autovision.trial.world import World
 
 _CHECKPOINT_EVERY_S = 20.0
@@ -288,7 +288,10 @@ def assemble(bench: Workbench, config: TrialConfig, trained: bytes, classes: int
 
 @dataclass
 class _Keeper:
-    """Keeps a checkpoint after an epoch, but not after every short one."""
+    """Keeps a checkpoint after an epoch, but not after every short one; after every rung of a fine-tuning.
+
+    A trial that has reported may be paused, and go on later where it was.
+    """
 
     slot: Slot | None
     workers: int
@@ -296,6 +299,7 @@ class _Keeper:
 
     def __call__(self, run: Training) -> None:
         every_s = _CHECKPOINT_EVERY_S if self.workers == 1 else _CHECKPOINT_OF_SEVERAL_EVERY_S
-        if self.slot is not None and time.monotonic() - self._last >= every_s:
+        pausable = run.config.needs_maps and run.epoch in rung_epochs(run.config.epochs)
+        if self.slot is not None and (pausable or time.monotonic() - self._last >= every_s):
             self.slot.save(pack(run))
             self._last = time.monotonic()

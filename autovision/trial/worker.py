@@ -10,12 +10,13 @@ from ray import tune
 from autovision.features import budget, tasks
 from autovision.store.open import open_store
 from autovision.trial.assignment import Assignment
+from autovision.trial.batch import HeadBatch
 from autovision.trial.execution import Execution
 from autovision.trial.trial import Workbench
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]
-    """Runs an assignment rung by rung; between assignments it keeps backbones and feature tables."""
+    """Runs an assignment rung by rung, or heads all at once; between two it keeps backbones and feature tables."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._bench: Workbench | None = None
@@ -38,7 +39,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
             self._bench = Workbench(
                 open_store(task.store), task.threads, budget.configured_bytes(), tasks.idle_workers
             )
-        self._execution = Execution(self._bench, task)
+        self._work = HeadBatch(self._bench, task) if task.heads else Execution(self._bench, task)
 
     def step(self) -> dict[str, Any]:
-        return self._execution.step()
+        return self._work.step()

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_sampler.py --json bench-results/
 
-First: milliseconds of processor time to ask for a point of the space `standard` and to tell how it ended, one by one and
-by the hundred, at 100, 1,000 and 10,000 trials; and seconds to rebuild the sampler from a ledger of so many. A Gaussian
-process, and Optuna's own estimator, are asked a few times at each size, on a history that is told without asking.
+First: milliseconds of processor time to ask for a point of the space `standard` and to tell how it ended, one by one
+and by the hundred, at 100, 1,000 and 10,000 trials; and seconds to rebuild the sampler from a ledger of so many. A
+Gaussian process, and Optuna's own estimator, are asked a few times at each size.
 
 Then: simple regret on three made-up objectives with conditional parameters, mean over seeds with its 95 % interval
 (Student's t): the estimator with a bounded history, with all of it, Optuna's multivariate one with groups, and chance.
@@ -27,9 +27,9 @@ from scipy.stats import t as student
 
 from autovision.records import TrialResult, TrialState
 from autovision.search.coordinates import Coordinates
-from autovision.search.proposers import Tpe
 from autovision.search.sampler import Sampler
 from autovision.search.samplers import SAMPLERS
+from autovision.search.strategies import Tpe
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.space.load import load_space
@@ -162,7 +162,7 @@ def regret(way: str, objective: str, seed: int, most: int) -> list[float]:
     space = Recipe()
     made = Sampler(space, seed, "bench_sampler:optuna_tpe" if way == "optuna_tpe" else way.split(",")[0])
     if way == "tpe, all trials":
-        made._proposer = Tpe(Coordinates(space), most=ALL)
+        made._strategy = Tpe(Coordinates(space), most=ALL)
     rng, best, found, pending = np.random.default_rng(seed), -math.inf, [], made.ask_many(3)
     for i in range(most):
         pending.append(made.ask())
@@ -196,7 +196,10 @@ def main() -> None:
     if arguments.only != "cost":
         # Optuna's walks all trials for each proposal: no further than 150.
         found = {
-            (name, way): [regret(way, name, seed, min(most, AT[1]) if way == "optuna_tpe" else most) for seed in range(seeds)]
+            (name, way): [
+                regret(way, name, seed, min(most, AT[1]) if way == "optuna_tpe" else most)
+                for seed in range(seeds)
+            ]
             for name in OBJECTIVES
             for way in WAYS
         }

@@ -9,14 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from autovision.records import SearchRequest, TrialResult, TrialState
-from autovision.search import driver as driver_module
 from autovision.search import requests
+from autovision.search.begun import settle
 from autovision.search.driver import Driver
 from autovision.search.progress import ProgressEvent
 from autovision.search.warm import Start
@@ -63,6 +62,8 @@ class World:
     stored: set[tuple[str, str]] = field(default_factory=set)
     observed: list[tuple[float, float]] = field(default_factory=list)
     asked: list[TrialConfig] = field(default_factory=list)
+    checkpoints: dict[str, int] = field(default_factory=dict)
+    """trial -> rungs behind its checkpoint"""
 
     def time(self) -> float:
         return self.now
@@ -81,6 +82,9 @@ class World:
     def predicted_s(self, config: TrialConfig) -> float:
         self.asked.append(config)
         return self.missing_s(config) + self.training_s / 9
+
+    def predicted_total_s(self, config: TrialConfig) -> float:
+        return self.missing_s(config) + self.training_s
 
 
 @dataclass
@@ -110,7 +114,10 @@ class Simulation:
             while len(pending) < self.workers and (assignment := self.driver.next()) is not None:
                 reports = self._work(assignment)
                 heapq.heappush(pending, (next(reports), next(tickets), (assignment, reports)))
-            if not pending or pending[0][0] > crash_at:
+            if pending and pending[0][0] > crash_at:
+                return self
+            if not pending:
+                self.driver.close()
                 return self
             self.world.now, _, (assignment, reports) = heapq.heappop(pending)
             result = next(reports)
@@ -122,10 +129,13 @@ class Simulation:
 
     def _work(self, task: Assignment) -> Any:
         """When the next report comes and then what it says, rung by rung."""
+        if task.heads:
+            yield from self._together(task)
+            return
         world, config = self.world, task.config
         waits = world.missing_s(config)
-        start = world.now
-        self.begun.append(Begun(task, start, waits + world.training_s / 9))
+        start = world.now - task.before.seconds
+        self.begun.append(Begun(task, world.now, waits + world.training_s / 9))
         value = world.objective(config)
         if value is None:
             yield start + waits
@@ -137,26 +147,21 @@ class Simulation:
                 "seconds": waits,
                 "feature_s": waits,
             }
+        waits += task.before.feature_s
         for rung, share in enumerate((1 / 9, 1 / 3, 1.0)):
+            if rung < world.checkpoints.get(task.trial, 0):
+                continue  # it goes on from its checkpoint
             at = start + waits + share * world.training_s
             late = at > task.deadline
             at = max(start, min(at, task.deadline)) if late and not task.must_report else at
             yield at
             world.stored.add((config.backbone, config.augmentation))
+            world.checkpoints[task.trial] = rung + 1
             last = late or rung == 2
-            metrics = {"accuracy": value * (0.9 + 0.1 * share), "neg_log_loss": -1.0}
-            point = {
-                "rung": rung,
-                "epoch": rung + 1,
-                "seconds": at - start,
-                "search_s": at - task.search_started,
-                "train_loss": 0.5,
-                "metrics": metrics,
-            }
             yield {
                 "outcome": ("stopped" if late else "complete") if last else "running",
-                "objective": metrics["accuracy"] - 0.02,
-                "point": json.dumps(point),
+                "objective": value * (0.9 + 0.1 * share) - 0.02,
+                "point": json.dumps(self._point(task, value, rung, share, at - start)),
                 "weights_key": f"weights-{task.trial}-{rung}",
                 "notes": [],
                 "done": last,
@@ -164,12 +169,51 @@ class Simulation:
                 "feature_s": waits,
             }
 
+    def _point(
+        self, task: Assignment, value: float, rung: int, share: float, seconds: float
+    ) -> dict[str, Any]:
+        return {
+            "rung": rung,
+            "epoch": max(1, math.ceil(share * task.config.epochs)),
+            "seconds": seconds,
+            "search_s": self.world.now - task.search_started,
+            "train_loss": 0.5,
+            "metrics": {"accuracy": value * (0.9 + 0.1 * share), "neg_log_loss": -1.0},
+        }
+
+    def _together(self, task: Assignment) -> Any:
+        """Heads of a batch: all in the time of two that are trained alone."""
+        world, start = self.world, self.world.now
+        waits = world.missing_s(task.config)
+        self.begun.append(Begun(task, start, waits + world.training_s / 9))
+        yield start + waits + 2 * world.training_s
+        world.stored.add((task.config.backbone, task.config.augmentation))
+        told = []
+        for head in task.heads:
+            value = world.objective(head.config)
+            if value is None:
+                told.append({"outcome": "failed", "error": "no good", "objective": None, "points": []})
+                continue
+            points = [
+                [self._point(task, value, rung, share, 0.1), value * (0.9 + 0.1 * share) - 0.02]
+                for rung, share in enumerate((1 / 9, 1 / 3, 1.0))
+            ]
+            key = f"weights-{head.trial}"
+            told.append({"outcome": "complete", "error": None, "points": points, "weights_key": key})
+        yield {
+            "outcome": "complete",
+            "objective": 0.0,
+            "heads": json.dumps(told),
+            "notes": ["a note"],
+            "done": True,
+            "seconds": waits + 2 * world.training_s,
+            "feature_s": waits,
+        }
+
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World()
-    monkeypatch.setattr(driver_module, "time", SimpleNamespace(time=made.time))
-    return made
+def world() -> World:
+    return World()
 
 
 def driver_of(world: World, space: Space | None = None, *, budget_s: float = 300.0, **changes: Any) -> Driver:
@@ -193,6 +237,9 @@ def driver_of(world: World, space: Space | None = None, *, budget_s: float = 300
         "deadline": world.now + budget_s,
         "search_started": world.now,
         "threads": 1,
+        "clock": world.time,
+        "together": False,
+        "nearly_s": 0.0,
     }
     return Driver(**fields | changes)
 
@@ -238,7 +285,9 @@ def test_a_search_from_its_first_trial_to_the_end_of_its_budget(world: World, wo
         "all help the first one"
     )
 
-    assert len({result.trial for result in ledger}) == len(ledger) == len(told.begun)
+    assert len({result.trial for result in ledger}) == len(ledger)
+    assert {result.trial for result in ledger} == {begun.assignment.trial for begun in told.begun}
+    assert len(told.begun) > len(ledger), "some that were paused were promoted"
     assert [result.number for result in ledger] == list(range(len(ledger)))
     assert sorted(ledger, key=lambda r: r.trial) == sorted(driver.ledger, key=lambda r: r.trial)
     digests = [TrialConfig.model_validate(result.config).digest for result in ledger]
@@ -345,21 +394,22 @@ def test_after_a_crash_the_search_goes_on_from_its_ledger(world: World) -> None:
         known = driver._arms[arm]
         assert sorted(known.values) == pytest.approx(sorted(record.values))
         assert sorted(known.seconds) == pytest.approx(sorted(record.seconds))
-        assert (known.failed, known.running) == (record.failed, 0)
-    peers: dict[tuple[str, int], list[float]] = {}
-    for result in before:
-        for each in result.curve:
-            peers.setdefault(("head", each.rung), []).append(each.metrics["accuracy"] - 0.02)
-    assert {key: sorted(values) for key, values in driver._pruner._values.items()} == {
-        key: pytest.approx(sorted(values)) for key, values in peers.items()
+        assert (known.failed, known.running) == (record.failed, record.running)
+    assert set(driver.running) == lost
+    assert set(driver.paused) == set(crashed.paused)
+    assert {key: scores for key, scores in driver._scheduler._scores.items() if scores} == {
+        key: pytest.approx(scores) for key, scores in crashed._scheduler._scores.items() if scores
     }
 
     told = Simulation(driver, world, workers=3).run()
     after = stored_ledger(driver)
-    assert [r for r in after if r.trial.startswith("01-")] == before
+    of_first = {r.trial: r for r in after if r.trial.startswith("01-")}
+    assert all(of_first[r.trial] == r for r in before), "what was finished is not repeated"
+    assert set(of_first) == {r.trial for r in before} | lost | set(crashed.paused), "and nothing else is lost"
+    assert {begun.assignment.trial for begun in told.begun} >= lost
+    assert not list(driver.store.list(keys.begun(driver.request.id)))
     assert len(after) > len(before) + 5
     assert len({r.number for r in after}) == len(after)
-    assert not lost & {r.trial for r in after}
     digests = [TrialConfig.model_validate(r.config).digest for r in after]
     assert len(set(digests)) == len(digests), "nothing that was recorded is tried again"
     assert not any(begun.assignment.must_report for begun in told.begun)
@@ -395,7 +445,7 @@ def test_starting_points_come_first_with_their_origin_and_model(world: World) ->
     ]
     driver = driver_of(world, starts=list(starts))
     tasks = [begin(driver) for _ in range(4)]
-    assert [driver.running[task.trial].origin for task in tasks] == [
+    assert [driver.running[task.trial].lead.origin for task in tasks] == [
         "champion",
         "ledger",
         "default",
@@ -412,7 +462,7 @@ def test_a_starting_point_that_would_eat_the_budget_is_passed_over(world: World)
     ]
     driver = driver_of(world, starts=starts, budget_s=60.0)
     task = begin(driver)
-    assert (driver.running[task.trial].origin, task.config.backbone) == ("default", "medium")
+    assert (driver.running[task.trial].lead.origin, task.config.backbone) == ("default", "medium")
 
 
 def test_a_starting_point_that_was_tried_is_not_tried_again(world: World) -> None:
@@ -421,7 +471,7 @@ def test_a_starting_point_that_was_tried_is_not_tried_again(world: World) -> Non
     more = crashed.request.with_(max_trials=5)
     driver = resumed(world, crashed, request=more, starts=[Start(Three.default(), "default")])
     task = begin(driver)
-    assert driver.running[task.trial].origin == "sampled"
+    assert driver.running[task.trial].lead.origin == "sampled"
 
 
 def test_backbones_that_cannot_be_used_are_left_alone(world: World) -> None:
@@ -533,8 +583,7 @@ def test_how_a_trial_ended_is_what_the_ledger_says(world: World) -> None:
         task = begin(driver)
         for result in results:
             driver.goes_on(task.trial, result)
-        found = driver.ended(task.trial, error=error)
-        assert found is not None
+        (found,) = driver.ended(task.trial, error=error)
         return found
 
     over = {"outcome": "stopped", "error": "the budget ended", "done": True, "objective": math.nan}
@@ -577,8 +626,10 @@ def test_a_trial_that_is_worse_than_its_peers_is_pruned(world: World) -> None:
         False,
         True,
     ]
-    pruned = driver.ended(tasks[2].trial)
-    assert pruned is not None
+    assert driver.ended(tasks[2].trial) == [], "it is paused"
+    assert set(driver.paused) == {tasks[2].trial}
+    driver.close()
+    pruned = next(result for result in driver.ledger if result.trial == tasks[2].trial)
     assert (pruned.state, pruned.value) == (TrialState.PRUNED, 0.5)
 
 
@@ -608,11 +659,11 @@ def test_a_trial_is_told_how_many_workers_it_has_and_leaves_no_checkpoint(world:
 def test_what_nobody_began_is_ignored_and_the_end_is_recorded_once(world: World) -> None:
     driver = driver_of(world)
     assert not driver.goes_on("nobody", point(0.5))
-    assert driver.ended("nobody") is None
+    assert driver.ended("nobody") == []
     task = begin(driver)
     driver.goes_on(task.trial, point(0.5))
-    assert driver.ended(task.trial) is not None
-    assert driver.ended(task.trial) is None
+    assert len(driver.ended(task.trial)) == 1
+    assert driver.ended(task.trial) == []
     assert len(stored_ledger(driver)) == len(driver.ledger) == 1
 
 
@@ -624,7 +675,7 @@ def test_a_trial_whose_worker_was_lost_is_begun_once_more_with_less_at_a_time(wo
     driver.lost(first.trial, "the worker was lost")
     assert driver.ledger == []
     again = begin(driver)
-    assert again.with_(parts=1, before=first.before) == first
+    assert again.with_(parts=1, before=first.before, must_report=True) == first
     assert (again.parts, again.before.losses, again.before.weights_key) == (2, 1, "kept")
     assert driver.next() is None, "it is the only trial still"
     # Without a checkpoint the rung is passed once more: it counts once.
@@ -643,3 +694,152 @@ def test_a_trial_of_several_workers_has_been_begun_again_by_the_group_already(wo
     driver.running[trial].assignment = driver.running[trial].assignment.with_(workers=2)
     driver.lost(trial, "all workers were lost")
     assert [result.error for result in driver.ledger] == ["all workers were lost"]
+
+
+# --------------------------------------------------------------------------------------------- heads together
+
+
+def test_heads_on_the_same_features_are_trained_together(world: World) -> None:
+    driver = driver_of(world, together=True, max_trials=400)
+    told = Simulation(driver, world, workers=2).run()
+    ledger = stored_ledger(driver)
+    batches = [begun.assignment for begun in told.begun if begun.assignment.heads]
+    assert len(batches) > 5
+    assert max(len(task.heads) for task in batches) >= 16
+    for task in batches:
+        assert task.heads[0].trial == task.trial
+        features = {(h.config.backbone, h.config.resolution, h.config.augmentation) for h in task.heads}
+        assert len(features) == 1
+        assert len({head.config.digest for head in task.heads}) == len(task.heads)
+    assert len(ledger) > 8 * len(batches), "each is a line of the ledger"
+    digests = [TrialConfig.model_validate(result.config).digest for result in ledger]
+    assert len(set(digests)) == len(digests)
+    assert {result.ladder for result in ledger} == {"probe"}
+    of_first = [result for result in ledger if result.batch == batches[0].trial]
+    assert len(of_first) == len(batches[0].heads)
+    assert sum(r.seconds for r in of_first) == pytest.approx(features_s(batches[0].config) + 2.0)
+    assert all(result.notes == ("a note",) for result in of_first)
+    best = max(ledger, key=lambda r: r.value or 0.0)
+    assert best.config["backbone"] != "small"
+    assert best.weights_key == f"weights-{best.trial}"
+
+
+def test_a_batch_has_no_more_heads_than_trials_are_left(world: World) -> None:
+    driver = driver_of(world, together=True, max_trials=20)
+    Simulation(driver, world, workers=1).run()
+    assert len(stored_ledger(driver)) == 20
+
+
+def test_fine_tuning_begins_with_what_the_best_head_found(world: World) -> None:
+    class Deeper(Space):
+        backbone = "small"
+        weights = "random"
+        unfreeze = Choice(0, 1)
+        lr = Float(1e-4, 1e-1, log=True, default=1e-3)
+
+    world.training_s = 5.0
+    driver = driver_of(world, Deeper(), together=True, budget_s=120.0)
+    told = Simulation(driver, world, workers=1).run()
+    first = next(b.assignment for b in told.begun if b.assignment.config.unfreeze)
+    ledger = {result.trial: result for result in stored_ledger(driver)}
+    before = [r for r in ledger.values() if r.number < first.number and r.value is not None]
+    assert ledger[first.trial].origin == "probe"
+    assert first.config.lr == pytest.approx(max(before, key=lambda r: r.value or 0.0).config["lr"])
+    assert {r.ladder for r in ledger.values()} == {"probe", "shallow"}
+
+
+def test_a_batch_that_was_killed_is_trained_again_and_one_that_was_half_recorded_is_completed(
+    world: World,
+) -> None:
+    crashed = driver_of(world, together=True)
+    first = begin(crashed)
+    assert len(first.heads) > 3
+    key = keys.begun_trial(first.search, first.trial)
+    kept = crashed.store.get(key).data
+    simulation = Simulation(crashed, world)
+    reports = simulation._work(first)
+    next(reports)
+    crashed.goes_on(first.trial, next(reports))
+    crashed.ended(first.trial)
+    for head in first.heads[2:]:
+        crashed.store.delete(keys.trial(first.search, head.trial))
+    crashed.store.put_new(key, kept)
+
+    driver = resumed(world, crashed, together=True)
+    again = begin(driver)
+    assert again.trial == first.trial
+    assert [head.trial for head in again.heads] == [head.trial for head in first.heads[2:]]
+    later = begin(driver)
+    assert {head.number for head in later.heads} & {head.number for head in first.heads} == set()
+
+
+# -------------------------------------------------------------------------------------- pausing and going on
+
+
+def test_a_paused_trial_goes_on_from_its_checkpoint_when_it_comes_to_be_among_the_best(world: World) -> None:
+    driver = driver_of(world)
+    tasks = [begin(driver) for _ in range(3)]
+    for task, value in zip(tasks, (0.9, 0.8, 0.7), strict=True):
+        driver.goes_on(task.trial, point(value))
+    driver.ended(tasks[2].trial)
+    assert set(driver.paused) == {tasks[2].trial}
+    for value in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        other = begin(driver)
+        driver.goes_on(other.trial, point(value))
+        driver.ended(other.trial)
+    again = begin(driver)
+    assert again.trial == tasks[2].trial, "of nine, it is one of the best three"
+    assert (again.before.objective, again.before.weights_key) == (0.7, "weights-0.7")
+    assert (again.before.seconds, again.before.feature_s) == (3.0, 2.0)
+    driver.goes_on(again.trial, {**point(0.95, rung=1), "outcome": "complete", "done": True})
+    (result,) = driver.ended(again.trial)
+    assert (result.state, result.value, len(result.curve)) == (TrialState.COMPLETE, 0.95, 2)
+
+
+def test_who_is_nearly_done_is_not_paused(world: World) -> None:
+    driver = driver_of(world, nearly_s=1000.0)
+    tasks = [begin(driver) for _ in range(3)]
+    assert all(driver.goes_on(t.trial, point(v)) for t, v in zip(tasks, (0.9, 0.8, 0.1), strict=True))
+
+
+def test_seconds_that_nothing_else_fits_into_go_to_the_best_of_those_that_are_behind(world: World) -> None:
+    driver = driver_of(world)
+    tasks = [begin(driver) for _ in range(4)]
+    for task, value in zip(tasks, (0.9, 0.95, 0.8, 0.7), strict=True):
+        driver.goes_on(task.trial, point(value) | {"seconds": 2.1, "feature_s": 2.0})
+    for task in tasks[2:]:
+        driver.ended(task.trial)
+    world.stored.clear()
+    world.training_s = 1000.0
+    again = begin(driver)
+    assert again.trial == tasks[2].trial
+
+
+def test_a_search_that_is_stopped_by_a_person_leaves_what_runs_to_whoever_goes_on(world: World) -> None:
+    world.training_s = 9.0
+    stopped = driver_of(world, budget_s=200.0)
+    Simulation(stopped, world, workers=3).run(crash_at=world.now + 60.0)
+    going = set(stopped.running)
+    before = len(stopped.ledger)
+    stopped.suspend()
+    for trial in going:
+        assert stopped.ended(trial) == []
+    assert len(stored_ledger(stopped)) == before
+    assert {result.trial for result in stopped.results} >= {
+        t for t, r in stopped.running.items() if r.reported
+    }
+    driver = resumed(world, stopped)
+    assert {begin(driver).trial for _ in going} == going
+
+
+def test_what_a_stopped_search_had_begun_can_be_settled(world: World) -> None:
+    world.training_s = 9.0
+    stopped = driver_of(world, budget_s=200.0)
+    Simulation(stopped, world, workers=3).run(crash_at=world.now + 60.0)
+    expected = {r.trial: r for r in stopped.results if r.trial not in {x.trial for x in stopped.ledger}}
+    assert expected
+    written = {result.trial: result for result in settle(stopped.store, stopped.request.id)}
+    assert set(written) == set(expected)
+    assert {r.value for r in written.values()} == {r.value for r in expected.values()}
+    assert len(stored_ledger(stopped)) == len(stopped.ledger) + len(written)
+    assert settle(stopped.store, stopped.request.id) == []

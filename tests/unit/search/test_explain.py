@@ -14,7 +14,7 @@ import pytest
 from autovision.records import CurvePoint, SearchRequest, SearchState, SearchStatus, TrialResult, TrialState
 from autovision.report.explanation import headline, render
 from autovision.search.explain import cuts, explain, importance, improvements
-from autovision.search.pruner import AsyncHalving
+from autovision.search.schedulers import Halving, Report, Verdict
 from autovision.space import Choice, Float, Space
 from autovision.space.config import TrialConfig
 from tests.unit.conftest import History
@@ -117,9 +117,9 @@ def test_equal_values_and_values_that_are_not_finite_are_no_differences() -> Non
 def test_a_pruned_trial_is_shown_with_what_it_needed_at_that_moment() -> None:
     """Values come in at different moments; a later, better one says nothing about an earlier decision."""
     values = [0.5, 0.8, 0.6, 0.7, 0.9]
-    pruner, found = AsyncHalving(), []
+    scheduler, found = Halving(), []
     for number, value in enumerate(values):
-        goes_on = pruner.goes_on("head", 0, value)
+        goes_on = scheduler.judge(Report(str(number), "head", 0, 1.0, value)) is Verdict.GO_ON
         found.append(trial(number, [value], state=TrialState.COMPLETE if goes_on else TrialState.PRUNED))
     first, second = cuts(found[::-1], "accuracy")
     assert (first.trial, first.value, first.needed, first.seen) == (found[2].trial, 0.6, 0.8, 3)

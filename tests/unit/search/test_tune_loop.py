@@ -28,6 +28,8 @@ class Listener:
         self.heard: list[tuple[Any, ...]] = []
         self.answer = True
         self.deadline = time.time() + 60
+        self.clock = time.time
+        self.suspended = False
         self.pending_first = False
 
     def next(self) -> Assignment | None:
@@ -61,6 +63,9 @@ class Listener:
 
     def lost(self, trial: str, reason: str) -> None:
         self.heard.append(("lost", trial, reason))
+
+    def suspend(self) -> None:
+        self.suspended = True
 
     def event(self) -> str:
         return "an event"
@@ -194,7 +199,9 @@ def test_the_stopper_stops_when_asked_to_and_tells_of_progress_now_and_then() ->
         assert not stopper.stop_all()
     assert listener.heard == [("emit", "an event")]
     asked[0] = True
+    assert not listener.suspended
     assert stopper.stop_all()
+    assert listener.suspended, "what runs is not over: somebody may go on with it"
 
 
 def test_nothing_of_a_search_is_pickled() -> None:

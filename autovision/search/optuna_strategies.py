@@ -1,4 +1,4 @@
-"""Optuna's samplers as proposers: NSGA-II, the Gaussian process, and a user's own.
+"""Optuna's samplers as strategies: NSGA-II, the Gaussian process, and a user's own.
 
 Each proposal has an Optuna study of its own, made of the trials that are known, and a sampler of its own, seeded by the
 proposal: nothing that an Optuna sampler remembers has to survive, and what it sees is what the ledger holds. The
@@ -40,7 +40,7 @@ Make = Callable[[int], BaseSampler]
 """a sampler by its seed"""
 
 
-class OptunaProposer:
+class OptunaStrategy:
     """Asks an Optuna sampler. It sees all objectives as to be maximised, and the trials that `History` keeps.
 
     Failed trials are failed, and those that were cut are pruned with their intermediate values, or, where there are
@@ -53,7 +53,7 @@ class OptunaProposer:
         self._space, self._coordinates, self._objectives, self._make = space, coordinates, objectives, make
         self._distributions = {axis.name: distribution_of(axis.parameter) for axis in coordinates.axes}
         self._history = History()
-        self._frozen: dict[int, FrozenTrial] = {}
+        self._frozen: dict[int, tuple[Told, FrozenTrial]] = {}
 
     def tell(self, told: Told) -> None:
         self._history.add(told)
@@ -61,8 +61,9 @@ class OptunaProposer:
     def propose(
         self, rng: np.random.Generator, given: Mapping[str, Any], pending: Sequence[Told]
     ) -> tuple[Row, Mapping[str, Any]]:
-        trials = [self._trial(each) for each in self._known()]
-        first = 1 + max((each.number for each in self._known()), default=-1)
+        known = self._known()
+        trials = [self._trial(each) for each in known]
+        first = 1 + max((each.number for each in known), default=-1)
         # Numbered anew, as draws that were refused have the number of the trial that they were meant for.
         for number, each in enumerate(pending, first):
             trials.append(self._made(replace(each, number=number), TrialState.RUNNING))
@@ -81,11 +82,11 @@ class OptunaProposer:
         return self._history.kept
 
     def _trial(self, told: Told) -> FrozenTrial:
-        if told.number not in self._frozen:
-            if len(self._frozen) > 4 * len(self._known()):
-                self._frozen.clear()
-            self._frozen[told.number] = self._made(told, self._state(told))
-        return self._frozen[told.number]
+        known, trial = self._frozen.get(told.number, (None, None))
+        if known is not told or trial is None:
+            trial = self._made(told, self._state(told))
+            self._frozen[told.number] = told, trial
+        return trial
 
     def _state(self, told: Told) -> TrialState:
         if not told.values:
@@ -118,7 +119,7 @@ class OptunaProposer:
         )
 
 
-class _Imputed(OptunaProposer):
+class _Imputed(OptunaStrategy):
     """For samplers that draw jointly only what all trials have.
 
     A parameter that a trial does not have is at its default there (as SMAC has it, Hutter et al. 2011), so that
@@ -126,7 +127,9 @@ class _Imputed(OptunaProposer):
     """
 
     def _params(self, told: Told) -> dict[str, Any]:
-        return {axis.name: told.point.get(axis.name, axis.parameter.start()) for axis in self._coordinates.axes}
+        return {
+            axis.name: told.point.get(axis.name, axis.parameter.start()) for axis in self._coordinates.axes
+        }
 
 
 class Gp(_Imputed):
@@ -243,7 +246,9 @@ class _Trials(BaseStorage):  # type: ignore[misc]
         return []
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        raise NotImplementedError("a sampler proposes parameters of the trial that it is asked for, and no others")
+        raise NotImplementedError(
+            "a sampler proposes parameters of the trial that it is asked for, and no others"
+        )
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution

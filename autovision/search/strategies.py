@@ -20,7 +20,7 @@ FIRST_AT_RANDOM = 8
 """trials with a value, before which an estimator knows nothing"""
 
 
-class Proposer(Protocol):
+class Strategy(Protocol):
     """A way to draw points."""
 
     def tell(self, told: Told) -> None:
@@ -66,14 +66,13 @@ class Tpe:
 
     def __init__(self, coordinates: Coordinates, most: int | None = None) -> None:
         self._coordinates = coordinates
-        self._history = History() if most is None else History(most)
+        self._history = History() if most is None else History(most, (most, 0, 0))
         self._random = Random(coordinates)
         self._fit: Parzen | None = None
 
     def tell(self, told: Told) -> None:
         self._history.add(told)
-        if told.values:
-            self._fit = None
+        self._fit = None
 
     def propose(
         self, rng: np.random.Generator, given: Mapping[str, Any], pending: Sequence[Told]
@@ -83,20 +82,21 @@ class Tpe:
     def given(self, rng: np.random.Generator, row: Row, pending: Sequence[Told]) -> Row:
         """With what `row` holds, where it is not NaN."""
         if self._fit is None:
-            ranked = by_merit(self._history.kept)
+            kept = self._history.kept
+            ranked = by_merit(kept)
             if len(ranked) < FIRST_AT_RANDOM:
                 return self._random.given(rng, row)
-            good = {id(each) for each in ranked[: good_ones(len(ranked))]}
+            good = {each.number for each in ranked[: good_ones(len(ranked))]}
             split: tuple[list[Row], list[Row]] = [], []
-            for each in self._history.kept:
+            for each in kept:
                 if each.values:
-                    split[id(each) not in good].append(each.row)
+                    split[each.number not in good].append(each.row)
             self._fit = Parzen(self._coordinates, np.vstack(split[0]), np.vstack(split[1]))
         return self._fit.propose(rng, row, [each.row for each in pending])
 
 
 class Cmaes:
-    """CMA-ES (Hansen 2016) by the package `cmaes`, for the numbers that every point has; the others by TPE, given these.
+    """CMA-ES (Hansen 2016) by the package `cmaes`, for the numbers that every point has; the others by TPE.
 
     A generation is told as soon as so many trials have run to their end, in that order. Trials that were cut or failed
     are no part of one. Numbers that were given (as an arm gives the depth) are told as they were.
@@ -110,7 +110,11 @@ class Cmaes:
         self._rest = Tpe(coordinates)
         n = len(self._axes)
         self._optimizer = cmaes.CMA(
-            mean=np.full(n, 0.5), sigma=1 / 6, bounds=np.tile([0.0, 1.0], (n, 1)), seed=0, n_max_resampling=10 * n
+            mean=np.full(n, 0.5),
+            sigma=1 / 6,
+            bounds=np.tile([0.0, 1.0], (n, 1)),
+            seed=0,
+            n_max_resampling=10 * n,
         )
         self._generation: list[Told] = []
 
@@ -134,11 +138,11 @@ class Cmaes:
             if np.isnan(row[i]):
                 axis = self._coordinates.axes[i]
                 last = len(axis.values) - 1
-                row[i] = min(np.searchsorted(axis.edges[1:], at), last) if axis.values else min(max(at, 0.0), 1.0)
+                row[i] = (
+                    min(np.searchsorted(axis.edges[1:], at), last) if axis.values else min(max(at, 0.0), 1.0)
+                )
         return self._rest.given(rng, row, pending), {}
 
     def _place(self, row: Row) -> Row:
         axes = self._coordinates.axes
-        return np.array(
-            [axes[i].centres[int(row[i])] if axes[i].values else row[i] for i in self._axes]
-        )
+        return np.array([axes[i].centres[int(row[i])] if axes[i].values else row[i] for i in self._axes])

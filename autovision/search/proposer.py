@@ -1,0 +1,204 @@
+"""Which configurations to try next: starting points first, then what promises the most improvement per second."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autovision.search.arms import FEATURES, Arm, ArmRecord, arm_of, choose
+from autovision.search.cost import CostModel, config_of
+from autovision.search.sampler import Proposal, Sampler
+from autovision.search.warm import Start
+from autovision.space import Space
+from autovision.space.config import TrialConfig
+
+_DRAWS = 20
+"""so many draws in a row that were all tried before, break a limit, or take too long, mean that there is nothing
+new to try"""
+_START_SHARE = 0.25
+_START_EXCESS = 1.5
+"""a starting point is passed over if it is predicted to take more than this share of the seconds left, and than
+so many times the cheapest arm"""
+_BATCH_S = 2.0
+"""heads are trained together for about so long: what others do then is known soon enough"""
+_FEWEST, _FIRST, _MOST = 8, 16, 64
+"""heads of a batch: at least, of an arm's first, at most"""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A configuration to try.
+
+    Attributes:
+        initial: a model whose head the trial starts from.
+    """
+
+    proposal: Proposal
+    config: TrialConfig
+    arm: Arm | None
+    origin: str
+    initial: str | None = None
+
+
+@dataclass
+class Proposer:
+    """Draws what to try.
+
+    Attributes:
+        arms: what is known of each; none where the space has no arms.
+        usable: whether a configuration may be tried at all.
+        tried: digests of the configurations that were.
+        best_head: the best head on an arm's features so far, as its resolved configuration.
+        together: whether heads may be trained together.
+        view: the arms as the next choice among them is to see them.
+    """
+
+    space: Space
+    sampler: Sampler
+    cost: CostModel
+    starts: list[Start]
+    arms: dict[Arm, ArmRecord]
+    usable: Callable[[TrialConfig], bool]
+    tried: set[str]
+    best_head: Callable[[Arm], TrialConfig | None] = lambda arm: None
+    together: bool = True
+    view: Callable[[Mapping[Arm, ArmRecord]], Mapping[Arm, ArmRecord]] = lambda arms: arms
+
+    def __post_init__(self) -> None:
+        self.starts = [start for start in self.starts if self.usable(self.space.config(start.point))]
+        self._exhausted: set[Arm] = set()
+        self._waiting: list[Drawn] = []
+        self._inherited: set[Arm] = set()
+        self._head_s: list[float] = []
+        self._remaining = math.inf
+        self.out_of_time = False
+        """whether the last draw was empty for lack of time"""
+
+    def learn_heads(self, seconds: float, heads: int) -> None:
+        """A batch of so many heads took so long, without features."""
+        self._head_s.append(seconds / heads)
+
+    def draw(self, remaining: float, most: int, *, first: bool) -> list[Drawn]:
+        """One configuration, or heads to be trained together; empty if nothing fits any more, or nothing is new.
+
+        Args:
+            remaining: seconds left for trials.
+            most: configurations at most.
+            first: nothing has a value yet, so that time is no reason against anything.
+        """
+        self._remaining, self.out_of_time = math.inf if first else remaining, False
+        while self._waiting:
+            waiting = self._waiting.pop(0)
+            if self._fits(waiting.config) and waiting.config.digest not in self.tried:
+                return [self._take(waiting)]
+            self.sampler.refuse(waiting.proposal.number)
+        drawn = self._one(remaining)
+        if drawn is None:
+            return []
+        if drawn.config.needs_maps or drawn.initial is not None or not self.together:
+            return [drawn]
+        return [drawn, *self._companions(drawn, min(most, self._batch_size(drawn.arm)) - 1)]
+
+    def _take(self, drawn: Drawn) -> Drawn:
+        self.tried.add(drawn.config.digest)
+        return drawn
+
+    def _one(self, remaining: float) -> Drawn | None:
+        """A configuration that was never tried."""
+        while True:
+            late, arm = 0, None
+            for _ in range(_DRAWS):
+                drawn = self._propose(remaining)
+                if drawn is None:
+                    return None
+                arm = drawn.arm
+                if drawn.config.digest not in self.tried and self.usable(drawn.config):
+                    if self._fits(drawn.config):
+                        return self._take(drawn)
+                    late += 1
+                self.sampler.refuse(drawn.proposal.number)
+            self.out_of_time = self.out_of_time or late > 0
+            if arm is None:
+                return None
+            self._exhausted.add(arm)
+
+    def _fits(self, config: TrialConfig) -> bool:
+        """Whether a trial can run to its end in the seconds that are left."""
+        return self.cost.predicted_total_s(config) <= self._remaining
+
+    def _propose(self, remaining: float) -> Drawn | None:
+        arms = list(self.arms)
+        start = self._affordable_start(remaining)
+        if start is not None:
+            arm = arm_of(start.point, arms)
+            return self._drawn(start.point, arm, start.origin, start.initial_model)
+        if not arms:
+            return self._drawn(None, None, "sampled")
+        arm = choose(self.view(self.arms), self._predicted_s, remaining)
+        if arm is None or arm in self._exhausted:
+            self.out_of_time = True
+            return None
+        if (heir := self._heir(arm)) is not None:
+            return self._drawn(heir, arm, "probe")
+        return self._drawn(dict(arm), arm, "sampled")
+
+    def _drawn(
+        self, fixed: dict[str, Any] | None, arm: Arm | None, origin: str, initial: str | None = None
+    ) -> Drawn:
+        proposal = self.sampler.ask(fixed)
+        return Drawn(proposal, self.space.config(proposal.point), arm, origin, initial)
+
+    def _heir(self, arm: Arm) -> dict[str, Any] | None:
+        """What a first fine-tuning of an arm inherits: everything from the best head on the same backbone."""
+        if arm in self._inherited or self.arms[arm].seconds or self.arms[arm].running:
+            return None
+        self._inherited.add(arm)
+        standard = config_of(arm, self.space.config(self.space.default()).model_dump())
+        head = self.best_head(arm) if standard.needs_maps else None
+        if head is None:
+            return None
+        values = {name: value for name, value in dict(arm).items() if name in TrialConfig.model_fields}
+        return self.space.project(head.with_(**values, epochs=standard.epochs))
+
+    def _affordable_start(self, remaining: float) -> Start | None:
+        """The next starting point, unless it would eat much of the budget where something else would not."""
+        cheapest = min(map(self._predicted_s, self.arms), default=float("inf")) if self.starts else 0.0
+        limit = max(_START_SHARE * remaining, _START_EXCESS * cheapest)
+        while self.starts:
+            start = self.starts.pop(0)
+            if self.cost.predicted_s(self.space.config(start.point)) <= limit:
+                return start
+        return None
+
+    def _predicted_s(self, arm: Arm) -> float:
+        if arm in self._exhausted:
+            return math.inf
+        record = self.arms[arm]
+        if record.seconds and not record.running:
+            return statistics.median_low(record.seconds[-9:])
+        return self.cost.predicted_s(config_of(arm, self.space.config(self.space.default()).model_dump()))
+
+    def _batch_size(self, arm: Arm | None) -> int:
+        pace = statistics.median(self._head_s[-5:]) if self._head_s else _BATCH_S / _FIRST
+        size = max(_FEWEST, min(_MOST, int(_BATCH_S / max(pace, 1e-6))))
+        untried = arm is not None and not self.arms[arm].seconds
+        return min(size, _FIRST) if untried else size
+
+    def _companions(self, first: Drawn, count: int) -> list[Drawn]:
+        """Heads that read the same features as the first."""
+        fixed = {name: first.proposal.point[name] for name in FEATURES if name in first.proposal.point}
+        found: list[Drawn] = []
+        for _ in range(2 * max(0, count)):
+            if len(found) == count:
+                break
+            drawn = self._drawn(fixed, first.arm, "sampled")
+            if drawn.config.digest in self.tried or not self.usable(drawn.config):
+                self.sampler.refuse(drawn.proposal.number)
+            elif drawn.config.needs_maps:
+                self._waiting.append(drawn)
+            else:
+                found.append(self._take(drawn))
+        return found

@@ -1,0 +1,198 @@
+"""Which of the trials that have reported go on: decisions on plain figures, without Ray.
+
+    halving   pauses whoever is not among the best third at its cost, and promotes it when it is (the default)
+    asha      stops whoever is not among the best third at its rung, for good (as Ray Tune's ASHA does)
+    median    stops whoever is worse than the median of the others at its cost
+    none      lets all trials go on to their end
+
+Population-based training is not among them: it changes learning rates in the midst of long trainings, and these
+trainings are short, with a schedule of their own.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from autovision.errors import InvalidInput
+from autovision.space.config import TrialConfig
+
+_REDUCTION = 3
+_FIRST_COST_S = 0.01
+_LEVELS = 20
+"""the last one begins at about a hundred days"""
+_LEAST_PEERS = 3
+"""with fewer, itself included, there is nothing to compare with"""
+
+
+class Verdict(StrEnum):
+    """What becomes of a trial that has reported."""
+
+    GO_ON = "go on"
+    PAUSE = "pause"
+    """its checkpoint is kept, and it may go on later"""
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial has come to.
+
+    Attributes:
+        kind: trials are compared with those of their kind only; see `kind_of`.
+        rung: counted from 0; a share of the trial's own epochs.
+        cost_s: seconds of training so far, as measured, without frozen features, which others share.
+        value: by which trials are ranked; NaN is worse than everything.
+        done: it has ended by itself.
+    """
+
+    trial: str
+    kind: str
+    rung: int
+    cost_s: float
+    value: float
+    done: bool = False
+
+    @property
+    def score(self) -> float:
+        return -math.inf if math.isnan(self.value) else self.value
+
+
+def kind_of(config: TrialConfig) -> str:
+    """Heads on pooled features, and trials that train on maps: those start from a trained head, and cost more."""
+    return "fine-tuned" if config.needs_maps else "head"
+
+
+class Scheduler(ABC):
+    """Takes in reports as they come, in whatever order trials happen to report.
+
+    Trials are compared at *levels*: of each, what it had come to there. One that passed over a level had there what it
+    had come to before; one that has ended is there at every later level with what it ended with.
+    """
+
+    behind = Verdict.STOP
+    """what becomes of a trial that has less than it needs"""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Report] = {}
+        self._scores: dict[tuple[str, int], list[float]] = {}
+        """ascending, by kind and level"""
+
+    @abstractmethod
+    def level(self, report: Report) -> int:
+        """Where a report is compared with others."""
+
+    @abstractmethod
+    def _threshold(self, scores: Sequence[float]) -> float:
+        """What a trial needs among these, which ascend."""
+
+    def judge(self, report: Report) -> Verdict:
+        """Record a report, and decide."""
+        self._record(report)
+        if report.score == -math.inf:
+            return Verdict.STOP
+        return Verdict.GO_ON if report.score >= self.needed(report) else self.behind
+
+    def _record(self, report: Report) -> None:
+        level, before = self.level(report), self._last.get(report.trial)
+        if before is not None:
+            known = self.level(before)
+            if known >= level:
+                level = known  # what it has come to there is this by now
+                self.scores(before).remove(before.score)
+            for passed in range(known + 1, level):
+                self._insert(report.kind, passed, before.score)
+        self._insert(report.kind, level, report.score)
+        if report.done:
+            for later in range(level + 1, _LEVELS):
+                self._insert(report.kind, later, report.score)
+        self._last[report.trial] = report
+
+    def _insert(self, kind: str, level: int, score: float) -> None:
+        bisect.insort(self._scores.setdefault((kind, level), []), score)
+
+    def scores(self, report: Report) -> list[float]:
+        """What the trials that it is compared with have come to there, its own included; ascending."""
+        return self._scores.get((report.kind, self.level(report)), [])
+
+    def needed(self, report: Report) -> float:
+        """The least value with which a trial goes on from there by now; minus infinity: any."""
+        scores = self.scores(report)
+        return self._threshold(scores) if len(scores) >= _LEAST_PEERS else -math.inf
+
+    def promoted(self, paused: Iterable[str]) -> list[str]:
+        """Those of the paused trials that go on now, the best first."""
+        return [t for t in self.best_first(paused) if self._last[t].score >= self.needed(self._last[t])]
+
+    def best_first(self, paused: Iterable[str]) -> list[str]:
+        """The paused trials, whether they would be promoted or not."""
+        return sorted(paused, key=lambda trial: (-self._last[trial].score, trial))
+
+
+class _ByCost(Scheduler):
+    """Compares trials that have cost about as much: a cheap one that got far is what a dear one has to beat."""
+
+    def level(self, report: Report) -> int:
+        """Each level costs three times as much as the one before, from a hundredth of a second on."""
+        steps = math.log(max(report.cost_s, _FIRST_COST_S) / _FIRST_COST_S) / math.log(_REDUCTION)
+        return min(round(steps), _LEVELS - 1)
+
+
+def _best_third(scores: Sequence[float]) -> float:
+    return scores[len(scores) - max(1, len(scores) // _REDUCTION)]
+
+
+class Halving(_ByCost):
+    """Asynchronous successive halving (Li et al. 2020) on measured cost, with a reduction of three.
+
+    Who is not among the best third is paused, not stopped: when more trials have come to that cost, it may be.
+    """
+
+    behind = Verdict.PAUSE
+
+    def _threshold(self, scores: Sequence[float]) -> float:
+        return _best_third(scores)
+
+
+class PlainHalving(Scheduler):
+    """Asynchronous successive halving by rungs that only stops, as Ray Tune has it; but NaN is the worst value."""
+
+    def level(self, report: Report) -> int:
+        return report.rung
+
+    def _threshold(self, scores: Sequence[float]) -> float:
+        return _best_third(scores)
+
+
+class MedianStopping(_ByCost):
+    """Stops whoever is worse than the median of the others (Golovin et al. 2017): no early risks."""
+
+    def _threshold(self, scores: Sequence[float]) -> float:
+        return statistics.median(scores)
+
+
+class Patient(PlainHalving):
+    """Lets all trials go on to their end."""
+
+    def _threshold(self, scores: Sequence[float]) -> float:
+        return -math.inf
+
+
+SCHEDULERS: dict[str, type[Scheduler]] = {
+    "halving": Halving,
+    "asha": PlainHalving,
+    "median": MedianStopping,
+    "none": Patient,
+}
+
+
+def scheduler_of(name: str) -> Scheduler:
+    """A new scheduler. Raises `InvalidInput` for a name that there is not."""
+    if name not in SCHEDULERS:
+        raise InvalidInput(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+    return SCHEDULERS[name]()
