@@ -11,6 +11,7 @@ print(av.evaluate(search.model, "flowers")["test"].accuracy)
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
 from autovision.records import (
+    ClusterView,
     DatasetVersion,
     Decision,
     Deployment,
@@ -30,6 +32,7 @@ from autovision.records import (
     Label,
     Labels,
     ModelVersion,
+    PriceTable,
     RetrainingPolicy,
     SearchRequest,
     SearchState,
@@ -49,7 +52,10 @@ from autovision.store import keys, labels, open_store, records
 if TYPE_CHECKING:
     from autovision.controller import Controller
     from autovision.model.predictor import Prediction
+    from autovision.search.estimate import Estimate
     from autovision.search.explain import Explanation
+    from autovision.search.fleet import Fleet
+    from autovision.search.queue import Entry, Outlook
     from autovision.serving.deploy import ServerHandle
 
 OnProgress = Callable[[ProgressEvent], None]
@@ -148,8 +154,7 @@ class AutoVision:
             deployment: where the model wants to be promoted by the controller; it is made if there is none.
             licenses: SPDX identifiers; backbones whose weights have another licence, or an unknown one, are left
                 out. Empty: any.
-            options: `metric`, `scheduler`, `max_trials`, `max_latency_ms`, `max_memory_mb`, `max_size_mb`,
-                `workers_per_trial`, `warm_start`, `nonce`: see `SearchRequest`.
+            options: any other field of `SearchRequest`, such as `metric`, `scheduler`, `max_trials`, `max_latency_ms`.
         """
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(
@@ -162,10 +167,95 @@ class AutoVision:
             deployment=deployment,
             **options,
         )
+        self._preflight(request)
         if deployment is not None:
             self.create_deployment(deployment, request.dataset, resolved)
         state = requests.submit(self.store, request)
         return self.resume(request.id, on_progress=on_progress, should_stop=should_stop) if wait else state
+
+    def estimate(
+        self,
+        dataset: str,
+        *,
+        space: str | Space = "quick",
+        budget_s: float = 120.0,
+        licenses: Sequence[str] = (),
+        prices: PriceTable | None = None,
+        warm_start: bool = True,
+    ) -> Estimate:
+        """What a budget buys, before it is spent; on the cluster that this process is connected to, else here.
+
+        Args:
+            prices: what the cluster costs; None: what `AUTOVISION_PRICES` says, or nothing.
+            warm_start: whether to predict from what earlier searches measured.
+        """
+        from autovision.search import preview
+
+        resolved = load_space(space) if isinstance(space, str) else space
+        request = requests.make_request(
+            self.store, dataset, resolved, budget_s=budget_s, licenses=licenses, warm_start=warm_start
+        )
+        return preview.preview(self.store, request, prices)
+
+    def finish(self, search: str, *, on_progress: OnProgress = lambda event: None) -> SearchState:
+        """Evaluate and register the best that a stopped search has so far, without another trial."""
+        from autovision.search.run import finish_search
+
+        return finish_search(self.store, search, on_progress=on_progress)
+
+    def register(self, search: str, trial: str) -> ModelVersion:
+        """Evaluate and register the model of a given trial, such as another one of the search's front.
+
+        The search keeps its own. Raises `NotFound`, and `InvalidInput` where the trial left no model.
+        """
+        from autovision.search.run import register
+
+        return register(self.store, search, trial)
+
+    def outlook(self, dataset: str, *, space: str | Space = "quick", **options: Any) -> Outlook:
+        """What would happen to a search, which is not submitted: its place in the queue, its share, what speaks
+        against it. The arguments are those of `search`.
+
+        The cluster is that of a controller which runs, else the one that this process connects to.
+        """
+        from autovision.search import preflight
+        from autovision.search.queue import outlook
+
+        resolved = load_space(space) if isinstance(space, str) else space
+        options = {"budget_s": 120.0} | options
+        request = requests.make_request(self.store, dataset, resolved, **options)
+        view = self._cluster(connect=True)
+        assert view is not None, "it is connected"
+        found = outlook(self.store, request, view)
+        try:
+            preflight.check_models(request, len(self.dataset(dataset).classes), view)
+        except InvalidInput as error:
+            return replace(found, faults=(*found.faults, str(error)), share=0, whole=0, waits=None)
+        return found
+
+    def _preflight(self, request: SearchRequest) -> None:
+        """Raises `InvalidInput` for what can never fit, as far as that is known without connecting to Ray."""
+        from autovision.search import preflight
+
+        view = self._cluster()
+        classes = len(self.dataset(f"{request.dataset}@{request.dataset_version}").classes)
+        if view is not None:
+            preflight.check(request, view)
+        preflight.check_models(request, classes, view)
+
+    def _cluster(self, *, connect: bool = False) -> ClusterView | None:
+        """The cluster that this process is connected to, or the one of a controller that runs."""
+        import ray
+
+        from autovision.search import cluster, queue
+
+        if not ray.is_initialized():
+            if queue.held(self.store, "controller") and (view := cluster.known(self.store)) is not None:
+                return view
+            if not connect:
+                return None
+            self.connect()
+        return cluster.here()
 
     def resume(
         self,
@@ -180,6 +270,10 @@ class AutoVision:
         requests.get(self.store, search)
         self.connect()
         return run_search(self.store, search, on_progress=on_progress, should_stop=should_stop)
+
+    def extend(self, search: str, more_s: float) -> SearchState:
+        """Let a search use so many seconds more than it has, even if it is finished; `resume` then goes on with it."""
+        return requests.extend(self.store, search, more_s)
 
     def stop(self, search: str) -> SearchState:
         """Ask whoever runs a search to stop it. What it has done is kept; `resume` goes on with it."""
@@ -369,10 +463,27 @@ class AutoVision:
         on_progress: OnProgress = lambda event: None,
         should_stop: Callable[[], bool] = lambda: False,
         seed: int = 0,
+        fleet: Fleet | None = None,
     ) -> Controller:
-        """The loop that searches, promotes, monitors and retrains by itself."""
+        """The loop that searches, promotes, monitors and retrains by itself.
+
+        Args:
+            fleet: `autovision.search.fleet.Fleet(store)` runs as many searches at once as the cluster has places for,
+                each in a process of its own; None: one after the other, in this process.
+        """
         from autovision.controller import Controller
 
         return Controller(
-            self.store, seed=seed, on_progress=on_progress, should_stop=should_stop, connect=self.connect
+            self.store,
+            seed=seed,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            connect=self.connect,
+            fleet=fleet,
         )
+
+    def queue(self) -> list[Entry]:
+        """Searches that run or wait: their order, their shares, and why each of them waits."""
+        from autovision.search.queue import entries  # Ray, which most commands do not need
+
+        return entries(self.store)

@@ -1,6 +1,6 @@
 """The whole loop on one page: observe, decide, act. The only module that knows every stage.
 
-    search       a queued search is run, and its model registered
+    search       queued searches are run, one here or several in processes of their own, and their models registered
     promotion    a finished search's model is compared with the champion, and promoted on evidence
     monitoring   each full window of captured requests is tested for drift
     retraining   drift or enough labels lead to the next data set version and a queued search
@@ -40,7 +40,8 @@ from autovision.registry.searches import all_searches
 from autovision.retraining import policy as retraining_policy
 from autovision.retraining import request as retraining
 from autovision.retraining.policy import Snapshot
-from autovision.search import requests
+from autovision.search import queue, requests
+from autovision.search.fleet import Fleet
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
 from autovision.store import captures, keys, lease, records
@@ -71,6 +72,8 @@ class Controller:
     should_stop: Callable[[], bool] = lambda: False
     connect: Callable[[], None] = lambda: None
     """called before a search is run, to connect to Ray"""
+    fleet: Fleet | None = None
+    """runs several searches at once while the other stages go on; None: one after the other, in this process"""
     failures: dict[str, str] = field(default_factory=dict)
     """what could not be done, by `subject: stage`: it is told once, and tried again in the next pass"""
 
@@ -81,17 +84,23 @@ class Controller:
             Conflict: another controller leads.
         """
         with self._lead() as held:
-            while not self.should_stop():
-                if not held.held:
-                    raise Conflict("this controller's lease ended while it worked; another one may lead now")
-                done = False
-                for event in self.step():
-                    done = True
-                    yield event
-                if once and not done:
-                    return
-                if not done:
-                    self._wait(interval_s)
+            try:
+                while not self.should_stop():
+                    if not held.held:
+                        raise Conflict(
+                            "this controller's lease ended while it worked; another one may lead now"
+                        )
+                    done = False
+                    for event in self.step():
+                        done = True
+                        yield event
+                    if once and not done and not (self.fleet and self.fleet.searches):
+                        return
+                    if not done:
+                        self._wait(interval_s)
+            finally:
+                if self.fleet is not None:
+                    self.fleet.recall()
 
     def step(self) -> Iterator[Event]:
         """One pass over everything, one event for each thing that was done."""
@@ -107,10 +116,18 @@ class Controller:
     # --------------------------------------------------------------------------------------------- stages
 
     def _search(self) -> Iterator[Event]:
-        for request, state in all_searches(self.store):
-            if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING) and not self.should_stop():
-                # One that is said to run, but whose driver is gone, is gone on with; its lease tells.
-                yield from self._guarded(request.id, partial(self._run, request))
+        if self.fleet is not None:
+            for news in self.fleet.turn(self.connect):
+                yield Event("error" if news.fault else "search", news.text, news.state)
+            return
+        tried: set[str] = set()
+        while not self.should_stop():
+            # One that is said to run, but whose driver is gone, is gone on with; its lease tells.
+            due = [request for request, _ in queue.waiting(self.store) if request.id not in tried]
+            if not due:
+                return
+            tried.add(due[0].id)
+            yield from self._guarded(due[0].id, partial(self._run, due[0]))
 
     def _run(self, request: SearchRequest) -> Iterator[Event]:
         self.connect()
@@ -123,12 +140,7 @@ class Controller:
                 # Whoever stopped this controller did not mean the search: the next one goes on with it.
                 requests.set_state(self.store, request.id, status=SearchStatus.QUEUED)
             raise
-        best = (
-            f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
-        )
-        yield Event(
-            "search", f"search {request.id}: {state.trials} trials, {best}, model {state.model}", state
-        )
+        yield Event("search", requests.told(request, state), state)
 
     def _promote(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)

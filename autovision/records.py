@@ -162,6 +162,38 @@ class DatasetVersion(Record):
 # ----------------------------------------------------------------------------------------------- searches
 
 
+class PriceTable(Record):
+    """What a cluster costs for an hour; see `autovision.search.prices`."""
+
+    currency: str = Field(min_length=1, max_length=8)
+    cpu: float | None = Field(default=None, ge=0)
+    """of one CPU"""
+    gpu: float | None = Field(default=None, ge=0)
+    """of one GPU of a kind that is not in `gpus`"""
+    gpus: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """of one GPU, by Ray's accelerator type"""
+    nodes: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """of a whole node, by the value of one of its labels"""
+
+
+_LATER = (
+    "licenses",
+    "workers_per_trial",
+    "scheduler",
+    "max_latency_ms",
+    "max_memory_mb",
+    "max_size_mb",
+    "patience_s",
+    "converged",
+    "max_cost",
+    "prices",
+    "priority",
+    "sampler",
+    "objectives",
+)
+"""fields of a request that came later than the first searches"""
+
+
 class SearchRequest(Record):
     """A declaration of a search. The same request twice is one search: its id is its digest."""
 
@@ -201,17 +233,22 @@ class SearchRequest(Record):
     """what draws configurations; see `autovision.search.samplers`"""
     objectives: tuple[str, ...] = ()
     """what is minimised beside the metric; see `autovision.search.objectives.COSTS`"""
+    patience_s: float | None = Field(default=None, gt=0)
+    """end after so many seconds in which the best did not rise above noise; None: never"""
+    converged: bool = False
+    """end when the rest of the budget is not expected to raise the best above noise"""
+    max_cost: float | None = Field(default=None, gt=0)
+    """what the search may cost, in the currency of `prices`"""
+    prices: PriceTable | None = None
+    """by which `max_cost` is counted"""
+    priority: int = Field(default=0, ge=-10, le=10)
+    """higher is begun earlier, and each step up doubles the share of a cluster that several searches share"""
 
     @property
     def id(self) -> str:
         # A field that came later than the first searches leaves their ids as they are, unless it says something.
-        later = set() if self.licenses else {"licenses"}
-        later |= set() if self.workers_per_trial > 1 else {"workers_per_trial"}
-        later |= set() if self.scheduler != "halving" else {"scheduler"}
-        limits = ("max_latency_ms", "max_memory_mb", "max_size_mb")
-        later |= {name for name in limits if getattr(self, name) is None}
-        later |= set() if self.sampler != "tpe" else {"sampler"}
-        later |= set() if self.objectives else {"objectives"}
+        fields = type(self).model_fields
+        later = {name for name in _LATER if getattr(self, name) == fields[name].default}
         body = self.model_dump(mode="json", exclude={"reason", *later})
         return f"{self.dataset}-{digest_of(body)[:12]}"
 
@@ -252,8 +289,52 @@ class SearchState(Record):
     stop_requested: bool = False
     notes: tuple[str, ...] = ()
     """what was found out before the first trial, e.g. which backbones were left out and why"""
+    budget_s: float | None = None
+    """wall seconds that it may use in all, once it was extended; None: what the request says"""
+    estimate: str | None = None
+    """what the budget was expected to buy, before the first trial"""
+    ended_early: str | None = None
+    """why it ended before its budget did"""
+    cost: float | None = None
+    """what its seconds cost so far; None: nobody gave prices"""
+    per_hour: float | None = None
+    """what the cluster costs for an hour, when it was last begun"""
+    currency: str = ""
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+
+class LiveSearch(Record):
+    """A search that a process works on, or waits with: what others on the same cluster have to know of it.
+
+    It holds for as long as the search's lease does; what a killed process leaves behind counts no more.
+    """
+
+    search: str
+    cluster: str
+    """where it runs: `ClusterView.name`"""
+    priority: int = 0
+    workers: int = Field(default=1, ge=1)
+    """places that each of its trials takes"""
+    wants: int | None = Field(default=None, ge=0)
+    """trials that it has a use for at once; None: as many as there is room for"""
+    submitted_at: AwareDatetime
+    begun_at: AwareDatetime | None = None
+    """None: it waits for its turn"""
+    share: int = 0
+    """trials that it may run at once, as its process last worked out"""
+    running: int = 0
+    """trials that it runs, as its process last said"""
+
+
+class ClusterView(Record):
+    """What a cluster has, as the last process that looked saw it."""
+
+    name: str
+    """the host of its head: drivers everywhere on it agree on that"""
+    nodes: tuple[dict[str, float], ...]
+    """of each living node, its resources as Ray names them"""
+    seen_at: AwareDatetime
 
 
 class TrialState(StrEnum):
@@ -295,8 +376,8 @@ class TrialResult(Record):
     parameters: dict[str, Any]
     """the point of the search space that it came from"""
     origin: str
-    """`default`, `sampled`, `ledger` (an earlier search's winner), `champion`, or `probe` (as the best head, with
-    stages unfrozen)"""
+    """`default`, `sampled`, `ledger` (an earlier search's winner), `similar` (that of a data set which looks alike),
+    `champion`, or `probe` (as the best head, with stages unfrozen)"""
     ladder: str = ""
     """which rung of the ladder it is on: `probe`, a head alone; `shallow` or `deep`, by the stages it unfreezes"""
     batch: str | None = None

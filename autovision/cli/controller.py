@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.console import SearchProgress
     from autovision.controller import Controller, Event
+    from autovision.search.fleet import Fleet
     from autovision.search.progress import ProgressEvent
 
 app = typer.Typer(no_args_is_help=True, help="Turn the loop, and say why it did what it did.")
@@ -27,6 +29,15 @@ def run(
     interval_s: Annotated[
         float, typer.Option("--interval-s", metavar="SECONDS", help="Pause when there is nothing to do.")
     ] = 2.0,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            "--at-once",
+            metavar="N",
+            min=1,
+            help="Searches at once, at most; without it as many as the cluster has places for.",
+        ),
+    ] = None,
     seed: Seed = 0,
     store: Store = None,
     as_json: Json = False,
@@ -41,12 +52,15 @@ def run(
     if not 0 < interval_s < float("inf"):
         raise InvalidInput(f"--interval-s {interval_s:g}: give a finite number of seconds above 0")
     with answering(as_json) as out:
+        from autovision.search.fleet import Fleet
+
         av = library(store)
         progress = _Progress(out, av)
         happened: list[Event] = []
         stopping = StopFlag(lambda: out.note("stopping; what was done is kept (once more: stop at once)"))
         with stopping, progress:
-            for event in _controller(av, progress, stopping, seed).run(once=once, interval_s=interval_s):
+            fleet = Fleet(av.store, at_once, progress.of)
+            for event in _controller(av, fleet, stopping, seed).run(once=once, interval_s=interval_s):
                 progress.close()
                 happened.append(event)
                 if not as_json:
@@ -71,8 +85,8 @@ def why(deployment: DeploymentName, store: Store = None, as_json: Json = False) 
         )
 
 
-def _controller(av: AutoVision, progress: _Progress, stopping: StopFlag, seed: int) -> Controller:
-    controller = av.controller(on_progress=progress, should_stop=stopping, seed=seed)
+def _controller(av: AutoVision, fleet: Fleet, stopping: StopFlag, seed: int) -> Controller:
+    controller = av.controller(fleet=fleet, should_stop=stopping, seed=seed)
     connect = controller.connect
 
     def connect_and_listen() -> None:
@@ -83,12 +97,13 @@ def _controller(av: AutoVision, progress: _Progress, stopping: StopFlag, seed: i
 
 
 class _Progress:
-    """The progress of whichever search runs."""
+    """The progress of the search that began first of those that run; what others have to say gets a line."""
 
     def __init__(self, out: Output, av: AutoVision) -> None:
         self._out, self._av = out, av
+        self._lock = threading.RLock()
         self._shown: SearchProgress | None = None
-        self._elapsed_s = 0.0
+        self._search: str | None = None
 
     def __enter__(self) -> _Progress:
         return self
@@ -96,25 +111,27 @@ class _Progress:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __call__(self, event: ProgressEvent) -> None:
-        if self._shown is not None and event.elapsed_s < self._elapsed_s:
-            self.close()  # another search has begun
-        self._elapsed_s = event.elapsed_s
-        if self._shown is None:
-            self._shown = self._begin(event)
-        self._shown.update(event)
+    def of(self, search: str, event: ProgressEvent) -> None:
+        """Take in what a search told; called from several threads."""
+        with self._lock:
+            if self._search is None:
+                self._begin(search, event)
+            if search == self._search and self._shown is not None:
+                self._shown.update(event)
+            elif event.message is not None:
+                self._out.note(f"{search}: {event.message}")
 
     def close(self) -> None:
-        if self._shown is not None:
-            self._shown.close()
-            self._shown = None
+        """Whichever search tells something next is shown from now on."""
+        with self._lock:
+            if self._shown is not None:
+                self._shown.close()
+            self._shown = self._search = None
 
-    def _begin(self, event: ProgressEvent) -> SearchProgress:
+    def _begin(self, search: str, event: ProgressEvent) -> None:
         from autovision.console import SearchProgress
-        from autovision.records import SearchStatus
 
-        running = [r for r, state in self._av.searches() if state.status is SearchStatus.RUNNING]
-        for request in running:
-            self._out.note(f"search {request.id}: {request.reason}")
-        metric = running[0].metric if running else "value"
-        return SearchProgress(event.budget_s, self._out.err, metric)
+        request, _ = self._av.search_of(search)
+        self._out.note(f"search {search}: {request.reason}")
+        self._search = search
+        self._shown = SearchProgress(event.budget_s, self._out.err, request.metric)

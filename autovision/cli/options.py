@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,3 +33,12 @@ License = Annotated[
 ]
 
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="The same seed draws the same.")]
+
+Prices = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices",
+        metavar="FILE",
+        help="A TOML or JSON file with what a CPU, a GPU or a node costs for an hour; or AUTOVISION_PRICES.",
+    ),
+]

@@ -11,14 +11,15 @@ import typer
 
 from autovision.cli import search_views as views
 from autovision.cli.figures import figures_table, plain_figures
-from autovision.cli.options import Json, License, Seed, Store
+from autovision.cli.front_view import front_table
+from autovision.cli.options import Json, License, Prices, Seed, Store
 from autovision.cli.output import Output, answering, check_output_file, facts, library, write_file
 from autovision.cli.signals import StopFlag
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.console import SearchProgress
-    from autovision.records import SearchRequest, SearchState
+    from autovision.records import ModelVersion, PriceTable, SearchRequest, SearchState
 
 app = typer.Typer(no_args_is_help=True, help="Submit, follow, stop and resume searches.")
 
@@ -47,6 +48,22 @@ def submit(
     metric: Annotated[
         str, typer.Option("--metric", metavar="METRIC", help="What trials are ranked by on validation.")
     ] = "accuracy",
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            metavar="COST",
+            help="Also minimise latency_ms, memory_mb, size_mb or gflops, and keep the front; may be repeated.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            "--sampler",
+            metavar="NAME",
+            help="What draws configurations: tpe, random, cmaes, nsga2, gp, or MODULE:NAME of an Optuna sampler.",
+        ),
+    ] = "tpe",
     scheduler: Annotated[
         str,
         typer.Option(
@@ -89,6 +106,37 @@ def submit(
             "--max-size-mb", metavar="MB", help="Only models whose file of weights is at most so large."
         ),
     ] = None,
+    patience_s: Annotated[
+        float | None,
+        typer.Option(
+            "--patience-s",
+            metavar="SECONDS",
+            help="End earlier, once the best has not risen above noise for so long.",
+        ),
+    ] = None,
+    converged: Annotated[
+        bool,
+        typer.Option(
+            "--converged", help="End earlier, once the rest of the budget is not expected to raise the best."
+        ),
+    ] = False,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost", metavar="AMOUNT", help="End once so much is spent, by the prices of --prices."
+        ),
+    ] = None,
+    prices: Prices = None,
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority",
+            metavar="N",
+            min=-10,
+            max=10,
+            help="Higher is begun earlier; each step doubles the share of a cluster that several searches share.",
+        ),
+    ] = 0,
     deployment: Annotated[
         str | None,
         typer.Option("--deployment", metavar="NAME", help="Where the controller shall promote the model."),
@@ -101,6 +149,12 @@ def submit(
         bool, typer.Option("--again", help="A new search, even if the same one was done already.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Run it here and now, and show its progress.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Submit nothing: say whether it can run, when its turn is, and its share."
+        ),
+    ] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -114,28 +168,72 @@ def submit(
     with answering(as_json) as out:
         began = time.monotonic()
         av = library(store)
-        state = av.search(
-            dataset,
-            space=space,
-            budget_s=budget_s,
-            seed=seed,
-            wait=False,
-            deployment=deployment,
-            licenses=license_ or (),
-            metric=metric,
-            scheduler=scheduler,
-            max_trials=max_trials,
-            workers_per_trial=workers_per_trial,
-            max_latency_ms=max_latency_ms,
-            max_memory_mb=max_memory_mb,
-            max_size_mb=max_size_mb,
-            warm_start=not cold,
-            nonce=secrets.token_hex(8) if again else "",
-        )
+        asked: dict[str, Any] = {
+            "space": space,
+            "budget_s": budget_s,
+            "seed": seed,
+            "deployment": deployment,
+            "licenses": license_ or (),
+            "metric": metric,
+            "scheduler": scheduler,
+            "sampler": sampler,
+            "objectives": tuple(objective or ()),
+            "max_trials": max_trials,
+            "workers_per_trial": workers_per_trial,
+            "max_latency_ms": max_latency_ms,
+            "max_memory_mb": max_memory_mb,
+            "max_size_mb": max_size_mb,
+            "patience_s": patience_s,
+            "converged": converged,
+            "max_cost": max_cost,
+            "prices": _prices(prices, needed=max_cost is not None),
+            "priority": priority,
+            "warm_start": not cold,
+            "nonce": secrets.token_hex(8) if again else "",
+        }
+        if dry_run:
+            outlook = av.outlook(dataset, **asked)
+            out.answer(asdict(outlook), *views.outlook(outlook))
+            if outlook.faults:
+                raise typer.Exit(2)
+            return
+        state = av.search(dataset, wait=False, **asked)
         if wait:
             _run(out, av, state.search, began)
         else:
             _queued(out, state)
+
+
+@app.command()
+def estimate(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A data set, or NAME@V for a version.")],
+    space: Annotated[
+        str,
+        typer.Option("--space", metavar="SPACE", help="As for `search submit`."),
+    ] = "quick",
+    budget_s: Annotated[
+        float, typer.Option("--budget-s", metavar="SECONDS", help="Wall seconds that a search may use.")
+    ] = 120.0,
+    license_: License = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="From arithmetic alone, without what earlier searches measured.")
+    ] = False,
+    prices: Prices = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a budget buys, before it is spent: heads, fine-tunings, features, memory, money."""
+    with answering(as_json) as out:
+        found = library(store).estimate(
+            dataset,
+            space=space,
+            budget_s=budget_s,
+            licenses=license_ or (),
+            prices=_prices(prices),
+            warm_start=not cold,
+        )
+        machine = {**asdict(found), "cost": found.cost, "basis": found.basis}
+        out.answer(machine, *views.estimate(found))
 
 
 @app.command("list")
@@ -152,15 +250,40 @@ def list_(store: Store = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def queue(store: Store = None, as_json: Json = False) -> None:
+    """Show the searches that run and those that wait: in which order, with what share, and why they wait."""
+    with answering(as_json) as out:
+        found = library(store).queue()
+        out.answer(
+            [views.entry(each) for each in found],
+            *(
+                views.queue(found)
+                if found
+                else ["No search runs or waits; `autovision search submit DATASET` puts one into the queue."]
+            ),
+        )
+
+
+@app.command()
 def show(search: Search, store: Store = None, as_json: Json = False) -> None:
     """Show what a search was asked, how it stands, its best trials and why trials failed."""
+    from autovision.search.front import front_of
+
     with answering(as_json) as out:
         av = library(store)
         request, state = av.search_of(search)
         trials = av.trials(search)
+        front = front_of(request, trials) if request.objectives else None
         out.answer(
-            {**views.summary(request, state), "request": request, "state": state, "trial_results": trials},
+            {
+                **views.summary(request, state),
+                "request": request,
+                "state": state,
+                "front": front and [offer.trial for offer in front.offers],
+                "trial_results": trials,
+            },
             views.request_facts(request, state),
+            *([] if front is None else [front_table(front, request.metric, search)]),
             *views.ledger(trials, request.metric),
         )
 
@@ -223,14 +346,66 @@ def stop(search: Search, store: Store = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def resume(search: Search, store: Store = None, as_json: Json = False) -> None:
+def resume(
+    search: Search,
+    budget_s: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-s",
+            metavar="SECONDS",
+            help="Extend the budget to so many seconds from here, also of a search that is finished.",
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Go on with a search that was stopped, failed or lost its process, here and now."""
     with answering(as_json) as out:
         began = time.monotonic()
-        _run(out, library(store), search, began)
+        _run(out, library(store), search, began, more_s=budget_s)
+
+
+@app.command()
+def finish(
+    search: Search,
+    trial: Annotated[
+        str | None,
+        typer.Option(
+            "--trial",
+            metavar="TRIAL",
+            help="Register this one's model besides, such as another of the front.",
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate and register the best that a stopped search has so far, without another trial."""
+    with answering(as_json) as out:
+        began = time.monotonic()
+        av = library(store)
+        request, _ = av.search_of(search)
+        if trial is not None:
+            out.note(f"search {search}: evaluating trial {trial} on the test split")
+            return _registered(out, av.register(search, trial), trial)
+        out.note(f"search {search}: evaluating the best trial on the test split")
+        state = av.finish(search)
+        _finished(out, av, request, state, began)
 
 
 # ---------------------------------------------------------------------------------------------- helpers
+
+
+def _registered(out: Output, model: ModelVersion, trial: str) -> None:
+    out.answer(
+        {
+            "search": model.lineage.search,
+            "trial": trial,
+            "model": model.id,
+            "metrics": plain_figures(model.metrics["test"]),
+        },
+        facts({"model": model.id, "trial": trial, "next": f"autovision promote {model.id} --to NAME"}),
+        figures_table(model.metrics, title="On images that it never saw, with 95 % intervals"),
+    )
 
 
 def _queued(out: Output, state: SearchState) -> None:
@@ -246,24 +421,43 @@ def _queued(out: Output, state: SearchState) -> None:
     )
 
 
-def _run(out: Output, av: AutoVision, search: str, began: float) -> None:
+def _prices(path: Path | None, *, needed: bool = False) -> PriceTable | None:
+    """The table of an option; where one is needed, else that of the environment."""
+    from autovision.search import prices
+
+    if path is not None:
+        return prices.load(path)
+    return prices.configured() if needed else None
+
+
+def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: float | None = None) -> None:
     """Run a search to its end, or until a signal, and print its model."""
     from autovision.console import SearchProgress
     from autovision.errors import Interrupted
     from autovision.records import SearchStatus
 
     request, state = av.search_of(search)
-    if state.status is SearchStatus.FINISHED:
-        out.note(f"search {search} was finished before; `search submit … --again` makes a new one")
+    if state.status is SearchStatus.FINISHED and more_s is None:
+        out.note(
+            f"search {search} was finished before; `search resume {search} --budget-s 120` goes on with it, and "
+            "`search submit … --again` makes a new one"
+        )
         return _finished(out, av, request, state, began)
-    out.note(f"search {search}: {request.budget_s:g} s on {request.dataset}@{request.dataset_version}")
-    resumable = f"what was done is kept, and `autovision search resume {search}` goes on with it"
+    if more_s is not None:
+        state = av.extend(search, more_s)
+        out.note(f"search {search}: {more_s:g} s more, after {state.spent_s:.0f} s")
+    budget_s = request.budget_s if state.budget_s is None else state.budget_s
+    out.note(f"search {search}: {budget_s:g} s on {request.dataset}@{request.dataset_version}")
+    resumable = (
+        f"what was done is kept; `autovision search resume {search}` goes on with it, and "
+        f"`autovision search finish {search}` registers the best so far"
+    )
     stopping = StopFlag(lambda: out.note(f"stopping; {resumable} (once more: stop at once)"))
     try:
         with stopping:
             av.connect()
             stopping.install()
-            with SearchProgress(request.budget_s, out.err, request.metric) as progress:
+            with SearchProgress(budget_s, out.err, request.metric) as progress:
                 state = av.resume(search, on_progress=progress.update, should_stop=stopping)
     except KeyboardInterrupt:
         raise Interrupted(f"search {search} was interrupted; {resumable}") from None
@@ -274,7 +468,8 @@ def _finished(out: Output, av: AutoVision, request: SearchRequest, state: Search
     assert state.model is not None, "a finished search has a model"
     model = av.model(state.model)
     wall_s = time.monotonic() - began
-    spent = f"{state.spent_s:.0f} s of {request.budget_s:g} s"
+    budget_s = request.budget_s if state.budget_s is None else state.budget_s
+    spent = f"{state.spent_s:.0f} s of {budget_s:.0f} s"
     best = None if state.best_value is None else f"{request.metric} {state.best_value:.4f} on validation"
     answer = {
         "search": request.id,
@@ -289,6 +484,8 @@ def _finished(out: Output, av: AutoVision, request: SearchRequest, state: Search
             {
                 "model": model.id,
                 "search": f"{request.id}: {state.trials} trials, {spent}",
+                "ended early": state.ended_early,
+                "cost": views.cost_of(request, state),
                 "best": best,
                 "next": f"autovision promote {model.id} --to NAME",
             }

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from autovision.cli.front_view import front_table
 from autovision.cli.output import facts, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.records import SearchRequest, SearchState, TrialResult
+    from autovision.search.estimate import Estimate
     from autovision.search.explain import Cut, Explanation, Winner
     from autovision.search.progress import ProgressEvent
+    from autovision.search.queue import Entry, Outlook
 
 _BEST = 10
 _REASONS = 5
@@ -34,7 +37,7 @@ def searches_table(found: Sequence[tuple[SearchRequest, SearchState]]) -> Table:
             s.status,
             s.trials,
             _four(s.best_value),
-            f"{s.spent_s:.0f}/{request.budget_s:.0f}",
+            f"{s.spent_s:.0f}/{_budget_s(request, s):.0f}",
             s.model,
         ]
         for request, s in found
@@ -42,10 +45,57 @@ def searches_table(found: Sequence[tuple[SearchRequest, SearchState]]) -> Table:
     return table(["!search", "status", ">trials", ">best", ">seconds", "model"], rows)
 
 
+def entry(each: Entry) -> dict[str, Any]:
+    """A search that runs or waits, in plain figures."""
+    return {
+        "search": each.request.id,
+        "status": str(each.state.status),
+        "position": each.position,
+        "priority": each.request.priority,
+        "submitted_at": each.state.created_at,
+        "workers_per_trial": each.request.workers_per_trial,
+        "share": each.share,
+        "running": each.running,
+        "cluster": each.cluster,
+        "why": each.why,
+    }
+
+
+def queue(found: Sequence[Entry]) -> list[Table]:
+    """Those that run and those that wait, each with what it does or why it does not."""
+    rows = [
+        ["runs" if e.position is None else e.position, e.request.id, e.request.priority, e.share, e.why]
+        for e in found
+    ]
+    return [table([">queue", "!search", ">priority", ">share", "how it stands"], rows)]
+
+
+def outlook(found: Outlook) -> list[Any]:
+    """What would happen to a search."""
+    each = "trials" if found.whole != 1 else "trial"
+    could = f"up to {found.share} {'trials' if found.share != 1 else 'trial'} at once"
+    if found.share != found.whole:
+        could += f"; {found.whole} {each} with the cluster to itself"
+    turn = "begins at once" if found.waits is None else f"waits: {found.waits}"
+    return [
+        facts(
+            {
+                "cluster": f"{found.cluster}, {found.places} place{'' if found.places == 1 else 's'}",
+                "can never run": "\n".join(found.faults),
+                "queue": None if found.faults else f"position {found.position}; {turn}",
+                "behind": ", ".join(found.ahead),
+                "share": None if found.faults else could,
+                "note": "\n".join(found.remarks),
+            }
+        )
+    ]
+
+
 def request_facts(request: SearchRequest, state: SearchState) -> Table:
     """What was asked, and how it stands."""
     best = None if state.best_value is None else f"{state.best_value:.4f} on validation, {state.best_trial}"
     most = "" if request.max_trials is None else f" of {request.max_trials}"
+    extended = "" if state.budget_s is None else f" (extended; asked for {request.budget_s:g})"
     return facts(
         {
             "search": request.id,
@@ -54,22 +104,88 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "data set": f"{request.dataset}@{request.dataset_version}",
             "space": request.space.get("name"),
             "reason": request.reason,
-            "seconds": f"{state.spent_s:.1f} of {request.budget_s:g}, attempt {state.attempt}",
+            "seconds": f"{state.spent_s:.1f} of {_budget_s(request, state):.4g}{extended}, attempt {state.attempt}",
+            "cost": cost_of(request, state),
             "trials": f"{state.trials}{most}",
             "best": best,
             "model": state.model,
             "metric": request.metric,
+            "minimised": ", ".join(request.objectives),
+            "sampler": request.sampler if request.sampler != "tpe" else None,
             "seed": request.seed,
             "workers per trial": request.workers_per_trial if request.workers_per_trial > 1 else None,
+            "priority": request.priority or None,
             "licences": ", ".join(request.licenses),
             "limits": _limits(request),
+            "stops when": _stops(request),
             "left out": "\n".join(state.notes),
+            "estimate": state.estimate,
+            "ended early": state.ended_early,
             "warm start": request.warm_start,
             "parent": request.parent_model,
             "deployment": request.deployment,
             "made (UTC)": state.created_at,
         }
     )
+
+
+def _budget_s(request: SearchRequest, state: SearchState) -> float:
+    return request.budget_s if state.budget_s is None else state.budget_s
+
+
+def cost_of(request: SearchRequest, state: SearchState) -> str | None:
+    """What a search cost so far, of what it may; None: nobody gave prices."""
+    if state.cost is None:
+        return None
+    from autovision.search.prices import money
+
+    most = "" if request.max_cost is None else f" of {money(request.max_cost, state.currency)}"
+    return f"{money(state.cost, state.currency)}{most}, at {money(state.per_hour or 0.0, state.currency)} an hour"
+
+
+def _stops(request: SearchRequest) -> str:
+    named = []
+    if request.patience_s is not None:
+        named.append(f"the best has not risen above noise for {request.patience_s:g} s")
+    if request.converged:
+        named.append("the rest of the budget is not expected to raise it")
+    return ", or ".join(named)
+
+
+def estimate(found: Estimate) -> list[Any]:
+    """What a budget buys: in a few facts, and by backbone and resolution."""
+    from autovision.search.prices import money
+
+    cost = None if found.cost is None else f"{money(found.cost, found.currency)} for all of the budget"
+    what = f"about {found.heads} heads"
+    what += "" if found.tuned is None else f", or {found.tuned} fine-tunings, trained to the end"
+    parts: list[Any] = [
+        facts(
+            {
+                "budget": f"{found.budget_s:g} s, {found.cpus} {'trial' if found.cpus == 1 else 'trials'} at a time",
+                "enough": None
+                if found.enough
+                else "likely not even for a first value: the first trial overruns it",
+                "first value": f"after {found.first_s} s, of these features {found.features_s}",
+                "it buys": what,
+                "finishing": f"{found.finish_s:.0f} s",
+                "memory": f"up to {found.memory_mb:,.0f} MB a trial, beside the network",
+                "cost": cost,
+                "known": found.basis,
+            }
+        )
+    ]
+    rows = [
+        [each.backbone, each.resolution or "own", each.seconds, "yes" if each.fits else "no"]
+        for each in found.features
+    ]
+    if rows:
+        title = "Features of the images as they are, cheapest first; with each further view as much again"
+        parts.append(table(["backbone", ">px", ">seconds", "fits, after those above"], rows, title=title))
+    return [
+        *parts,
+        "In brackets: the interval that four of five should lie in. Pruning makes room for more trials.",
+    ]
 
 
 def _limits(request: SearchRequest) -> str:
@@ -125,6 +241,8 @@ def explanation(found: Explanation) -> list[Any]:
             }
         )
     ]
+    if found.front is not None:
+        parts.append(front_table(found.front, found.metric, found.search))
     if winner is not None and winner.differs:
         rows = [[name, own, theirs] for name, (own, theirs) in winner.differs.items()]
         parts.append(table(["what differs", "winner", "runner-up"], rows))
@@ -181,7 +299,8 @@ def progress_event(
     elapsed = max([least_s, state.spent_s, *(point.search_s for trial in trials for point in trial.curve)])
     if state.status == "running":
         elapsed = max(elapsed, state.spent_s + (datetime.now(UTC) - state.updated_at).total_seconds())
-    return ProgressEvent(elapsed_s=elapsed, budget_s=request.budget_s, **counts(trials, request.metric))
+    budget_s = _budget_s(request, state)
+    return ProgressEvent(elapsed_s=elapsed, budget_s=budget_s, **counts(trials, request.metric))
 
 
 def _four(value: float | None) -> str:

@@ -98,6 +98,11 @@ def create(config: TrialConfig) -> nn.Module:
             ) from error
 
 
+def takes_any_size(name: str) -> bool:
+    """Whether a backbone has the same tensors whatever the size of the images."""
+    return not _pretrained_cfg(name).get("fixed_input_size")
+
+
 def _size(config: TrialConfig) -> tuple[int, int]:
     """Height and width of the images that the configuration's network takes."""
     if config.resolution is not None:

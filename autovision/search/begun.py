@@ -10,6 +10,7 @@ from pydantic import Field
 
 from autovision.records import CurvePoint, Record, TrialResult, TrialState, now
 from autovision.search.arms import Arm
+from autovision.search.cost import Expected
 from autovision.search.schedulers import Report, kind_of
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
@@ -93,7 +94,8 @@ class Running:
     assignment: Assignment
     members: list[Member]
     arm: Arm | None
-    expected_gflops: float
+    expected: Expected | None
+    """what there was to do when it began; None: it was begun by an earlier attempt"""
     paused: bool = False
     stopped: bool = False
     """the scheduler stopped it"""
@@ -119,6 +121,14 @@ class Running:
             return 0.0
         epoch = self.lead.curve[-1].epoch
         return self.cost_s / epoch * max(0, self.lead.config.epochs - epoch)
+
+    def whole_curve(self, result: dict[str, Any]) -> list[CurvePoint]:
+        """The rungs of the computation as such, of which heads that are trained together have one."""
+        if not self.assignment.heads:
+            return self.lead.curve
+        last = [member.curve[-1] for member in self.members if member.curve]
+        longest = max(last, key=lambda point: point.epoch)
+        return [longest.with_(seconds=result["seconds"])]
 
     def report(self, *, done: bool) -> Report:
         """For the scheduler."""
@@ -191,7 +201,7 @@ class Running:
                     last=last,
                 )
             )
-        return cls(begun.assignment, members, arm, 0.0, paused=begun.paused)
+        return cls(begun.assignment, members, arm, None, paused=begun.paused)
 
     def results(self, error: str | None = None) -> list[TrialResult]:
         """The line of the ledger of each of its trials, as they are now."""

@@ -1,86 +1,249 @@
-"""Seconds that a trial will take, from the arithmetic in it and the speed that was measured."""
+"""Seconds and memory that a trial will take: by arithmetic before anything is measured, then by what was measured.
+
+    arithmetic.py  what a configuration has to do, in seconds by arithmetic: compiling, features, start, epochs
+    speeds.py      how much longer each of these takes here, with what is known of nodes of this kind from the store
+    CostModel      both together; learns from every rung of every trial
+
+It is asked for hundreds of configurations between two trials, so what it counted in the store is remembered.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autovision.features.views import Views
-from autovision.model.flops import stage_gflops
-from autovision.model.network import cut_of
+from autovision.records import CurvePoint
+from autovision.search import arithmetic, speeds
+from autovision.search.arithmetic import Part, Rows, Work
 from autovision.search.arms import Arm
+from autovision.search.inventory import Inventory
+from autovision.search.node import this_node
+from autovision.search.speeds import Measurement, NodeKind, Speeds
 from autovision.space.config import TrialConfig
-from autovision.trial.data import judged_views_of, views_of
+from autovision.trial.memory import Footprint
+from autovision.trial.train import rung_epochs
 from autovision.trial.trial import DataSplits, Workbench
 
-_FIRST_GFLOPS_S = 20.0
-"""one CPU thread, until there is a measurement"""
-_TRAIN_SLOWDOWN = 4.0
-"""a training step against compiled inference: backward pass, and PyTorch instead of the compiler"""
-_SETUP_S = 4.0
-"""loading and compiling a backbone that this worker has not used yet"""
-_PROBE_S = 1.0
+_KEEP_EVERY_S = 15.0
+_LEAST_S = 0.002
+"""shorter times measure the clock"""
+_LEAST_SHARE = 0.1
+"""of a sum, that a part of it is taken for at least"""
+_Z = 1.2816
+"""standard deviations to either side that hold 80 %"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A prediction in seconds.
+
+    Attributes:
+        low, high: four of five trials should lie between them.
+        features_s: of `seconds`: computing features that are missing.
+        measured: the share of `seconds` that rests on measurements of this backbone on this kind of node; the rest is
+            arithmetic, corrected by other backbones.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    features_s: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A trial that has begun, with what was to do at that moment."""
+
+    config: TrialConfig
+    work: Work
 
 
 @dataclass
 class CostModel:
-    """Predicts the seconds of a trial; learns from every trial that computed features."""
+    """Predicts the seconds of trials, and learns from every rung of them.
+
+    Attributes:
+        node: the kind of node that trials run on; None: this one, with one thread a trial.
+        warm: whether to begin with what earlier searches measured on such nodes.
+        clock: seconds that only go on.
+    """
 
     bench: Workbench
     splits: DataSplits
-    _rates: list[float] = field(default_factory=list)
-    _missing: dict[str, tuple[int, int]] = field(default_factory=dict)
+    node: NodeKind | None = None
+    warm: bool = True
+    clock: Callable[[], float] = time.monotonic
+    _loaded: set[tuple[str, str]] = field(default_factory=set)
+    _new: list[Measurement] = field(default_factory=list)
+    _footprints: dict[str, Footprint] = field(default_factory=dict)
+    learnt: int = 0
+    """measurements of this search"""
 
-    def observe(self, gflops: float, seconds: float) -> None:
-        """Features of `gflops` in all were computed in `seconds`."""
-        if gflops > 0 and seconds > 0.5:
-            self._rates.append(gflops / seconds)
+    def __post_init__(self) -> None:
+        self.kind = self.node or this_node(threads=1)
+        earlier = speeds.read(self.bench.store, self.kind) if self.warm else ()
+        self.earlier = len(earlier)
+        """measurements of earlier searches"""
+        self._speeds = Speeds(earlier)
+        self._rates = arithmetic.Rates.of(self.kind)
+        self._inventory = Inventory(self.bench, self.clock)
+        self._kept_at = self.clock()
 
-    @property
-    def gflops_s(self) -> float:
-        return statistics.median(self._rates[-9:]) if self._rates else _FIRST_GFLOPS_S
+    # -------------------------------------------------------------------------------------------- predicting
+
+    def predicted_s(self, config: TrialConfig) -> float:
+        """Seconds to the first rung, features that are missing included."""
+        return self.predict(config).seconds
+
+    def predicted_total_s(self, config: TrialConfig) -> float:
+        """Seconds to the last epoch, unless early stopping comes before it."""
+        return self.predict(config, epochs=config.epochs).seconds
+
+    def predict(self, config: TrialConfig, *, epochs: int | None = None) -> Cost:
+        """Seconds until some epochs are over; None: to the first rung."""
+        work = self.work(config)
+        times = rung_epochs(config.epochs)[0] if epochs is None else epochs
+        seconds = features_s = variance = measured = 0.0
+        for part, expected in work.parts(times):
+            belief = self._speeds.belief(*arithmetic.group(part, config))
+            own = expected * math.exp(belief.mean)
+            seconds += own
+            variance += own**2 * math.expm1(min(belief.sd, 1.5) ** 2)
+            measured += own if belief.measured else 0.0
+            features_s += own if part in (Part.COMPILE, Part.FEATURES) else 0.0
+        # A sum of log-normal parts is nearly log-normal (Fenton 1960).
+        spread = math.exp(_Z * math.sqrt(math.log1p(variance / max(seconds, 1e-9) ** 2)))
+        return Cost(seconds, seconds / spread, seconds * spread, features_s, measured / max(seconds, 1e-9))
+
+    def evaluation_s(self, config: TrialConfig, images: int, *, threads: int) -> float:
+        """Seconds of sending images through the whole network of a configuration once, as it is served."""
+        work = arithmetic.evaluation(config, images, self._rates)
+        total = 0.0
+        for part, expected in work.parts(0):
+            belief = self._speeds.belief(*arithmetic.group(part, config))
+            total += expected * math.exp(belief.mean) / (threads if part is Part.FEATURES else 1)
+        return total
+
+    def memory(self, config: TrialConfig) -> Footprint:
+        """Bytes that training takes: see `trial.memory`. The first time for a configuration it takes a moment.
+
+        Raises:
+            AutoVisionError: its backbone cannot be had.
+        """
+        from autovision.search.demand import footprint, key_of
+
+        key = key_of(config)
+        if key not in self._footprints:
+            self._footprints[key] = footprint(self.bench, self.splits, config)
+        return self._footprints[key]
+
+    def memory_bytes(self, config: TrialConfig) -> int:
+        """At the peak of a step, with a batch computed in one part."""
+        return self.memory(config).of(config.batch_size)
+
+    # ---------------------------------------------------------------------------------------------- learning
+
+    def begin(self, config: TrialConfig, *, idle: int = 0) -> Expected:
+        """What there is to do for a trial that begins now: `observe` compares with it.
+
+        Args:
+            idle: CPUs without a trial, which help to compute features.
+        """
+        self._inventory.forget(config)
+        work = self.work(config, idle=idle)
+        self._loaded.add((config.backbone, config.weights))
+        return Expected(config, work)
+
+    def observe(self, begun: Expected, curve: Sequence[CurvePoint], feature_s: float) -> None:
+        """Learn from a trial's curve, of which the last point is new.
+
+        Args:
+            feature_s: seconds that it waited for features, or computed them.
+        """
+        config, work = begun.config, begun.work
+        training = {Part.START: work.start_s, Part.EPOCH: work.epoch_s}
+        if len(curve) == 1:
+            self._inventory.forget(config)
+            if work.features_s:
+                features = {Part.COMPILE: work.compile_s, Part.FEATURES: work.features_s}
+                self._learn(config, feature_s, self._largest(config, features, 1), features)
+            # What an epoch takes is known better from the rungs that follow, if there ever were any.
+            known = self._speeds.belief(*arithmetic.group(Part.EPOCH, config)).measured
+            about = Part.START if known else self._largest(config, training, curve[0].epoch)
+            self._learn(config, curve[0].seconds - feature_s, about, training, curve[0].epoch)
+        elif curve and (epochs := curve[-1].epoch - curve[-2].epoch) > 0:
+            seconds = curve[-1].seconds - curve[-2].seconds
+            self._learn(config, seconds, Part.EPOCH, {Part.EPOCH: work.epoch_s}, epochs)
+            if len(curve) == 2:
+                start = curve[0].seconds - feature_s - curve[0].epoch * seconds / epochs
+                self._learn(config, start, Part.START, {Part.START: work.start_s})
+        if self.clock() - self._kept_at > _KEEP_EVERY_S:
+            self.keep()
+
+    def _predicted(self, config: TrialConfig, part: Part, expected: float, epochs: int) -> float:
+        times = epochs if part is Part.EPOCH else 1
+        return times * expected * math.exp(self._speeds.belief(*arithmetic.group(part, config)).mean)
+
+    def _largest(self, config: TrialConfig, expected: Mapping[Part, float], epochs: int) -> Part:
+        return max(expected, key=lambda part: self._predicted(config, part, expected[part], epochs))
+
+    def _learn(
+        self,
+        config: TrialConfig,
+        seconds: float,
+        about: Part,
+        expected: Mapping[Part, float],
+        epochs: int = 1,
+    ) -> None:
+        """Learn about one part from what some parts took together: the others are taken for what they should be."""
+        if seconds < _LEAST_S or expected[about] <= 0:
+            return
+        others = sum(
+            self._predicted(config, part, each, epochs)
+            for part, each in expected.items()
+            if part is not about
+        )
+        name, backbone, detail = arithmetic.group(about, config)
+        measurement = Measurement(
+            part=name,
+            backbone=backbone,
+            detail=detail,
+            expected_s=expected[about],
+            seconds=max(seconds - others, _LEAST_SHARE * seconds) / (epochs if about is Part.EPOCH else 1),
+        )
+        self._speeds.add(measurement)
+        self._new.append(measurement)
+        self.learnt += 1
+
+    def keep(self) -> None:
+        """Store what was measured since the last time, for the searches to come."""
+        self._kept_at = self.clock()
+        new, self._new = self._new, []
+        speeds.keep(self.bench.store, self.kind, new)
+
+    # ---------------------------------------------------------------------------------------------- counting
+
+    def work(self, config: TrialConfig, *, idle: int = 0) -> Work:
+        """What a configuration has to do now, in seconds by arithmetic."""
+        rows = [
+            Rows(cut, views, sum(self._lacking(config, split, views, cut) for split in splits))
+            for cut, views, splits in arithmetic.needed(config)
+        ]
+        known = (config.backbone, config.weights) in self._loaded
+        sizes = len(self.splits.train), len(self.splits.validation)
+        return arithmetic.work(config, rows, sizes, self._rates, idle=idle, loaded=known)
 
     def feature_gflops(self, config: TrialConfig) -> float:
         """The arithmetic of the features that a configuration needs and the store does not have."""
-        stages = stage_gflops(config.backbone, config.resolution)
-        source, views = self.bench.source(config), views_of(config)
-        total = 0.0
-        for cut in self._outputs(config, len(stages)):
-            # Views that are drawn afresh are computed while training; the head is probed on the images themselves.
-            seen = views if views.number is not None else Views()
-            missing = source.missing(self.splits.train.images, seen, cut)
-            missing += source.missing(self.splits.validation.images, judged_views_of(config), cut)
-            total += missing * sum(stages if cut is None else stages[:cut])
-        return total
+        return self.work(config).gflops
 
-    def _outputs(self, config: TrialConfig, stages: int) -> list[int | None]:
-        """The cuts of which a configuration reads activations; None: pooled features of all stages."""
-        pooled: list[int | None] = [] if config.head == "attention" else [None]
-        return [*pooled, cut_of(config, stages - config.drop_stages)] if config.needs_maps else pooled
-
-    def training_s(self, config: TrialConfig) -> float:
-        """Seconds until the first rung, without features."""
-        if not config.needs_maps:
-            return _PROBE_S
-        stages = stage_gflops(config.backbone, config.resolution)
-        keep = len(stages) - config.drop_stages
-        per_image = sum(stages[cut_of(config, keep) : keep]) * _TRAIN_SLOWDOWN
-        if views_of(config).number is None:
-            per_image += sum(stages[: cut_of(config, keep)])
-        first_rung = max(1, config.epochs // 9)
-        return _PROBE_S + per_image * len(self.splits.train) * first_rung / self.gflops_s
-
-    def predicted_total_s(self, config: TrialConfig) -> float:
-        """Seconds until the end, features that are missing included."""
-        first_rung = max(1, config.epochs // 9)
-        training = (self.training_s(config) - _PROBE_S) * config.epochs / first_rung
-        return self.predicted_s(config) - self.training_s(config) + _PROBE_S + training
-
-    def predicted_s(self, config: TrialConfig) -> float:
-        """Seconds until the first rung, features that are missing included."""
-        gflops = self.feature_gflops(config)
-        return (gflops / self.gflops_s + _SETUP_S if gflops else 0.0) + self.training_s(config)
+    def _lacking(self, config: TrialConfig, split: str, views: Views, cut: int | None) -> int:
+        images = (self.splits.train if split == "train" else self.splits.validation).images
+        return self._inventory.missing(config, images, split, views, cut)
 
 
 def config_of(arm: Arm, defaults: Mapping[str, object]) -> TrialConfig:

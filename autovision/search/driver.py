@@ -21,6 +21,7 @@ from autovision.search.proposer import Drawn, Proposer
 from autovision.search.sampler import Sampler
 from autovision.search.schedulers import Report, Verdict, scheduler_of
 from autovision.search.select import Tally
+from autovision.search.shares import UNLIMITED
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -61,6 +62,8 @@ class Driver:
     """whether heads on the same features are trained together"""
     nearly_s: float = 2.0
     """a trial that would end within so many seconds is neither paused nor stopped for being behind"""
+    share: Callable[[], int] = lambda: UNLIMITED
+    """trials that may be at work at once beside those of other searches"""
 
     def __post_init__(self) -> None:
         names = self.request.objectives
@@ -208,7 +211,7 @@ class Driver:
             gpu=self.gpu,
             heads=heads_of(members),
         )
-        running = Running(assignment, members, arm, self.cost.feature_gflops(lead.config))
+        running = Running(assignment, members, arm, self.cost.begin(lead.config))
         self.running[lead.trial] = running
         if arm is not None:
             self._arms[arm].running += 1
@@ -228,6 +231,8 @@ class Driver:
 
     def _go_on_with(self, running: Running) -> Assignment:
         self._report()
+        if running.expected is None and not running.reported:
+            running.expected = self.cost.begin(running.lead.config)
         return running.take_up(
             deadline=self.deadline,
             search_started=self.search_started,
@@ -236,6 +241,10 @@ class Driver:
             gpu=self.gpu,
             heads=heads_of(running.members),
         )
+
+    def add_starts(self, starts: list[Start]) -> None:
+        """Points to try next, which could not be known before."""
+        self._proposer.add_starts(starts)
 
     def _usable(self, config: TrialConfig) -> bool:
         return config.backbone not in self.left_out and self.fault(config) is None
@@ -273,6 +282,17 @@ class Driver:
         return first and not self._valued
 
     @property
+    def at_work(self) -> int:
+        """What takes a place: a trial, or heads that are trained together; not who waits to be begun again."""
+        return len(self.running) - len(self._again)
+
+    @property
+    def wants(self) -> int | None:
+        """How many trials there is a use for at once; None: as many as there is room for."""
+        most = self.request.max_trials
+        return None if most is None else max(0, most - len(self.ledger))
+
+    @property
     def begun(self) -> int:
         """Trials, however they ended or will."""
         going = (*self.running.values(), *self.paused.values())
@@ -283,7 +303,7 @@ class Driver:
         running = self.running.get(trial)
         if running is None:
             return False
-        first, news = not running.reported, False
+        news = False
         for member, told in told_by(running, result):
             member.last |= {name: value for name, value in told.items() if name not in ("point", "points")}
             for point, objective in _points(told):  # what trained before a failure is stored and counts
@@ -291,8 +311,8 @@ class Driver:
         running.paused = running.stopped = False
         if not news:
             return True
-        if first:
-            self.cost.observe(running.expected_gflops, result["feature_s"])
+        if running.expected is not None:
+            self.cost.observe(running.expected, running.whole_curve(result), result["feature_s"])
         for each in running.results():
             self._tally.consider(each)
         done, verdict = bool(result.get("done")), Verdict.GO_ON
@@ -305,6 +325,9 @@ class Driver:
             nearly = running.remaining_s < self.nearly_s and report.score > float("-inf")
             if done or (nearly and verdict is not Verdict.GO_ON):
                 verdict = Verdict.GO_ON
+            elif verdict is Verdict.GO_ON and self.at_work > self.share() and not nearly:
+                # Another search has come: this trial gives its place, and goes on when there is one again.
+                verdict = Verdict.PAUSE
         running.paused, running.stopped = verdict is Verdict.PAUSE, verdict is Verdict.STOP
         if not done:
             self._save(running)

@@ -77,6 +77,10 @@ class Proposer:
         self.out_of_time = False
         """whether the last draw was empty for lack of time"""
 
+    def add_starts(self, starts: list[Start]) -> None:
+        """Points to try next."""
+        self.starts += [start for start in starts if self.usable(self.space.config(start.point))]
+
     def learn_heads(self, seconds: float, heads: int) -> None:
         """A batch of so many heads took so long, without features."""
         self._head_s.append(seconds / heads)

@@ -7,7 +7,7 @@ from typing import Any
 
 from autovision import metrics
 from autovision.dataset import catalog
-from autovision.errors import InvalidInput, NotFound, near
+from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
@@ -22,6 +22,10 @@ from autovision.store.protocol import KeyNotFound, Store
 
 LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
 """what a request may demand of the model; see `SearchRequest`"""
+
+
+MOST_PRIORITY = 10
+"""each step doubles a share, so that this is a thousand times the share of an ordinary search"""
 
 
 def make_request(
@@ -53,11 +57,25 @@ def make_request(
     workers = options.get("workers_per_trial", 1)
     if workers < 1:
         raise InvalidInput(f"workers_per_trial={workers}: a trial needs at least one worker")
+    if abs(priority := options.get("priority", 0)) > MOST_PRIORITY:
+        raise InvalidInput(
+            f"priority={priority}: give a whole number from {-MOST_PRIORITY} to {MOST_PRIORITY}; higher goes first"
+        )
     for name in LIMITS:
         if (limit := options.get(name)) is not None and not 0 < limit < float("inf"):
             raise InvalidInput(f"{name}={limit:g}: a limit is a finite number above 0; leave it out for none")
     if "scheduler" in options:
         scheduler_of(options["scheduler"])
+    for name in ("patience_s", "max_cost"):
+        if (bound := options.get(name)) is not None and not 0 < bound < float("inf"):
+            raise InvalidInput(
+                f"{name}={bound:g}: it has to be a finite number above 0; leave it out for none"
+            )
+    if options.get("max_cost") is not None and options.get("prices") is None:
+        raise InvalidInput(
+            f"max_cost={options['max_cost']:g}: nothing tells what the cluster costs; give a table of prices, with "
+            "--prices or AUTOVISION_PRICES"
+        )
     metrics.check_metric(options.get("metric", "accuracy"))
     objectives = options["objectives"] = check_objectives(options.get("objectives", ()))
     samplers.check(options.get("sampler", "tpe"), space, 1 + len(objectives))
@@ -162,6 +180,48 @@ def request_stop(store: Store, search: str) -> SearchState:
     return records.update(store, keys.search_state(search), SearchState, change)
 
 
+def extend(store: Store, search: str, more_s: float) -> SearchState:
+    """Let a search that is over, stopped or queued go on for so many seconds from where it is.
+
+    The request stays as it is. A finished search keeps its model until a better one is registered.
+
+    Raises:
+        InvalidInput: no finite time above 0, or the search has begun all the trials that it may.
+        Conflict: it is being run.
+        NotFound: no such search.
+    """
+    if not 0 < more_s < float("inf"):
+        raise InvalidInput(f"{more_s:g} s more: give a finite time above 0; try --budget-s 120")
+    request, state = get(store, search)
+    if request.max_trials is not None and state.trials >= request.max_trials:
+        raise InvalidInput(
+            f"search {search!r} has begun all of its {request.max_trials} trials, and more seconds would buy no more; "
+            "submit a new one, which starts from what this one found"
+        )
+
+    def change(state: SearchState) -> SearchState:
+        if state.status is SearchStatus.RUNNING:
+            raise Conflict(
+                f"search {search!r} is being run; let it end, or stop it with `autovision search stop {search}`, and "
+                "then extend it (after a crash `autovision search resume` without seconds goes on with it)"
+            )
+        over = state.status.terminal
+        return state.with_(
+            budget_s=state.spent_s + more_s,
+            status=SearchStatus.STOPPED if over else state.status,
+            error=None,
+            ended_early=None,
+            updated_at=now(),
+        )
+
+    return records.update(store, keys.search_state(search), SearchState, change)
+
+
+def granted_s(request: SearchRequest, state: SearchState) -> float:
+    """Wall seconds that a search may use in all: its budget, or what that was extended to."""
+    return request.budget_s if state.budget_s is None else state.budget_s
+
+
 def set_state(store: Store, search: str, **changes: Any) -> SearchState:
     """Change fields of a search's state."""
 
@@ -171,16 +231,25 @@ def set_state(store: Store, search: str, **changes: Any) -> SearchState:
     return records.update(store, keys.search_state(search), SearchState, change)
 
 
+def told(request: SearchRequest, state: SearchState) -> str:
+    """A finished search in a line."""
+    best = f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
+    return f"search {request.id}: {state.trials} trials, {best}, model {state.model}"
+
+
 def summary(request: SearchRequest, state: SearchState) -> Mapping[str, Any]:
     """A search in a few plain figures, for lists."""
     return {
         "search": request.id,
         "dataset": f"{request.dataset}@{request.dataset_version}",
         "status": str(state.status),
+        "priority": request.priority,
         "trials": state.trials,
         "best": state.best_value,
         "spent_s": round(state.spent_s, 1),
-        "budget_s": request.budget_s,
+        "budget_s": granted_s(request, state),
+        "cost": state.cost,
+        "currency": state.currency or None,
         "model": state.model,
         "reason": request.reason,
         "error": state.error,

@@ -1,37 +1,53 @@
-"""One search from its record to a registered model: claim it, run its trials, finish it; at any moment resumable."""
+"""One search from its record to a registered model: claim it, run its trials, finish it; at any moment resumable.
+
+run_search     claim a search, run its trials, finish it
+finish_search  finish one that was stopped, as it is
+register       register the model of a given trial besides
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from autovision.errors import Conflict, Interrupted
+from autovision.dataset import catalog
+from autovision.errors import AutoVisionError, Conflict, Interrupted, InvalidInput, NotFound, near
 from autovision.features import budget
-from autovision.model.flops import stage_gflops
 from autovision.model.footprint import Footprint, measure
-from autovision.records import SearchRequest, SearchState, SearchStatus, TrialResult
-from autovision.search import requests
+from autovision.model.version import read_version
+from autovision.records import ModelVersion, SearchRequest, SearchState, SearchStatus, TrialResult
+from autovision.search import begun, cluster, preflight, prices, requests, similarity
 from autovision.search.cost import CostModel
+from autovision.search.costs import Costs
 from autovision.search.driver import Driver
+from autovision.search.estimate import estimate, finish_s
 from autovision.search.feasibility import infeasible_backbones
 from autovision.search.finish import finish
 from autovision.search.limits import Limits
+from autovision.search.node import this_node
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial, counts
-from autovision.search.tune_loop import run_trials
-from autovision.search.warm import starting_points
+from autovision.search.tune_loop import nodes, placement, run_trials
+from autovision.search.turn import Turn
+from autovision.search.warm import Start, similar_points, starting_points
+from autovision.search.watch import Watch
 from autovision.space import Space
 from autovision.space.config import TrialConfig
-from autovision.store import lease
+from autovision.store import keys, lease, records
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 
 _LEASE_S = 30.0
 _POLL_S = 1.0
+_SKETCHED = 2
+"""so many backbones say what a data set looks like"""
 
 
 @dataclass
@@ -69,6 +85,56 @@ def run_search(
         Interrupted: it was stopped; what was done is stored.
         AutoVisionError: it gave no model; the state says why.
     """
+    return _claimed(store, search, on_progress, should_stop, with_trials=True)
+
+
+def register(store: Store, search: str, trial: str) -> ModelVersion:
+    """Evaluate and register the model of a given trial of a search, such as another member of its front; needs no Ray.
+
+    The search keeps the model that it has.
+
+    Raises:
+        NotFound: no such search, or no such trial in its ledger.
+        InvalidInput: the trial left no model.
+    """
+    request, _ = requests.get(store, search)
+    ledger = {result.trial: result for result in requests.trials(store, search)}
+    if trial not in ledger:
+        raise NotFound(
+            f"search {search!r} has no trial {trial!r}{near(trial, ledger)}; `autovision search show {search}` shows "
+            "the best"
+        )
+    if ledger[trial].weights_key is None:
+        raise InvalidInput(
+            f"trial {trial!r} is {ledger[trial].state} and left no model; choose another trial"
+        )
+    bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
+    return finish(store, request, [ledger[trial]], bench)
+
+
+def finish_search(
+    store: Store, search: str, *, on_progress: Callable[[ProgressEvent], None] = lambda event: None
+) -> SearchState:
+    """Evaluate and register the best that a search has so far, without another trial; needs no Ray.
+
+    A finished search is returned as it is. One that is finished so may be extended, like any other.
+
+    Raises:
+        NotFound: no such search.
+        Conflict: somebody runs it.
+        AutoVisionError: it has no trial that left a model.
+    """
+    return _claimed(store, search, on_progress, lambda: False, with_trials=False)
+
+
+def _claimed(
+    store: Store,
+    search: str,
+    on_progress: Callable[[ProgressEvent], None],
+    should_stop: Callable[[], bool],
+    *,
+    with_trials: bool,
+) -> SearchState:
     request, state = requests.get(store, search)
     if state.status is SearchStatus.FINISHED:
         return state
@@ -81,17 +147,51 @@ def run_search(
     with held:
         held.keep_alive()
         stop = StopSignal(store, search, held, should_stop)
-        return _attempt(store, request, state, stop, on_progress)
+        if not with_trials:
+            return _attempt(store, request, state, None, stop, on_progress)
+        with Turn(store, request, state.created_at) as turn:
+            _wait(store, request, state, turn, stop, on_progress)
+            return _attempt(store, request, state, turn, stop, on_progress)
+
+
+def _wait(
+    store: Store,
+    request: SearchRequest,
+    before: SearchState,
+    turn: Turn,
+    stop: StopSignal,
+    on_progress: Callable[[ProgressEvent], None],
+) -> None:
+    """Return when the search may begin; its budget is not spent with waiting."""
+
+    def tell(text: str) -> None:
+        on_progress(_last_event(request, [], before, time.time(), text))
+
+    try:
+        preflight.check_models(request, _classes(store, request), cluster.here())
+        turn.wait(stop, tell)
+    except Interrupted:
+        raise
+    except AutoVisionError as error:
+        requests.set_state(store, request.id, status=SearchStatus.FAILED, error=str(error))
+        raise
+
+
+def _classes(store: Store, request: SearchRequest) -> int:
+    return len(catalog.get(store, f"{request.dataset}@{request.dataset_version}").classes)
 
 
 def _attempt(
     store: Store,
     request: SearchRequest,
     before: SearchState,
+    turn: Turn | None,
     stop: StopSignal,
     on_progress: Callable[[ProgressEvent], None],
 ) -> SearchState:
+    """Run trials in turn, without one none; then finish."""
     started = time.time()
+    before = _caught_up(store, before.with_(**_charged(request)))
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
     requests.set_state(
         store,
@@ -100,9 +200,15 @@ def _attempt(
         attempt=before.attempt + 1,
         stop_requested=False,
         error=None,
+        ended_early=None,
     )
     try:
-        ledger, stopped = _trials(store, request, before, stop, on_progress, bench, started)
+        if turn is not None:
+            ledger, stopped = _trials(store, request, before, turn, stop, on_progress, bench, started)
+        else:
+            begun.settle(store, request.id)
+            ledger, stopped = requests.trials(store, request.id), False
+            requests.set_state(store, request.id, ended_early="it was finished as it was, on request")
         if stopped:
             _note(store, request, ledger, before, started, status=SearchStatus.STOPPED, stop_requested=False)
             raise Interrupted(
@@ -112,7 +218,7 @@ def _attempt(
         on_progress(
             _last_event(request, ledger, before, started, "evaluating the best trial on the test split")
         )
-        version = finish(store, request, ledger, bench)
+        model = _known_model(store, before, ledger) or finish(store, request, ledger, bench).id
     except Interrupted:
         raise
     except KeyboardInterrupt:
@@ -131,13 +237,46 @@ def _attempt(
             error=str(error),
         )
         raise
-    return _note(store, request, ledger, before, started, status=SearchStatus.FINISHED, model=version.id)
+    return _note(store, request, ledger, before, started, status=SearchStatus.FINISHED, model=model)
+
+
+def _known_model(store: Store, before: SearchState, ledger: list[TrialResult]) -> str | None:
+    """The model that was registered before, if no trial since then is better."""
+    best = best_trial(ledger)
+    if before.model is None or best is None:
+        return None
+    try:
+        known = read_version(store, before.model)
+    except NotFound:
+        return None
+    return known.id if known.lineage.trial == best.trial else None
+
+
+def _caught_up(store: Store, state: SearchState) -> SearchState:
+    """With the seconds of attempts that were killed: they could not write them down, but their trials did."""
+    told = [point.search_s for result in requests.trials(store, state.search) for point in result.curve]
+    going = records.read_all(store, keys.begun(state.search), begun.Begun)
+    told += [point.search_s for each in going for member in each.members for point in member.curve]
+    lost_s = max([0.0, *told]) - state.spent_s
+    if lost_s <= 0:
+        return state
+    cost = None if state.per_hour is None else (state.cost or 0.0) + lost_s / 3600 * state.per_hour
+    return state.with_(spent_s=state.spent_s + lost_s, cost=cost)
+
+
+def _charged(request: SearchRequest) -> dict[str, Any]:
+    """What the cluster costs, as fields of a search's state; none without prices."""
+    table = request.prices or prices.configured()
+    if table is None:
+        return {}
+    return {"per_hour": prices.per_hour(table, prices.cluster()), "currency": table.currency}
 
 
 def _trials(
     store: Store,
     request: SearchRequest,
     before: SearchState,
+    turn: Turn,
     stop: StopSignal,
     on_progress: Callable[[ProgressEvent], None],
     bench: Workbench,
@@ -146,10 +285,12 @@ def _trials(
     """Run trials; the ledger, and whether a person stopped them."""
     space = Space.from_json(request.space)
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
-    cost = CostModel(bench, splits)
+    kind = this_node(workers=request.workers_per_trial)
+    cost = CostModel(bench, splits, kind, warm=request.warm_start)
     left_out = infeasible_backbones(space, bench, request.licenses)
     classes = len(splits.version.classes)
 
+    @functools.cache
     def measured(config: TrialConfig) -> Footprint:
         text = f"measuring {config.backbone} at {config.resolution or 'its own'} px as it is served"
         on_progress(_last_event(request, [], before, started, text))
@@ -157,37 +298,95 @@ def _trials(
 
     limits = Limits(request, classes, measured)
     limits.explore(space, frozenset(left_out))
+    costs = Costs(request.objectives, classes, measured)
+    costs.explore(space, lambda config: config.backbone not in left_out and limits.fault(config) is None)
     notes = (*(f"left out {name}: {reason}" for name, reason in left_out.items()), *limits.notes)
     requests.set_state(store, request.id, notes=notes)
     for note in notes:
         on_progress(_last_event(request, [], before, started, note))
-    left = request.budget_s - before.spent_s
+    left, scarce = _left_s(request, before)
+    ledger = requests.trials(store, request.id)
+    if all(result.value is None for result in ledger):
+        buys = estimate(
+            cost,
+            space,
+            left,
+            cpus=placement(nodes(), request.workers_per_trial).concurrent,
+            left_out=frozenset(left_out),
+            per_hour=before.per_hour,
+            currency=before.currency,
+        )
+        requests.set_state(store, request.id, estimate=str(buys))
+        on_progress(_last_event(request, [], before, started, f"estimate: {buys}"))
+    reserve = finish_s(cost, space, len(splits.validation) + len(splits.test), left, bench.threads)
+    granted = requests.granted_s(request, before)
     driver = Driver(
         store=store,
         request=request,
         space=space,
         cost=cost,
         starts=starting_points(store, request, space),
-        ledger=requests.trials(store, request.id),
+        ledger=ledger,
         attempt=before.attempt + 1,
-        deadline=started
-        + left
-        - _finish_reserve(request, space, cost, len(splits.validation) + len(splits.test)),
+        deadline=started + left - reserve,
         search_started=started - before.spent_s,
         threads=1,
         left_out=frozenset(left_out),
         fault=limits.fault,
-        emit=on_progress,
+        costs=costs,
+        emit=lambda event: on_progress(replace(event, budget_s=granted)),
+        share=turn.share,
     )
-    run_trials(driver, stop)
+
+    def late_starts() -> list[Start] | None:
+        """From data sets that look like this one, as soon as features tell."""
+        if not (seen := _reported(driver)):
+            return None
+        return similar_points(store, request, space, similarity.neighbours(bench, splits, seen))
+
+    watch = Watch(
+        driver,
+        stop,
+        len(splits.validation),
+        backbones=tuple(requests.backbones_of(space)),
+        late_starts=late_starts if request.warm_start else lambda: None,
+    )
+    turn.follow(lambda: (driver.at_work, driver.wants))
+    try:
+        run_trials(driver, watch)
+    finally:
+        cost.keep()
+    turn.finishing()
+    if not stop.asked:
+        similarity.remember(bench, splits, _reported(driver))
+    all_begun = request.max_trials is not None and driver.begun >= request.max_trials
+    ended_early = watch.ended_early or (None if all_begun else scarce)
+    requests.set_state(store, request.id, ended_early=ended_early)
+    if ended_early and not stop.asked:
+        on_progress(_last_event(request, driver.ledger, before, started, f"ended early: {ended_early}"))
     return driver.results, stop.asked
 
 
-def _finish_reserve(request: SearchRequest, space: Space, cost: CostModel, images: int) -> float:
-    """Seconds of the budget that evaluating and registering the winner will take, at most a quarter of it."""
-    config = space.config(space.default())
-    gflops = images * sum(stage_gflops(config.backbone, config.resolution))
-    return min(0.25 * request.budget_s, 5.0 + gflops / cost.gflops_s / cost.bench.threads)
+def _reported(driver: Driver) -> list[TrialConfig]:
+    """Of each backbone with a value, at the resolution with the most trials of any: the features are there."""
+    configs = [TrialConfig.model_validate(result.config) for result in driver.ledger if result.curve]
+    configs += [running.assignment.config for running in driver.running.values() if running.reported]
+    named = Counter((config.backbone, config.weights, config.resolution) for config in configs)
+    return [
+        TrialConfig(backbone=backbone, weights=weights, resolution=resolution)
+        for (backbone, weights, resolution), _ in named.most_common(_SKETCHED)
+    ]
+
+
+def _left_s(request: SearchRequest, before: SearchState) -> tuple[float, str | None]:
+    """Seconds that an attempt may take, and what to say if it is money that ends it."""
+    left = requests.granted_s(request, before) - before.spent_s
+    if request.max_cost is None or not before.per_hour:
+        return left, None
+    affordable = 3600 * (request.max_cost - (before.cost or 0.0)) / before.per_hour
+    if affordable >= left:
+        return left, None
+    return affordable, f"it may cost {prices.money(request.max_cost, before.currency)}, and no more"
 
 
 def _last_event(
@@ -195,7 +394,7 @@ def _last_event(
 ) -> ProgressEvent:
     return ProgressEvent(
         elapsed_s=before.spent_s + time.time() - started,
-        budget_s=request.budget_s,
+        budget_s=requests.granted_s(request, before),
         message=message,
         **counts(ledger, request.metric),
     )
@@ -210,10 +409,14 @@ def _note(
     **changes: object,
 ) -> SearchState:
     best = best_trial(ledger)
+    spent_s = time.time() - started
+    if before.per_hour is not None:
+        changes["cost"] = (before.cost or 0.0) + spent_s / 3600 * before.per_hour
+        changes |= {"per_hour": before.per_hour, "currency": before.currency}
     return requests.set_state(
         store,
         request.id,
-        spent_s=before.spent_s + time.time() - started,
+        spent_s=before.spent_s + spent_s,
         trials=len(ledger),
         best_trial=best.trial if best else None,
         best_value=best.metrics[request.metric] if best else None,

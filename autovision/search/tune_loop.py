@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from autovision.errors import InvalidInput
+from autovision.search import idle_actors
 from autovision.search.driver import Driver
 from autovision.trial.group import TrialGroup
 from autovision.trial.worker import TrialWorker
@@ -46,6 +47,8 @@ class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
         """Tune's trial id -> ours"""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._driver.at_work >= self._driver.share():
+            return None  # Tune asks again
         assignment = self._driver.next()
         if assignment is None:
             # A trial that runs may make another one worth its cost; without one, nothing will.
@@ -80,6 +83,12 @@ class DriverScheduler(_NeverPickled, FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._driver, self._searcher = driver, searcher
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        trial = super().choose_trial_to_run(tune_controller)
+        if trial is None and self._driver.at_work >= self._driver.share():
+            idle_actors.release(tune_controller)
+        return trial
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         goes_on = self._driver.goes_on(self._searcher.names.get(trial.trial_id, ""), result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
@@ -100,10 +109,7 @@ class BudgetStopper(_NeverPickled, Stopper):  # type: ignore[misc]
             self._reported = time.monotonic()
             self._driver.emit(self._driver.event())
         over = self._driver.clock() > self._driver.deadline + _GRACE_S and not self._driver.pending_first
-        if self._should_stop():
-            self._driver.suspend()
-            return True
-        return over
+        return over or self._should_stop()
 
 
 def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:

@@ -1,19 +1,29 @@
-"""Where a search begins: the champion, what earlier searches found, the space's own default."""
+"""Where a search begins: the champion, what earlier searches found, the space's own default.
+
+Earlier searches are those on any version of the same data set, and on data sets that look like it (`similarity.py`).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from autovision.errors import NotFound
 from autovision.model.version import read_version
 from autovision.records import SearchRequest, TrialResult
+from autovision.search.similarity import Neighbour
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 
 _FROM_LEDGER = 3
+_FROM_NEIGHBOURS = 3
+_OWN_WEIGHT = 0.5
+"""what a trial on an earlier version of the same data set counts, of one of this search"""
+_MOST_PRIORS = 100
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class Start:
 
     point: dict[str, Any]
     origin: str
-    """`champion`, `ledger` or `default`"""
+    """`champion`, `ledger`, `similar` or `default`"""
     initial_model: str | None = None
     """a model whose head the trial starts from"""
 
@@ -44,6 +54,65 @@ def starting_points(store: Store, request: SearchRequest, space: Space) -> list[
     return list(distinct.values())
 
 
+def similar_points(
+    store: Store, request: SearchRequest, space: Space, neighbours: Sequence[Neighbour]
+) -> list[Start]:
+    """The winners on data sets that look like this one, nearest first, without repetition."""
+    if not request.warm_start:
+        return []
+    distinct: dict[str, Start] = {}
+    for neighbour in neighbours:
+        (winner,) = _best(_earlier(store, request, neighbour.name), 1) or (None,)
+        if winner is None:
+            continue
+        point = space.project(TrialConfig.model_validate(winner.config))
+        if point is not None:
+            distinct.setdefault(space.config(point).digest, Start(point, "similar"))
+    return list(distinct.values())[:_FROM_NEIGHBOURS]
+
+
+@dataclass(frozen=True)
+class PriorTrial:
+    """A trial of an earlier search, for a sampler to begin with.
+
+    Attributes:
+        point: of this search's space, the nearest to what was tried.
+        score: its rank among the trials of its search, 0 the worst, 1 the best: values of different data sets, or of
+            different validation splits, do not compare.
+        value: what it came to there.
+        weight: what it counts, of a trial of this search, 0 to 1: less the farther its data set is.
+        dataset: name of its data set.
+    """
+
+    point: dict[str, Any]
+    score: float
+    value: float
+    weight: float
+    dataset: str
+
+
+def prior_trials(
+    store: Store, request: SearchRequest, space: Space, neighbours: Sequence[Neighbour] = ()
+) -> list[PriorTrial]:
+    """What earlier searches tried, the weightiest first; none where a search shall begin cold."""
+    if not request.warm_start:
+        return []
+    found = []
+    sources = [(request.dataset, _OWN_WEIGHT)]
+    sources += [(one.name, _OWN_WEIGHT * math.exp(-one.distance)) for one in neighbours]
+    for name, weight in sources:
+        for results in _by_search(store, request, name):
+            valued = sorted((r for r in results if r.value is not None), key=lambda r: r.value or 0.0)
+            for rank, result in enumerate(valued):
+                point = space.project(TrialConfig.model_validate(result.config))
+                if point is None or result.value is None:
+                    continue
+                score = rank / (len(valued) - 1) if len(valued) > 1 else 1.0
+                found.append(PriorTrial(point, score, result.value, weight, name))
+    found.sort(key=lambda prior: (-prior.weight, -prior.score))
+    return found[:_MOST_PRIORS]
+
+
 def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]:
     if request.parent_model is None:
         return []
@@ -58,17 +127,30 @@ def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]
 
 
 def _earlier_winners(store: Store, request: SearchRequest) -> list[TrialResult]:
-    """The best trials of the latest earlier searches on any version of the same data set."""
-    searches = sorted({key.split("/")[1] for key in store.list(keys.SEARCHES)} - {request.id})
-    related = []
-    for search in searches:
+    """The best trials of earlier searches on any version of the same data set."""
+    return _best(_earlier(store, request, request.dataset), _FROM_LEDGER)
+
+
+def _earlier(store: Store, request: SearchRequest, dataset: str) -> list[TrialResult]:
+    return [result for results in _by_search(store, request, dataset) for result in results]
+
+
+def _by_search(store: Store, request: SearchRequest, dataset: str) -> list[list[TrialResult]]:
+    """The ledgers of other searches on a data set, for the same metric."""
+    ledgers = []
+    for search in sorted({key.split("/")[1] for key in store.list(keys.SEARCHES)} - {request.id}):
         try:
             other = records.read(store, keys.search_request(search), SearchRequest)
         except KeyNotFound:
             continue
-        if other.dataset == request.dataset and other.metric == request.metric:
-            related += records.read_all(store, keys.trials(search), TrialResult)
-    usable = (r for r in related if r.value is not None and r.weights_key is not None)
+        if other.dataset == dataset and other.metric == request.metric:
+            ledgers.append(records.read_all(store, keys.trials(search), TrialResult))
+    return ledgers
+
+
+def _best(results: Sequence[TrialResult], count: int) -> list[TrialResult]:
+    """The best that left a model, each configuration once."""
+    usable = (r for r in results if r.value is not None and r.weights_key is not None)
     ranked = sorted(usable, key=lambda r: r.value or 0.0, reverse=True)
     distinct = {TrialConfig.model_validate(r.config).digest: r for r in reversed(ranked)}
-    return sorted(distinct.values(), key=lambda r: r.value or 0.0, reverse=True)[:_FROM_LEDGER]
+    return sorted(distinct.values(), key=lambda r: r.value or 0.0, reverse=True)[:count]

@@ -7,6 +7,8 @@ searches/<id>/request.json  state.json               SearchRequest, SearchState
 searches/<id>/trials/<trial>.json                    TrialResult
 searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
 searches/<id>/checkpoints/<config>-<seed>.safetensors  where a trial that is being trained has got to
+live/<id>.json                                       LiveSearch: who shares a cluster now
+clusters/<name>.json                                 ClusterView: what it had when last seen
 models/<id>/model.json                               ModelVersion: reveals the bundle
 models/<id>/files/<sha256>-<file>                    its files
 weights/names/<name>.json                            ImportedWeights: reveals the file
@@ -17,6 +19,8 @@ deployments/<name>/captures/<time>-<id>.parquet      captured requests
 deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/decisions/<id>.json               Decision
+speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
+sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
 leases/<name>.json                                   Lease
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
 """
@@ -114,6 +118,18 @@ def search_state(search: str) -> str:
     return f"searches/{search}/state.json"
 
 
+LIVE = "live/"
+CLUSTERS = "clusters/"
+
+
+def live_search(search: str) -> str:
+    return f"{LIVE}{search}.json"
+
+
+def cluster_view(name: str) -> str:
+    return f"{CLUSTERS}{name}.json"
+
+
 def trials(search: str) -> str:
     return f"searches/{search}/trials/"
 
@@ -200,6 +216,18 @@ def decision(name: str, decision_id: str) -> str:
 
 def lease(name: str) -> str:
     return f"leases/{name}.json"
+
+
+def speeds(node_kind: str) -> str:
+    return f"speeds/{node_kind}.json"
+
+
+def sketches(spec: str) -> str:
+    return f"sketches/{spec[:24]}/"
+
+
+def sketch(spec: str, dataset: str) -> str:
+    return f"{sketches(spec)}{dataset}.json"
 
 
 FEATURES = "features/"

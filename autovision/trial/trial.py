@@ -102,6 +102,14 @@ class Workbench:
             )
         return self._sources[key]
 
+    def weights_digest(self, config: TrialConfig) -> str:
+        """Of a backbone's weights; where they are the same at every size, one that is loaded tells it for all."""
+        for (backbone, weights, _), source in self._sources.items():
+            same = (backbone, weights) == (config.backbone, config.weights)
+            if same and backbones.takes_any_size(backbone):
+                return source.loaded.info.digest
+        return self.source(config).loaded.info.digest
+
     def channels(self, config: TrialConfig) -> list[int]:
         """Of every stage of the whole backbone."""
         source = self.source(config)

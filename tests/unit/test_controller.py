@@ -354,6 +354,26 @@ def test_a_search_that_somebody_else_runs_is_left_to_them(
     assert controller.failures == {f"{request.id}: search": "is being run by another process"}
 
 
+def test_who_is_next_is_asked_anew_after_each_search(
+    promoted: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, urgent = (
+        promoted.history.searches[0].with_(nonce=nonce, deployment=None, priority=priority)
+        for nonce, priority in (("a", 0), ("b", 0), ("c", 1))
+    )
+    for request in (first, second):
+        requests.submit(promoted.store, request)
+
+    def run(store: Store, search: str, **options: Any) -> SearchState:
+        promoted.ran.append(search)
+        requests.submit(store, urgent)
+        return requests.set_state(store, search, status=SearchStatus.FINISHED, model="m", best_value=0.5)
+
+    monkeypatch.setattr(controller_module, "run_search", run)
+    assert [event.stage for event in promoted.controller().step()] == ["search"] * 3
+    assert promoted.ran == [first.id, urgent.id, second.id]
+
+
 def test_a_search_whose_controller_is_stopped_waits_for_the_next_one(
     promoted: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

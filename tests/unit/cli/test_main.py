@@ -32,8 +32,8 @@ def test_the_commands_are_those_that_others_script_against() -> None:
     assert commands() == [
         *("dataset import", "dataset list", "dataset show"),
         *("weights import", "weights list", "weights show"),
-        *("search submit", "search list", "search show", "search watch"),
-        *("search explain", "search stop", "search resume"),
+        *("search submit", "search estimate", "search list", "search queue", "search show", "search watch"),
+        *("search explain", "search stop", "search resume", "search finish"),
         *("model list", "model show", "model evaluate"),
         *("promote", "rollback", "serve", "predict", "feedback", "monitor"),
         *("controller run", "controller why", "demo"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 
 from autovision.cli import search_views
 from autovision.records import (
+    ClusterView,
     CurvePoint,
     SearchRequest,
     SearchState,
@@ -19,9 +20,9 @@ from autovision.records import (
     TrialState,
     now,
 )
-from autovision.search import requests
+from autovision.search import cluster, requests
 from autovision.space.config import TrialConfig
-from autovision.store import keys, open_store, records
+from autovision.store import keys, lease, open_store, records
 
 SPACE = "tiny:Tiny"
 
@@ -62,6 +63,8 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
     more += ("--max-latency-ms", 12.5, "--max-memory-mb", 900, "--max-size-mb", 20)
     more += ("--workers-per-trial", 3, "--license", "MIT,apache-2.0", "--license", "CC0-1.0")
+    Path("prices.toml").write_text('currency = "EUR"\ncpu = 0.5\n')
+    more += ("--patience-s", 90, "--converged", "--max-cost", 2.5, "--prices", "prices.toml")
     search = cli(*line, *more).answer["search"]
     request = cli("search", "show", search, "--json").answer["request"]
     assert request["space"]["name"] == "Tiny"
@@ -71,6 +74,8 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         "licenses": ["apache-2.0", "cc0-1.0", "mit"],
         "workers_per_trial": 3,
         **{"max_latency_ms": 12.5, "max_memory_mb": 900.0, "max_size_mb": 20.0},
+        **{"patience_s": 90.0, "converged": True, "max_cost": 2.5},
+        "prices": {"currency": "EUR", "cpu": 0.5, "gpu": None, "gpus": {}, "nodes": {}},
     }
     assert {name: request[name] for name in wanted} == wanted
 
@@ -85,6 +90,9 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         (["--max-trials", "0"], 2, "max_trials"),
         (["--workers-per-trial", "0"], 2, "workers_per_trial"),
         (["--max-latency-ms", "0"], 2, "max_latency_ms"),
+        (["--patience-s", "0"], 2, "patience_s"),
+        (["--max-cost", "3"], 2, "AUTOVISION_PRICES"),
+        (["--max-cost", "3", "--prices", "none.toml"], 2, "none.toml"),
         (["--metric", "acuracy"], 2, "accuracy"),
         (["--space", "quik"], 2, "quick"),
         (["--space", "nowhere:Space"], 2, "nowhere"),
@@ -96,6 +104,61 @@ def test_bad_input_is_one_error(cli: Any, pets: str, more: list[str], code: int,
     ran = cli("search", "submit", pets, "--space", SPACE, *more, "--json", "--wait")
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith("error: ") and said in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_a_table_of_prices_may_stand_in_the_environment(
+    cli: Any, pets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("search", "submit", pets, "--space", SPACE, "--json")
+    plain = cli(*line).answer["search"]
+    (tmp_path / "prices.json").write_text(json.dumps({"currency": "USD", "cpu": 0.1}))
+    monkeypatch.setenv("AUTOVISION_PRICES", str(tmp_path / "prices.json"))
+    assert cli(*line).answer["search"] == plain, "where nothing is limited it is no part of the request"
+    search = cli(*line, "--max-cost", 3).answer["search"]
+    assert cli("search", "show", search, "--json").answer["request"]["prices"]["currency"] == "USD"
+    told = cli("search", "estimate", pets, "--space", SPACE, "--json").answer
+    assert told["currency"] == "USD" and told["cost"] > 0
+
+
+def test_estimate(cli: Any, pets: str) -> None:
+    line = ("search", "estimate", pets, "--space", SPACE, "--budget-s", 300)
+    told = cli(*line, "--json").answer
+    assert told["enough"] and told["heads"]["low"] <= told["heads"]["value"] <= told["heads"]["high"]
+    assert [each["backbone"] for each in told["features"]] == ["test_resnet"]
+    assert told["cost"] is None and told["measured"] == 0.0
+    shown = " ".join(cli(*line).out.split())
+    for said in ("it buys", "heads", "from arithmetic alone", "test_resnet", "four of five"):
+        assert said in shown
+    assert "likely not even" in " ".join(cli(*line[:-1], 3).out.split())
+    assert cli("search", "list", "--json").answer == [], "nothing was submitted"
+    assert cli("search", "estimate", "nothing").code == 3
+
+
+def test_extend_and_finish(cli: Any, world: Any) -> None:
+    ran = cli("search", "finish", world.search, "--json")
+    assert ran.code == 0 and ran.answer["model"] == world.model, "finished searches are shown as they are"
+    assert cli("search", "resume", world.search, "--budget-s", 0).code == 2
+    store = open_store(world.folder)
+    extended = requests.extend(store, world.search, 60.0)
+    assert extended.status is SearchStatus.STOPPED and extended.model == world.model
+    shown = " ".join(cli("search", "show", world.search).out.split())
+    assert "(extended; asked for 30)" in shown
+    (listed,) = cli("search", "list", "--json").answer
+    assert listed["budget_s"] == extended.budget_s
+    requests.set_state(store, world.search, status=SearchStatus.RUNNING)
+    assert cli("search", "resume", world.search, "--budget-s", 60).code == 4
+
+
+def test_what_a_search_cost_and_why_it_ended_are_shown(cli: Any, world: Any) -> None:
+    requests.set_state(
+        *(open_store(world.folder), world.search),
+        **{"cost": 0.0123, "per_hour": 1.5, "currency": "EUR", "estimate": "30 s buy about 9 heads"},
+        ended_early="the best has not risen",
+    )
+    shown = " ".join(cli("search", "show", world.search).out.split())
+    for said in ("0.0123 EUR, at 1.50 EUR an hour", "30 s buy about 9 heads", "the best has not risen"):
+        assert said in shown
+    assert cli("search", "show", world.search, "--json").answer["cost"] == 0.0123
 
 
 def test_an_unknown_backbone_gets_the_near_ones(cli: Any, pets: str, tmp_path: Path) -> None:
@@ -291,3 +354,82 @@ def test_why_a_search_ended_as_it_did(cli: Any, pets: str, tmp_path: Path) -> No
     assert answer["winner"]["trial"] == "t6" and answer["ended"] == {"complete": 6, "pruned": 6}
     assert [each["parameter"] for each in answer["importance"]] == ["lr"]
     assert cli("search", "explain", "nothing-like-it").code == 3
+
+
+# --------------------------------------------------------------------------------------------------- the queue
+
+
+@pytest.fixture
+def controlled(cli: Any, pets: str, tmp_path: Path) -> Iterator[str]:
+    """A controller that runs on a cluster of two processors, as far as the store can tell."""
+    store = open_store(tmp_path / "store")
+    held = lease.acquire(store, "controller", "another process", 60)
+    assert held is not None
+    cluster.note(store, ClusterView(name="plant", nodes=({"CPU": 2.0, "memory": 8e9},), seen_at=now()))
+    with held:
+        yield pets
+
+
+def test_the_queue_shows_its_order_and_why_each_waits(cli: Any, controlled: str) -> None:
+    empty = cli("search", "queue")
+    assert (empty.code, "autovision search submit" in empty.out) == (0, True)
+    line = ("search", "submit", controlled, "--space", SPACE, "--json")
+    ids = [
+        cli(*line, "--seed", seed, "--priority", priority).answer["search"]
+        for seed, priority in enumerate((0, 3, 0))
+    ]
+    found = cli("search", "queue", "--json").answer
+    assert [each["search"] for each in found] == [ids[1], ids[0], ids[2]]
+    assert [(each["position"], each["priority"], each["share"]) for each in found] == [
+        (1, 3, None),
+        (2, 0, None),
+        (3, 0, None),
+    ]
+    assert [each["why"] for each in found] == [
+        "is about to begin",
+        "is about to begin",
+        f"needs 1 of 2 places; 2 are kept for {ids[1]}, {ids[0]}",
+    ]
+    shown = cli("search", "queue").out
+    assert [shown.index(search) for search in (ids[1], ids[0], ids[2])] == sorted(
+        shown.index(search) for search in ids
+    )
+    assert "needs 1 of 2 places" in " ".join(shown.split())
+    assert "priority 3" in " ".join(cli("search", "show", ids[1]).out.split())
+    assert cli("search", "list", "--json").answer[1]["priority"] == 3
+
+
+def test_without_a_controller_the_queue_says_so(cli: Any, pets: str) -> None:
+    cli("search", "submit", pets, "--space", SPACE)
+    (each,) = cli("search", "queue", "--json").answer
+    assert each["why"].startswith("no controller runs: `autovision controller run`")
+
+
+def test_a_priority_beyond_all_is_refused(cli: Any, pets: str) -> None:
+    assert cli("search", "submit", pets, "--space", SPACE, "--priority", 11).code == 2
+
+
+def test_a_dry_run_tells_what_would_happen_and_submits_nothing(cli: Any, controlled: str) -> None:
+    line = ("search", "submit", controlled, "--space", SPACE)
+    first = cli(*line, "--workers-per-trial", 2, "--json").answer["search"]
+    told = cli(*line, "--seed", 1, "--dry-run", "--json").answer
+    assert (told["cluster"], told["places"], told["share"], told["whole"]) == ("plant", 2, 2, 2)
+    assert (told["position"], told["ahead"], told["faults"]) == (2, [first], [])
+    assert told["waits"] == f"needs 1 of 2 places; 2 are kept for {first}"
+    shown = " ".join(cli(*line, "--seed", 1, "--budget-s", 3, "--dry-run").out.split())
+    assert "plant, 2 places" in shown and "position 2; waits: needs 1 of 2 places" in shown
+    assert "up to 2 trials at once" in shown and "a budget of 3 s ends before" in shown
+    assert [each["search"] for each in cli("search", "list", "--json").answer] == [first]
+
+
+def test_what_can_never_fit_is_refused_when_it_is_submitted(cli: Any, controlled: str) -> None:
+    line = ("search", "submit", controlled, "--space", SPACE)
+    refused = cli(*line, "--workers-per-trial", 3)
+    assert refused.code == 2 and "3 workers per trial need 3 CPUs at once" in refused.err
+    small = cli(*line, "--max-size-mb", 0.0001)
+    assert small.code == 2 and "nothing in the space 'Tiny' meets the limits" in small.err
+    dry = cli(*line, "--workers-per-trial", 3, "--max-size-mb", 0.0001, "--dry-run", "--json")
+    assert dry.code == 2 and len(dry.answer["faults"]) == 2
+    shown = cli(*line, "--workers-per-trial", 3, "--dry-run")
+    assert shown.code == 2 and "can never run" in shown.out and "ask for at most 2" in shown.out
+    assert cli("search", "list", "--json").answer == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from autovision.records import SearchRequest, TrialResult, TrialState
+from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState
 from autovision.search import requests
 from autovision.search.begun import settle
 from autovision.search.driver import Driver
@@ -23,8 +23,6 @@ from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys
 from autovision.trial.assignment import Assignment
-
-GFLOPS_S = 10.0
 
 
 class Three(Space):
@@ -60,7 +58,7 @@ class World:
     training_s: float = 1.0
     now: float = 1000.0
     stored: set[tuple[str, str]] = field(default_factory=set)
-    observed: list[tuple[float, float]] = field(default_factory=list)
+    observed: list[tuple[float, int, float]] = field(default_factory=list)
     asked: list[TrialConfig] = field(default_factory=list)
     checkpoints: dict[str, int] = field(default_factory=dict)
     """trial -> rungs behind its checkpoint"""
@@ -70,14 +68,14 @@ class World:
 
     # As `CostModel`: what it predicts is what happens.
 
-    def observe(self, gflops: float, seconds: float) -> None:
-        self.observed.append((gflops, seconds))
+    def begin(self, config: TrialConfig) -> float:
+        return self.missing_s(config)
+
+    def observe(self, begun: float, curve: list[CurvePoint], seconds: float) -> None:
+        self.observed.append((begun, len(curve), seconds))
 
     def missing_s(self, config: TrialConfig) -> float:
         return 0.0 if (config.backbone, config.augmentation) in self.stored else self.features_s(config)
-
-    def feature_gflops(self, config: TrialConfig) -> float:
-        return GFLOPS_S * self.missing_s(config)
 
     def predicted_s(self, config: TrialConfig) -> float:
         self.asked.append(config)
@@ -352,12 +350,13 @@ def test_progress_never_goes_back(world: World) -> None:
     assert last.budget_s == 120.0
 
 
-def test_the_cost_model_is_told_what_features_took(world: World) -> None:
+def test_the_cost_model_is_told_what_each_rung_took(world: World) -> None:
     driver = driver_of(world, budget_s=100.0)
     Simulation(driver, world, workers=1).run()
-    measured = [(gflops, seconds) for gflops, seconds in world.observed if gflops]
-    assert measured
-    assert all(gflops / seconds == pytest.approx(GFLOPS_S) for gflops, seconds in measured)
+    assert any(begun for begun, _, _ in world.observed)
+    assert all(seconds == pytest.approx(begun) for begun, _, seconds in world.observed)
+    rungs = [rungs for _, rungs, _ in world.observed]
+    assert max(rungs) == 3 and rungs.count(1) == sum(bool(result.curve) for result in driver.ledger)
 
 
 def test_the_number_of_trials_can_be_bounded(world: World) -> None:

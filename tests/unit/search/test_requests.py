@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from autovision.dataset.importer import SourceImage, import_images
-from autovision.errors import InvalidInput, NotFound, UnknownBackbone
+from autovision.errors import Conflict, InvalidInput, NotFound, UnknownBackbone
 from autovision.records import SearchRequest, SearchStatus, Split, TrialResult
 from autovision.registry.searches import all_searches
 from autovision.search import requests
@@ -52,6 +52,9 @@ def test_a_request_names_exactly_what_it_searches_on(store: MemoryStore, tiny: H
         ({"max_size_mb": -1.0}, "max_size_mb=-1: a limit is a finite number above 0"),
         ({"max_memory_mb": float("inf")}, "max_memory_mb=inf: a limit is a finite number above 0"),
         ({"workers_per_trial": 0}, "workers_per_trial=0: a trial needs at least one worker"),
+        ({"patience_s": 0.0}, "patience_s=0: it has to be a finite number above 0"),
+        ({"max_cost": float("inf")}, "max_cost=inf: it has to be a finite number above 0"),
+        ({"max_cost": 3.0}, "max_cost=3: nothing tells what the cluster costs"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
     ],
 )
@@ -136,6 +139,27 @@ def test_stopping(store: MemoryStore, tiny: History) -> None:
         requests.request_stop(store, "nobody")
 
 
+def test_extending(store: MemoryStore, tiny: History) -> None:
+    request = request_of(store, tiny, max_trials=9)
+    search = requests.submit(store, request).search
+    queued = requests.extend(store, search, 90.0)
+    assert (queued.status, requests.granted_s(request, queued)) == (SearchStatus.QUEUED, 90.0)
+    fields = {"status": SearchStatus.FINISHED, "spent_s": 70.0, "ended_early": "patience", "model": "m"}
+    requests.set_state(store, search, **fields)
+    over = requests.extend(store, search, 30.0)
+    assert (over.status, over.model, over.ended_early) == (SearchStatus.STOPPED, "m", None)
+    assert requests.granted_s(request, over) == 100.0, "from where it is"
+    assert requests.get(store, search)[0] == request, "the request stays as it is"
+    requests.set_state(store, search, status=SearchStatus.RUNNING)
+    with pytest.raises(Conflict, match="is being run"):
+        requests.extend(store, search, 30.0)
+    requests.set_state(store, search, status=SearchStatus.FINISHED, trials=9)
+    with pytest.raises(InvalidInput, match="begun all of its 9 trials"):
+        requests.extend(store, search, 30.0)
+    with pytest.raises(InvalidInput, match="give a finite time above 0"):
+        requests.extend(store, search, float("nan"))
+
+
 def test_the_ledger_is_in_the_order_of_the_beginnings(
     store: MemoryStore, line: Callable[..., TrialResult]
 ) -> None:
@@ -166,6 +190,9 @@ def test_ids_of_requests_from_before_there_were_licences_and_workers_stay() -> N
     assert old.id == old.with_(workers_per_trial=1).id == "d-8c6beac56e97"
     assert len({old.id, old.with_(workers_per_trial=2).id, old.with_(workers_per_trial=3).id}) == 3
     assert len({old.id, old.with_(max_latency_ms=2.0).id, old.with_(max_size_mb=2.0).id}) == 3
+    assert old.id == old.with_(converged=False, patience_s=None, max_cost=None, prices=None).id
+    stops = ({"converged": True}, {"patience_s": 60.0}, {"max_cost": 3.0})
+    assert len({old.id, *(old.with_(**each).id for each in stops)}) == 4
 
 
 def test_a_request_that_no_backbone_may_answer_is_refused(store: MemoryStore) -> None:
@@ -184,3 +211,11 @@ def test_imported_weights_that_are_not_there_are_refused_at_once(store: MemorySt
 
     with pytest.raises(NotFound, match="no weights 'mine'"):
         requests.make_request(store, "colours", Mine(), budget_s=60.0)
+
+
+def test_an_ordinary_priority_leaves_the_id_as_it_was(tiny: History) -> None:
+    request = tiny.searches[0]
+    assert request.with_(priority=0).id == request.id
+    assert len({request.with_(priority=priority).id for priority in (-1, 0, 1)}) == 3
+    with pytest.raises(InvalidInput, match="priority=11: give a whole number from -10 to 10"):
+        requests.make_request(tiny.store, "colours", tiny.space, budget_s=60.0, priority=11)

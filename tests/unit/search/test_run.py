@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autovision.errors import InvalidInput
-from autovision.records import SearchStatus
+from autovision.errors import AutoVisionError, Conflict, InvalidInput
+from autovision.records import PriceTable, SearchRequest, SearchStatus, TrialResult
 from autovision.search import requests
-from autovision.search.run import run_search
+from autovision.search.run import finish_search, run_search
 from autovision.space import Choice, Space
+from autovision.store import MemoryStore, keys, lease, records
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -30,3 +31,68 @@ def test_the_licences_of_a_request_hold_when_it_is_run(tiny: History) -> None:
     _, state = requests.get(store, request.id)
     assert state.status is SearchStatus.FAILED
     assert state.error is not None and "regnety_002" in state.error
+
+
+def stopped(history: History, trials: int) -> tuple[MemoryStore, SearchRequest]:
+    """A search that was stopped after some trials, which `tiny` really trained."""
+    store, request = history.copy(), history.searches[0]
+    again = request.with_(nonce="stopped")
+    requests.submit(store, again)
+    for result in requests.trials(store, request.id)[:trials]:
+        records.create(store, keys.trial(again.id, result.trial), result.with_(search=again.id))
+    requests.set_state(store, again.id, status=SearchStatus.STOPPED, spent_s=20.0, trials=trials)
+    return store, again
+
+
+def test_a_stopped_search_is_finished_as_it_is(tiny: History) -> None:
+    store, request = stopped(tiny, 1)
+    state = finish_search(store, request.id)
+    assert state.status is SearchStatus.FINISHED and state.model is not None
+    assert state.ended_early == "it was finished as it was, on request"
+    assert state.spent_s > 20.0 and state.trials == 1 and state.cost is None
+    assert finish_search(store, request.id) == state, "and it is finished once"
+
+
+def test_what_has_no_value_cannot_be_finished(tiny: History) -> None:
+    store, request = stopped(tiny, 0)
+    with pytest.raises(AutoVisionError, match="could not begin a single trial"):
+        finish_search(store, request.id)
+    assert requests.get(store, request.id)[1].status is SearchStatus.FAILED
+
+
+def test_what_somebody_runs_is_not_finished_under_their_hands(tiny: History) -> None:
+    store, request = stopped(tiny, 1)
+    held = lease.acquire(store, f"search-{request.id}", "somebody", 30.0)
+    assert held is not None
+    with pytest.raises(Conflict, match="being run by another process"):
+        finish_search(store, request.id)
+
+
+def test_an_extended_search_keeps_its_model_until_a_better_one_comes(tiny: History) -> None:
+    """The first trial alone is finished, then the search goes on with the second one, which is better or not."""
+    store, request = stopped(tiny, 1)
+    first = finish_search(store, request.id)
+    extended = requests.extend(store, request.id, 60.0)
+    assert (extended.status, extended.model) == (SearchStatus.STOPPED, first.model)
+    assert extended.budget_s == pytest.approx(first.spent_s + 60.0) and extended.ended_early is None
+    same = finish_search(store, request.id)
+    assert same.model == first.model, "nothing was tried since"
+    requests.extend(store, request.id, 60.0)
+    (known,) = requests.trials(store, request.id)
+    better = known.with_(trial="02-00001-abcdef", number=1, value=(known.value or 0.0) + 0.1)
+    records.create(
+        store, keys.trial(request.id, better.trial), TrialResult.model_validate(better.model_dump())
+    )
+    after = finish_search(store, request.id)
+    assert after.model != first.model and after.best_trial == better.trial
+
+
+def test_seconds_are_charged_by_the_table_of_the_request(tiny: History) -> None:
+    store, request = stopped(tiny, 1)
+    priced = request.with_(prices=PriceTable(currency="EUR", cpu=3600.0), max_cost=1e9)
+    requests.submit(store, priced)
+    for result in requests.trials(store, request.id):
+        records.create(store, keys.trial(priced.id, result.trial), result.with_(search=priced.id))
+    state = finish_search(store, priced.id)
+    assert state.currency == "EUR" and state.per_hour is not None and state.cost is not None
+    assert state.cost == pytest.approx(state.spent_s / 3600 * state.per_hour)

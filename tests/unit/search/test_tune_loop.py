@@ -8,10 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from autovision.errors import InvalidInput
+from autovision.search.shares import UNLIMITED
 from autovision.search.tune_loop import BudgetStopper, DriverScheduler, DriverSearcher, Placement, placement
 from autovision.space.config import TrialConfig
 from autovision.trial.assignment import Assignment
@@ -29,8 +31,12 @@ class Listener:
         self.answer = True
         self.deadline = time.time() + 60
         self.clock = time.time
-        self.suspended = False
         self.pending_first = False
+        self.share = lambda: UNLIMITED
+
+    @property
+    def at_work(self) -> int:
+        return len(self.running)
 
     def next(self) -> Assignment | None:
         if not self.trials:
@@ -63,9 +69,6 @@ class Listener:
 
     def lost(self, trial: str, reason: str) -> None:
         self.heard.append(("lost", trial, reason))
-
-    def suspend(self) -> None:
-        self.suspended = True
 
     def event(self) -> str:
         return "an event"
@@ -139,6 +142,42 @@ def test_the_search_ends_when_nothing_is_left_and_nothing_runs() -> None:
     assert searcher.suggest("tune-b") == Searcher.FINISHED
 
 
+def test_no_trial_is_begun_beyond_the_share_and_tune_may_ask_again() -> None:
+    listener = Listener("01-0", "01-1", "01-2")
+    listener.share = lambda: 2
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    assert [isinstance(searcher.suggest(name), dict) for name in ("a", "b", "c", "c")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert listener.trials == ["01-2"], "it was not drawn"
+    searcher.on_trial_complete("a", DONE)
+    assert isinstance(searcher.suggest("c"), dict)
+
+
+def test_idle_actors_are_let_go_only_when_the_share_is_used_up_and_no_trial_waits_for_one() -> None:
+    released: list[bool] = []
+    pending: list[Any] = []
+    controller = SimpleNamespace(
+        get_trials=lambda: pending,
+        _tune_controller=SimpleNamespace(_cleanup_cached_actors=lambda force_all: released.append(force_all)),
+    )
+    listener = Listener("01-0", "01-1")
+    listener.share = lambda: 1
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    scheduler = DriverScheduler(listener, searcher)  # type: ignore[arg-type]
+    assert scheduler.choose_trial_to_run(controller) is None
+    assert released == [], "another trial may come"
+    searcher.suggest("a")
+    assert scheduler.choose_trial_to_run(controller) is None
+    assert released == [True]
+    pending.append(SimpleNamespace(status=Trial.PENDING))
+    assert scheduler.choose_trial_to_run(controller) is pending[0]
+    assert released == [True], "what waits may use it"
+
+
 def test_reports_reach_the_driver_and_its_word_reaches_tune() -> None:
     listener = Listener("01-0")
     searcher = DriverSearcher(listener)  # type: ignore[arg-type]
@@ -199,9 +238,7 @@ def test_the_stopper_stops_when_asked_to_and_tells_of_progress_now_and_then() ->
         assert not stopper.stop_all()
     assert listener.heard == [("emit", "an event")]
     asked[0] = True
-    assert not listener.suspended
     assert stopper.stop_all()
-    assert listener.suspended, "what runs is not over: somebody may go on with it"
 
 
 def test_nothing_of_a_search_is_pickled() -> None:

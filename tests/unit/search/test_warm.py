@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from autovision.records import SearchRequest, TrialResult, TrialState
-from autovision.search.warm import starting_points
+from autovision.search.similarity import Neighbour
+from autovision.search.warm import prior_trials, similar_points, starting_points
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys, records
@@ -149,3 +150,41 @@ def test_a_champion_that_is_gone_or_of_another_space_is_passed_over(tiny: Histor
 
     request = tiny.searches[1].with_(space=Others.to_json(), parent_model=tiny.models[0].id)
     assert [start.origin for start in starting_points(tiny.store, request, Others())] == ["default"]
+
+
+NEAR, FAR = Neighbour("near@1", "near", 0.1), Neighbour("far@3", "far", 0.8)
+
+
+def test_winners_on_data_sets_that_look_alike_come_nearest_first(
+    past: Callable[..., MemoryStore], line: Line
+) -> None:
+    store = past(line(0, 0.99, config=config(lr=0.09)), line(1, 0.6, config=config(lr=0.08)), dataset="far")
+    past(
+        line(0, 0.7, config=config(lr=0.02)),
+        line(1, 0.5, config=config(lr=0.03)),
+        store=store,
+        dataset="near",
+    )
+    past(line(0, 0.9, config=config(lr=0.05)), store=store, dataset="unknown")
+    request = request_of(Heads())
+    starts = similar_points(store, request, Heads(), [NEAR, FAR])
+    assert [(start.origin, round(start.point["lr"], 6)) for start in starts] == [
+        ("similar", 0.02),
+        ("similar", 0.09),
+    ]
+    assert similar_points(store, request, Heads(), []) == []
+    assert similar_points(store, request.with_(warm_start=False), Heads(), [NEAR, FAR]) == []
+
+
+def test_what_was_tried_earlier_is_told_with_its_rank_and_its_weight(
+    past: Callable[..., MemoryStore], line: Line
+) -> None:
+    own = [line(i, value, config=config(lr=0.01 + i / 100)) for i, value in enumerate((0.6, 0.9, None))]
+    store = past(*own)
+    past(line(0, 0.3, config=config(lr=0.07)), store=store, dataset="near")
+    priors = prior_trials(store, request_of(Heads()), Heads(), [NEAR, FAR])
+    told = [(round(p.point["lr"], 6), p.score, p.dataset) for p in priors]
+    assert told == [(0.02, 1.0, "shapes"), (0.01, 0.0, "shapes"), (0.07, 1.0, "near")]
+    assert 1 > priors[0].weight == priors[1].weight > priors[2].weight > 0
+    assert prior_trials(store, request_of(Heads(), warm_start=False), Heads(), [NEAR]) == []
+    assert all(Heads.contains(prior.point) for prior in priors)
