@@ -203,6 +203,15 @@ class AutoVision:
 
         return finish_search(self.store, search, on_progress=on_progress)
 
+    def register(self, search: str, trial: str) -> ModelVersion:
+        """Evaluate and register the model of a given trial, such as another one of the search's front.
+
+        The search keeps its own. Raises `NotFound`, and `InvalidInput` where the trial left no model.
+        """
+        from autovision.search.run import register
+
+        return register(self.store, search, trial)
+
     def outlook(self, dataset: str, *, space: str | Space = "quick", **options: Any) -> Outlook:
         """What would happen to a search, which is not submitted: its place in the queue, its share, what speaks
         against it. The arguments are those of `search`.

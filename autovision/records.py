@@ -194,6 +194,8 @@ _LATER = (
     "costs",
     "refit",
     "soup",
+    "sampler",
+    "objectives",
 )
 """fields of a request that came later than the first searches"""
 
@@ -233,6 +235,10 @@ class SearchRequest(Record):
     """10⁶ bytes that a process holds at most which serves the model"""
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
+    sampler: str = "tpe"
+    """what draws configurations; see `autovision.search.samplers`"""
+    objectives: tuple[str, ...] = ()
+    """what is minimised beside the metric; see `autovision.search.objectives.COSTS`"""
     patience_s: float | None = Field(default=None, gt=0)
     """end after so many seconds in which the best did not rise above noise; None: never"""
     converged: bool = False
@@ -394,6 +400,8 @@ class TrialResult(Record):
     value: float | None = None
     """the search's metric on validation at the best rung; None for a trial that never reached one"""
     metrics: dict[str, float] = {}
+    objectives: dict[str, float] = {}
+    """of each of the search's objectives beside the metric: what the model costs"""
     weights_key: str | None = None
     """trained tensors (head and unfrozen stages), safetensors; None when nothing was trained"""
     seconds: float = 0.0

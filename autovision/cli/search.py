@@ -12,6 +12,7 @@ import typer
 from autovision.cli import search_views as views
 from autovision.cli.costs import read_costs
 from autovision.cli.figures import figures_table, plain_figures
+from autovision.cli.front_view import front_table
 from autovision.cli.options import Json, License, Prices, Seed, Store
 from autovision.cli.output import Output, answering, check_output_file, facts, library, write_file
 from autovision.cli.signals import StopFlag
@@ -19,7 +20,7 @@ from autovision.cli.signals import StopFlag
 if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.console import SearchProgress
-    from autovision.records import PriceTable, SearchRequest, SearchState
+    from autovision.records import ModelVersion, PriceTable, SearchRequest, SearchState
 
 app = typer.Typer(no_args_is_help=True, help="Submit, follow, stop and resume searches.")
 
@@ -69,6 +70,22 @@ def submit(
     no_soup: Annotated[
         bool, typer.Option("--no-soup", help="Do not average the weights of the best trials.")
     ] = False,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--objective",
+            metavar="COST",
+            help="Also minimise latency_ms, memory_mb, size_mb or gflops, and keep the front; may be repeated.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            "--sampler",
+            metavar="NAME",
+            help="What draws configurations: tpe, random, cmaes, nsga2, gp, or MODULE:NAME of an Optuna sampler.",
+        ),
+    ] = "tpe",
     scheduler: Annotated[
         str,
         typer.Option(
@@ -183,6 +200,8 @@ def submit(
             "refit": not no_refit,
             "soup": not no_soup,
             "scheduler": scheduler,
+            "sampler": sampler,
+            "objectives": tuple(objective or ()),
             "max_trials": max_trials,
             "workers_per_trial": workers_per_trial,
             "max_latency_ms": max_latency_ms,
@@ -272,13 +291,23 @@ def queue(store: Store = None, as_json: Json = False) -> None:
 @app.command()
 def show(search: Search, store: Store = None, as_json: Json = False) -> None:
     """Show what a search was asked, how it stands, its best trials and why trials failed."""
+    from autovision.search.front import front_of
+
     with answering(as_json) as out:
         av = library(store)
         request, state = av.search_of(search)
         trials = av.trials(search)
+        front = front_of(request, trials) if request.objectives else None
         out.answer(
-            {**views.summary(request, state), "request": request, "state": state, "trial_results": trials},
+            {
+                **views.summary(request, state),
+                "request": request,
+                "state": state,
+                "front": front and [offer.trial for offer in front.offers],
+                "trial_results": trials,
+            },
             views.request_facts(request, state),
+            *([] if front is None else [front_table(front, request.metric, search)]),
             *views.ledger(trials, request.metric),
         )
 
@@ -361,12 +390,27 @@ def resume(
 
 
 @app.command()
-def finish(search: Search, store: Store = None, as_json: Json = False) -> None:
+def finish(
+    search: Search,
+    trial: Annotated[
+        str | None,
+        typer.Option(
+            "--trial",
+            metavar="TRIAL",
+            help="Register this one's model besides, such as another of the front.",
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Evaluate and register the best that a stopped search has so far, without another trial."""
     with answering(as_json) as out:
         began = time.monotonic()
         av = library(store)
         request, _ = av.search_of(search)
+        if trial is not None:
+            out.note(f"search {search}: evaluating trial {trial} on the test split")
+            return _registered(out, av.register(search, trial), trial)
         out.note(f"search {search}: evaluating the best trial on the test split")
         state = av.finish(search)
         _finished(out, av, request, state, began)
@@ -379,6 +423,19 @@ def _ranked_by(metric: str | None, costs: Path | None) -> dict[str, Any]:
     """The options `metric` and `costs` of a request."""
     given: dict[str, Any] = {} if metric is None else {"metric": metric}
     return given if costs is None else given | {"costs": read_costs(costs)}
+
+
+def _registered(out: Output, model: ModelVersion, trial: str) -> None:
+    out.answer(
+        {
+            "search": model.lineage.search,
+            "trial": trial,
+            "model": model.id,
+            "metrics": plain_figures(model.metrics["test"]),
+        },
+        facts({"model": model.id, "trial": trial, "next": f"autovision promote {model.id} --to NAME"}),
+        figures_table(model.metrics, title="On images that it never saw, with 95 % intervals"),
+    )
 
 
 def _queued(out: Output, state: SearchState) -> None:

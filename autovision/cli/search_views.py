@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from autovision.cli.front_view import front_table
 from autovision.cli.output import facts, table
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "metric": request.metric,
             "costs": _costs(request),
             "finish": _finish(request),
+            "minimised": ", ".join(request.objectives),
+            "sampler": request.sampler if request.sampler != "tpe" else None,
             "seed": request.seed,
             "workers per trial": request.workers_per_trial if request.workers_per_trial > 1 else None,
             "priority": request.priority or None,
@@ -254,6 +257,8 @@ def explanation(found: Explanation) -> list[Any]:
             }
         )
     ]
+    if found.front is not None:
+        parts.append(front_table(found.front, found.metric, found.search))
     if winner is not None and winner.differs:
         rows = [[name, own, theirs] for name, (own, theirs) in winner.differs.items()]
         parts.append(table(["what differs", "winner", "runner-up"], rows))

@@ -9,6 +9,7 @@ from autovision.console import format_seconds, format_value
 from autovision.records import SearchRequest, SearchState, TrialResult
 from autovision.report.charts import Bar, bar_chart
 from autovision.report.document import document
+from autovision.report.front_section import front_section
 from autovision.report.parts import HALF, code, figure, responsive, row, section, table
 from autovision.report.search_sections import searches_section
 from autovision.report.search_view import SearchView
@@ -39,6 +40,7 @@ def render(
         main=join(
             [
                 _winner(explanation),
+                front_section(explanation.front, explanation.metric, explanation.search),
                 _ladder(explanation),
                 searches_section([view]),
                 _importance(explanation.importance),

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field
+
 from autovision.records import CurvePoint, Record, TrialResult, TrialState, now
 from autovision.search.arms import Arm
 from autovision.search.cost import Expected
@@ -33,6 +35,8 @@ class BegunTrial(Record):
     curve: tuple[CurvePoint, ...] = ()
     objectives: tuple[float, ...] = ()
     weights_key: str | None = None
+    costs: dict[str, float] = Field(default_factory=dict)
+    """in each of the search's objectives beside the metric"""
 
 
 class Begun(Record):
@@ -59,6 +63,8 @@ class Member:
     """the sampler's number"""
     told: bool = False
     """the sampler was told of it already, when it was paused"""
+    costs: dict[str, float] = field(default_factory=dict)
+    """in each of the search's objectives beside the metric"""
     curve: list[CurvePoint] = field(default_factory=list)
     objectives: list[float] = field(default_factory=list)
     last: dict[str, Any] = field(default_factory=dict)
@@ -158,6 +164,7 @@ class Running:
                     curve=tuple(member.curve),
                     objectives=tuple(member.objectives),
                     weights_key=member.last.get("weights_key"),
+                    costs=member.costs,
                 )
                 for member in self.members
             ),
@@ -188,6 +195,7 @@ class Running:
                     each.point,
                     each.origin,
                     proposal=-1,
+                    costs=each.costs,
                     curve=list(each.curve),
                     objectives=list(each.objectives),
                     last=last,
@@ -228,6 +236,7 @@ class Running:
             curve=tuple(member.curve),
             value=None if best is None else member.objectives[best],
             metrics={} if best is None else member.curve[best].metrics,
+            objectives=member.costs,
             weights_key=last.get("weights_key"),
             seconds=last.get("seconds", 0.0),
             feature_s=last.get("feature_s", 0.0),

@@ -15,6 +15,7 @@ from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of
 from autovision.search.begun import Begun, Member, Running, heads_of, reports_of, told_by
 from autovision.search.cost import CostModel, config_of
 from autovision.search.limits import values_of
+from autovision.search.objectives import Trade
 from autovision.search.progress import ProgressEvent
 from autovision.search.proposer import Drawn, Proposer
 from autovision.search.sampler import Sampler
@@ -52,6 +53,8 @@ class Driver:
     """backbones that cannot be used here"""
     fault: Callable[[TrialConfig], str | None] = lambda config: None
     """why a configuration breaks the request's limits; None: it does not"""
+    costs: Callable[[TrialConfig], dict[str, float]] = lambda config: {}
+    """what a model of a configuration costs, in each of the request's objectives"""
     clock: Callable[[], float] = time.time
     """seconds since the epoch; a simulation turns its own"""
     emit: Callable[[ProgressEvent], None] = lambda event: None
@@ -65,8 +68,9 @@ class Driver:
     """trials that may be at work at once beside those of other searches"""
 
     def __post_init__(self) -> None:
-        # A resumed search must not draw again what the attempts before it drew.
-        self._sampler = Sampler(self.space, self.request.seed + 1_000 * (self.attempt - 1))
+        names = self.request.objectives
+        self._sampler = Sampler(self.space, self.request.seed, self.request.sampler, names)
+        self._trade = Trade(names, self.request.seed)
         self._scheduler = scheduler_of(self.request.scheduler)
         self._arms = {
             arm: ArmRecord()
@@ -95,6 +99,7 @@ class Driver:
             | {m.config.digest for b in begun for m in b.members},
             best_head=self._best_head,
             together=self.together and self.request.workers_per_trial == 1,
+            view=lambda arms: self._trade.records(arms, self._next_number),
         )
         self._replay(begun)
 
@@ -105,6 +110,7 @@ class Driver:
         metric, ended = self.request.metric, {result.trial for result in self.ledger}
         self._sampler.replay((result, self._steps(result)) for result in self.ledger)
         reports: list[tuple[float, int, Report]] = []
+        costs = {result.trial: result.objectives for result in self.ledger}
         units: dict[str, list[TrialResult]] = {}
         for result in self.ledger:
             self._tally.add(result)
@@ -114,14 +120,17 @@ class Driver:
         for unit in units.values():
             if (arm := arm_of(unit[0].parameters, list(self._arms))) is not None:
                 _learn(self._arms[arm], unit)
+                self._trade.learn(arm, unit)
         for each in begun:
             running = self._revived(each, ended)
             if running is not None and not running.assignment.heads:
                 for result in running.results():
                     reports += reports_of(result, metric, ended=False)
+                    costs[result.trial] = result.objectives
                     self._tally.consider(result)
         for _, _, report in sorted(reports, key=lambda item: item[:2]):
             self._scheduler.judge(report)
+            self._trade.excels(report, self._scheduler.level(report), costs[report.trial])
 
     def _revived(self, begun: Begun, ended: set[str]) -> Running | None:
         """A trial that was begun and has not ended: it goes on, or stays paused."""
@@ -177,7 +186,15 @@ class Driver:
             self._next_number += 1
             trial = f"{self.attempt:02d}-{number:05d}-{config.digest[:6]}"
             members.append(
-                Member(trial, number, config, each.proposal.point, each.origin, each.proposal.number)
+                Member(
+                    trial,
+                    number,
+                    config,
+                    each.proposal.point,
+                    each.origin,
+                    each.proposal.number,
+                    costs=self.costs(config),
+                )
             )
         lead, arm = members[0], drawn[0].arm
         assignment = Assignment(
@@ -317,6 +334,8 @@ class Driver:
             # Whoever ends by itself is one to compare with, too.
             report = running.report(done=done)
             verdict = self._scheduler.judge(report)
+            if self._trade.excels(report, self._scheduler.level(report), running.lead.costs):
+                verdict = Verdict.GO_ON
             nearly = running.remaining_s < self.nearly_s and report.score > float("-inf")
             if done or (nearly and verdict is not Verdict.GO_ON):
                 verdict = Verdict.GO_ON
@@ -388,10 +407,10 @@ class Driver:
         """To the sampler a paused trial is a pruned one; should it go on, it is told of again when it has ended."""
         for member in running.members:
             if not member.told:
+                (result,) = running.results()
                 if member.proposal >= 0:
-                    self._sampler.tell(member.proposal, TrialState.PRUNED, member.steps)
+                    self._sampler.tell(member.proposal, TrialState.PRUNED, member.steps, result)
                 else:
-                    (result,) = running.results()
                     self._sampler.replay([(result, member.steps)])
                 member.told = True
 
@@ -402,7 +421,7 @@ class Driver:
             self.ledger.append(result)
             self._tally.add(result)
             if not member.told:
-                self._sampler.tell(member.proposal, result.state, member.steps)
+                self._sampler.tell(member.proposal, result.state, member.steps, result)
             elif result.state is not TrialState.PRUNED:
                 self._sampler.replay([(result, member.steps)])
         self.store.delete(keys.begun_trial(self.request.id, running.assignment.trial))
@@ -412,6 +431,7 @@ class Driver:
             self.store.delete(keys.checkpoint(self.request.id, task.config.digest, task.seed))
         if running.arm is not None:
             _learn(self._arms[running.arm], results)
+            self._trade.learn(running.arm, results)
         if task.heads:
             self._proposer.learn_heads(running.cost_s * len(results), len(results))
         failed = [result for result in results if result.state is TrialState.FAILED]

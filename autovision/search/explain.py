@@ -13,6 +13,7 @@ import optuna
 
 from autovision.records import SearchRequest, SearchState, TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
+from autovision.search.front import Front, front_of
 from autovision.search.sampler import frozen_trial
 from autovision.search.schedulers import scheduler_of
 from autovision.search.select import best_trial
@@ -153,6 +154,7 @@ class Explanation:
         ended: state -> how many trials ended so.
         improvements: each time that something better was found.
         left_out: what was found out before the first trial, such as backbones that could not be used.
+        front: of a search with several objectives.
     """
 
     search: str
@@ -166,6 +168,7 @@ class Explanation:
     failures: Sequence[Failure]
     seconds: Seconds
     left_out: Sequence[str]
+    front: Front | None = None
 
 
 def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialResult]) -> Explanation:
@@ -183,6 +186,7 @@ def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialRe
         failures=_failures(ledger),
         seconds=_seconds(state, ledger),
         left_out=state.notes,
+        front=front_of(request, ledger),
     )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autovision.records import TrialState
 from autovision.search.arms import FEATURES, Arm, ArmRecord, arm_of, choose
 from autovision.search.cost import CostModel, config_of
 from autovision.search.sampler import Proposal, Sampler
@@ -54,6 +53,7 @@ class Proposer:
         tried: digests of the configurations that were.
         best_head: the best head on an arm's features so far, as its resolved configuration.
         together: whether heads may be trained together.
+        view: the arms as the next choice among them is to see them.
     """
 
     space: Space
@@ -65,6 +65,7 @@ class Proposer:
     tried: set[str]
     best_head: Callable[[Arm], TrialConfig | None] = lambda arm: None
     together: bool = True
+    view: Callable[[Mapping[Arm, ArmRecord]], Mapping[Arm, ArmRecord]] = lambda arms: arms
 
     def __post_init__(self) -> None:
         self.starts = [start for start in self.starts if self.usable(self.space.config(start.point))]
@@ -97,7 +98,7 @@ class Proposer:
             waiting = self._waiting.pop(0)
             if self._fits(waiting.config) and waiting.config.digest not in self.tried:
                 return [self._take(waiting)]
-            self.sampler.tell(waiting.proposal.number, TrialState.FAILED, [])
+            self.sampler.refuse(waiting.proposal.number)
         drawn = self._one(remaining)
         if drawn is None:
             return []
@@ -122,7 +123,7 @@ class Proposer:
                     if self._fits(drawn.config):
                         return self._take(drawn)
                     late += 1
-                self.sampler.tell(drawn.proposal.number, TrialState.FAILED, [])
+                self.sampler.refuse(drawn.proposal.number)
             self.out_of_time = self.out_of_time or late > 0
             if arm is None:
                 return None
@@ -140,7 +141,7 @@ class Proposer:
             return self._drawn(start.point, arm, start.origin, start.initial_model)
         if not arms:
             return self._drawn(None, None, "sampled")
-        arm = choose(self.arms, self._predicted_s, remaining)
+        arm = choose(self.view(self.arms), self._predicted_s, remaining)
         if arm is None or arm in self._exhausted:
             self.out_of_time = True
             return None
@@ -199,7 +200,7 @@ class Proposer:
                 break
             drawn = self._drawn(fixed, first.arm, "sampled")
             if drawn.config.digest in self.tried or not self.usable(drawn.config):
-                self.sampler.tell(drawn.proposal.number, TrialState.FAILED, [])
+                self.sampler.refuse(drawn.proposal.number)
             elif drawn.config.needs_maps:
                 self._waiting.append(drawn)
             else:

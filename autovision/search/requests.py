@@ -13,6 +13,8 @@ from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
 from autovision.registry.searches import all_searches
+from autovision.search import samplers
+from autovision.search.objectives import check_objectives
 from autovision.search.schedulers import scheduler_of
 from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig
@@ -42,8 +44,8 @@ def make_request(
         licenses: that the backbones' weights may have, in any spelling; empty: any.
 
     Raises:
-        InvalidInput: the budget, the metric, a backbone or the data set cannot be searched with, or no backbone
-            has weights under one of the licences.
+        InvalidInput: the budget, the metric, an objective, the sampler, a backbone or the data set cannot be searched
+            with, or no backbone has weights under one of the licences.
         NotFound: no such data set, or no imported weights of a name in the space.
     """
     if not 0 < budget_s < float("inf"):
@@ -78,6 +80,8 @@ def make_request(
     if options.get("costs") is not None:
         options.setdefault("metric", metrics.COST)
     metrics.check_metric(options.get("metric", "accuracy"))
+    objectives = options["objectives"] = check_objectives(options.get("objectives", ()))
+    samplers.check(options.get("sampler", "tpe"), space, 1 + len(objectives))
     check_backbones(space)
     allowed = license_names.parse(licenses)
     check_weights(store, space, allowed)

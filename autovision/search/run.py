@@ -2,6 +2,7 @@
 
 run_search     claim a search, run its trials, finish it
 finish_search  finish one that was stopped, as it is
+register       register the model of a given trial besides
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from autovision.dataset import catalog
-from autovision.errors import AutoVisionError, Conflict, Interrupted, NotFound
+from autovision.errors import AutoVisionError, Conflict, Interrupted, InvalidInput, NotFound, near
 from autovision.features import budget
 from autovision.model.footprint import Footprint, measure
 from autovision.model.version import read_version
-from autovision.records import SearchRequest, SearchState, SearchStatus, TrialResult
+from autovision.records import ModelVersion, SearchRequest, SearchState, SearchStatus, TrialResult
 from autovision.search import begun, cluster, preflight, prices, requests, similarity
 from autovision.search.cost import CostModel
+from autovision.search.costs import Costs
 from autovision.search.driver import Driver
 from autovision.search.estimate import estimate, finish_s
 from autovision.search.feasibility import infeasible_backbones
@@ -102,6 +104,30 @@ def run_search(
         AutoVisionError: it gave no model; the state says why.
     """
     return _claimed(store, search, on_progress, should_stop, with_trials=True)
+
+
+def register(store: Store, search: str, trial: str) -> ModelVersion:
+    """Evaluate and register the model of a given trial of a search, such as another member of its front; needs no Ray.
+
+    The search keeps the model that it has.
+
+    Raises:
+        NotFound: no such search, or no such trial in its ledger.
+        InvalidInput: the trial left no model.
+    """
+    request, _ = requests.get(store, search)
+    ledger = {result.trial: result for result in requests.trials(store, search)}
+    if trial not in ledger:
+        raise NotFound(
+            f"search {search!r} has no trial {trial!r}{near(trial, ledger)}; `autovision search show {search}` shows "
+            "the best"
+        )
+    if ledger[trial].weights_key is None:
+        raise InvalidInput(
+            f"trial {trial!r} is {ledger[trial].state} and left no model; choose another trial"
+        )
+    bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
+    return finish(store, request, [ledger[trial]], bench)
 
 
 def finish_search(
@@ -291,6 +317,7 @@ def _trials(
     left_out = infeasible_backbones(space, bench, request.licenses)
     classes = len(splits.version.classes)
 
+    @cache
     def measured(config: TrialConfig) -> Footprint:
         text = f"measuring {config.backbone} at {config.resolution or 'its own'} px as it is served"
         on_progress(_last_event(request, [], before, started, text))
@@ -298,6 +325,8 @@ def _trials(
 
     limits = Limits(request, classes, measured)
     limits.explore(space, frozenset(left_out))
+    costs = Costs(request.objectives, classes, measured)
+    costs.explore(space, lambda config: config.backbone not in left_out and limits.fault(config) is None)
     notes = (*(f"left out {name}: {reason}" for name, reason in left_out.items()), *limits.notes)
     requests.set_state(store, request.id, notes=notes)
     for note in notes:
@@ -331,6 +360,7 @@ def _trials(
         threads=1,
         left_out=frozenset(left_out),
         fault=limits.fault,
+        costs=costs,
         emit=lambda event: on_progress(replace(event, budget_s=granted)),
         share=turn.share,
         finishing_s=partial(_refit_s, request, cost, left),

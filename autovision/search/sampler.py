@@ -1,4 +1,4 @@
-"""Points of a space by Optuna's ask and tell; knows nothing of Ray, and is rebuilt from the ledger.
+"""Points of a space, asked for and told about; knows nothing of Ray, and is rebuilt from the ledger.
 
 Pruned trials are told as pruned with their intermediate values and failed ones as failed, so that the
 estimator learns from all of them, and none is left running for ever.
@@ -6,73 +6,136 @@ estimator learns from all of them, and none is left running for ever.
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autovision.records import TrialResult
 from autovision.records import TrialState as Ended
+from autovision.search.coordinates import Coordinates
+from autovision.search.history import Told
+from autovision.search.objectives import vector
+from autovision.search.samplers import strategy_of
 from autovision.space import Space
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A point to try, and Optuna's number for it."""
+    """A point to try, and the sampler's number for it."""
 
     number: int
     point: dict[str, Any]
 
 
 class Sampler:
-    """Draws points; the tree-structured Parzen estimator (Bergstra et al. 2011), with groups for conditions."""
+    """Draws points with one of `autovision.search.samplers`.
 
-    def __init__(self, space: Space, seed: int) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._space = space
-        with warnings.catch_warnings():
-            # Grouping and the constant liar are experimental in name; conditional, parallel searches need both.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                multivariate=True, group=True, constant_liar=True, seed=seed, n_startup_trials=8
-            )
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._asked: dict[int, optuna.Trial] = {}
+    A proposal follows from the seed, how many trials there are already, how many draws were refused since the last that
+    was not, what was told, and what is pending: a sampler that is rebuilt from the ledger proposes what the first would
+    have proposed. (Not so a user's own that notes things down with its trials: a ledger knows nothing of these.)
+
+    Args:
+        sampler: a name of `SAMPLERS`, or MODULE:NAME.
+        objectives: what is minimised beside the value that is told.
+    """
+
+    def __init__(self, space: Space, seed: int, sampler: str = "tpe", objectives: Sequence[str] = ()) -> None:
+        self._space, self._seed, self._objectives = space, seed, objectives
+        self._coordinates = Coordinates(space)
+        self._strategy = strategy_of(sampler, space, 1 + len(objectives))
+        self._asked = 0
+        self._pending: dict[int, Told] = {}
+        self._ended: set[int] = set()
+        self._refused: list[Told] = []
+        self._again = False
+        """whether the latest proposal was refused"""
 
     def ask(self, fixed: Mapping[str, Any] | None = None) -> Proposal:
         """A point; the parameters in `fixed` have the values given there."""
-        if fixed:
-            self._study.enqueue_trial(dict(fixed))
-        trial = self._study.ask()
-        self._asked[trial.number] = trial
-        return Proposal(trial.number, self._space.suggest(trial))
+        fixed = fixed or {}
+        if not self._again:
+            self._refused = []
+        self._again = False
+        number = len(self._ended) + len(self._pending)
+        rng = np.random.default_rng([self._seed, number, len(self._refused)])
+        row, noted = self._strategy.propose(rng, fixed, [*self._pending.values(), *self._refused])
+        drawn = self._coordinates.decode(row)
+        # What is given is not rounded on its way through rows.
+        point = self._space.check({name: fixed.get(name, value) for name, value in drawn.items()})
+        ticket = self._asked
+        self._asked += 1
+        self._pending[ticket] = Told(number, point, self._coordinates.encode(point), attributes=noted)
+        return Proposal(ticket, point)
 
-    def tell(self, number: int, state: Ended, values: Iterable[tuple[int, float]]) -> None:
-        """How a proposal ended, with its value at each rung."""
-        trial = self._asked.pop(number, None)
-        if trial is None:
+    def ask_many(self, n: int, fixed: Mapping[str, Any] | None = None) -> list[Proposal]:
+        """So many points at once. Nothing is fitted between them, and each keeps away from those before it."""
+        return [self.ask(fixed) for _ in range(n)]
+
+    def refuse(self, number: int) -> None:
+        """A proposal is not tried, as it breaks a limit or was tried before.
+
+        If it was the latest, the next draws keep away from there, until one is not refused. Then that is forgotten,
+        as no ledger knows of it.
+        """
+        told = self._pending.pop(number, None)
+        if told is not None and number == self._asked - 1:
+            self._refused.append(told)
+            self._again = True
+
+    def tell(
+        self,
+        number: int,
+        state: Ended,
+        values: Iterable[tuple[int, float]],
+        result: TrialResult | None = None,
+    ) -> None:
+        """How a proposal ended, with its value at each rung.
+
+        Args:
+            result: its line of the ledger, which tells the number of the trial and its other objectives.
+        """
+        told = self._pending.pop(number, None)
+        if told is None:
             return
-        steps = list(values)
-        for rung, value in steps:
-            trial.report(value, rung)
-        if state is Ended.FAILED or not steps:
-            self._study.tell(trial, state=TrialState.FAIL)
-        elif state is Ended.COMPLETE:
-            self._study.tell(trial, max(value for _, value in steps))
-        else:
-            # Optuna takes the last intermediate value of a pruned trial as its value.
-            self._study.tell(trial, state=TrialState.PRUNED)
+        if result is not None:
+            told = replace(told, number=result.number)
+        self._learn(told, state, list(values), {} if result is None else result.objectives)
 
-    def replay(self, results: Iterable[tuple[TrialResult, list[tuple[int, float]]]]) -> None:
-        """Add the trials of this search's ledger, as if they had been told here."""
-        for result, steps in results:
-            trial = frozen_trial(self._space, result.parameters, result.state, steps)
-            if trial is not None:
-                self._study.add_trial(trial)
+    def replay(self, results: Iterable[tuple[TrialResult, Sequence[tuple[int, float]]]]) -> None:
+        """Take in trials of this search's ledger, in the order in which they ended, as if they were told here.
+
+        Of a trial that was told before, as one that was paused, the last word counts.
+
+        Args:
+            results: each with its value at each rung.
+        """
+        for result, steps in sorted(results, key=lambda each: (each[0].created_at, each[0].number)):
+            # A ledger holds no points but of its space, unless somebody wrote into it.
+            if self._space.contains(result.parameters):
+                point = dict(result.parameters)
+                told = Told(result.number, point, self._coordinates.encode(point))
+                self._learn(told, result.state, steps, result.objectives)
+            self._ended.add(result.number)
+
+    def _learn(
+        self, told: Told, state: Ended, steps: Sequence[tuple[int, float]], costs: Mapping[str, float]
+    ) -> None:
+        self._refused, self._again = [], False
+        self._ended.add(told.number)
+        # A trial that ran to its end is worth its best rung, and one that was cut what it had come to.
+        whole = state is Ended.COMPLETE
+        value = [max(value for _, value in steps) if whole else steps[-1][1]] if steps else []
+        values = (*value, *vector(self._objectives, costs))
+        failed = state is Ended.FAILED or not value or any(map(math.isnan, values))
+        self._strategy.tell(
+            replace(told, values=() if failed else values, steps=() if failed else tuple(steps), whole=whole)
+        )
 
 
 def frozen_trial(
