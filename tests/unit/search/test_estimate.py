@@ -38,7 +38,7 @@ class Heads(Space):
 @pytest.fixture
 def cost(tiny: History) -> CostModel:
     store = tiny.copy()
-    for key in list(store.list("features/")):
+    for key in [*store.list("features/"), *store.list("speeds/")]:
         store.delete(key)
     bench = Workbench(store, threads=2)
     return CostModel(bench, bench.splits("colours@1"))
