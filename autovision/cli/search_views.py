@@ -171,7 +171,9 @@ def estimate(found: Estimate) -> list[Any]:
                 "first value": f"after {found.first_s} s, of these features {found.features_s}",
                 "it buys": what,
                 "finishing": f"{found.finish_s:.0f} s",
-                "memory": f"up to {found.memory_mb:,.0f} MB a trial, beside the network",
+                "memory": None
+                if found.memory_mb is None
+                else f"up to {found.memory_mb:,.0f} MB a trial, beside the network",
                 "cost": cost,
                 "known": found.basis,
             }

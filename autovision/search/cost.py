@@ -107,16 +107,16 @@ class CostModel:
         """Seconds until some epochs are over; None: to the first rung."""
         work = self.work(config)
         times = rung_epochs(config.epochs)[0] if epochs is None else epochs
-        seconds = features_s = variance = measured = 0.0
+        seconds = features_s = deviation = measured = 0.0
         for part, expected in work.parts(times):
             belief = self._speeds.belief(*arithmetic.group(part, config))
             own = expected * math.exp(belief.mean)
             seconds += own
-            variance += own**2 * math.expm1(min(belief.sd, 1.5) ** 2)
+            deviation += own * belief.sd
             measured += own if belief.measured else 0.0
             features_s += own if part in (Part.COMPILE, Part.FEATURES) else 0.0
-        # A sum of log-normal parts is nearly log-normal (Fenton 1960).
-        spread = math.exp(_Z * math.sqrt(math.log1p(variance / max(seconds, 1e-9) ** 2)))
+        # A busy node slows all parts of a trial down together: their deviations add up, and do not cancel out.
+        spread = math.exp(_Z * deviation / max(seconds, 1e-9))
         return Cost(seconds, seconds / spread, seconds * spread, features_s, measured / max(seconds, 1e-9))
 
     def evaluation_s(self, config: TrialConfig, images: int, *, threads: int) -> float:

@@ -232,7 +232,8 @@ def _attempt(
             _note(store, request, ledger, before, started, status=SearchStatus.STOPPED, stop_requested=False)
             raise Interrupted(
                 f"search {request.id} was stopped after {len(ledger)} trials; "
-                f"`autovision search resume {request.id}` goes on with it"
+                f"`autovision search resume {request.id}` goes on with it, `autovision search finish {request.id}` "
+                "registers the best so far"
             )
         on_progress(
             _last_event(
