@@ -50,8 +50,8 @@ def by_costs(probabilities: Floats, costs: Floats) -> Floats:
     return _softmax(-(probabilities @ costs) / costs.max())
 
 
-def told(rule: DecisionRule, classes: Sequence[str]) -> str:
-    """A rule in words."""
+def told(rule: DecisionRule, classes: Sequence[str], *, several: bool = False) -> str:
+    """A rule in words; `several`: of any number of classes an image."""
     match rule.kind:
         case "threshold":
             assert rule.column is not None
@@ -68,7 +68,7 @@ def told(rule: DecisionRule, classes: Sequence[str]) -> str:
         case "costs":
             return "least expected cost"
         case _:
-            return "the most probable class, or each label above 0.5"
+            return f"each class above {metrics.THRESHOLD:g}" if several else "the most probable class"
 
 
 def _moved(p: Floats, threshold: float | Floats) -> Floats:

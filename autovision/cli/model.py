@@ -184,7 +184,7 @@ def _facts(version: ModelVersion, deployments: list[str]) -> Table:
             "precision": version.precision,
             "temperature": version.temperature,
             "searched by": version.metric,
-            "answers": told(version.decision, version.classes),
+            "answers": told(version.decision, version.classes, several=version.multi_label),
             "because": version.decision.why,
             "made (UTC)": version.created_at,
         }
