@@ -388,6 +388,7 @@ class Simulation:
             if last
             else "running",
             "objective": objective,
+            "epoch": rung.epoch,
             "point": json.dumps(point),
             "weights_key": "simulated",
             "done": last,

@@ -1,15 +1,16 @@
 """Recorded learning curves, and what is made of them for configurations that were not recorded.
 
     CurveTable     what `record_curves.py` wrote for one data set
-    Surrogate      a forest over the recorded curves, with the noise of seeds
+    Surrogate      Gaussian processes over the recorded curves, with the noise of seeds
     CurveLab       both as simulations want them: curves, tables of features, seconds
 
-    python tests/benchmarks/curve_table.py      # how well the surrogates predict what they have not seen
+    python tests/benchmarks/curve_table.py --fit    # their kernels, after recording
+    python tests/benchmarks/curve_table.py          # how well the surrogates predict what they have not seen
 
-A head's curve is predicted by a forest of regression trees. That of a fine-tuned network is its probe head's final
-values, as predicted, plus what fine-tuning adds, which another forest learns: there are few of them, at one resolution,
-and what a backbone or a resolution is worth they take from the heads. Noise is half the difference between two seeds
-of a recorded head that is about as good (Zela et al. 2022 simulate searches on such surrogates).
+A head's curve is predicted by a Gaussian process. That of a fine-tuned network is its probe head's final values, as
+predicted, plus what fine-tuning adds, which another process learns: there are few of them, at one resolution, and what
+a backbone or a resolution is worth they take from the heads. Noise is the difference between two seeds of a recorded
+head that is about as good. (Zela et al. 2022 show that searches may be simulated on such surrogates.)
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import functools
 import gzip
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +30,8 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
-from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
@@ -48,6 +51,10 @@ OUTPUTS = ("validation accuracy", "validation log loss", "test accuracy")
 """of each rung; the log loss as its logarithm"""
 RUNGS = 3
 FINAL_TEST = RUNGS * len(OUTPUTS) - 1
+ACCURACIES = [i for i in range(RUNGS * len(OUTPUTS)) if "accuracy" in OUTPUTS[i % len(OUTPUTS)]]
+KERNELS = FOLDER / "kernels.json"
+LENGTH = 6.0
+"""standard deviations of each input over which what fine-tuning adds changes"""
 
 
 def write(path: Path, table: Mapping[str, Any]) -> None:
@@ -82,6 +89,11 @@ class CurveTable:
     @functools.cached_property
     def configs(self) -> list[TrialConfig]:
         return [Demo.config(row["parameters"]) for row in self.rows]
+
+    @functools.cached_property
+    def inputs(self) -> np.ndarray:
+        """(rows, parameters)"""
+        return np.array([encoded(config) for config in self.configs])
 
     @functools.cached_property
     def outputs(self) -> np.ndarray:
@@ -134,39 +146,60 @@ def probe_of(config: TrialConfig) -> TrialConfig:
     return config.with_(unfreeze=0, cutmix=0.0, epochs=PROBE_EPOCHS).resolved()
 
 
-class Forest:
-    """Extremely randomized trees (Geurts et al. 2006), which answer for one row in a tenth of a millisecond."""
+@dataclass(frozen=True)
+class Kernel:
+    """Of a Gaussian process, for inputs and outputs of unit variance."""
 
-    def __init__(self, inputs: np.ndarray, outputs: np.ndarray, leaf: int) -> None:
-        model = ExtraTreesRegressor(120, min_samples_leaf=leaf, max_features=0.7, random_state=0)
-        model.fit(inputs, outputs)
-        trees = [each.tree_ for each in model.estimators_]
-        starts = np.cumsum([0, *(tree.node_count for tree in trees)])
-        self._roots = starts[:-1]
-        self._left, self._right = (
-            np.concatenate(
-                [
-                    np.where(child < 0, np.arange(tree.node_count), child) + start
-                    for tree, start in zip(trees, starts, strict=False)
-                    for child in (getattr(tree, side),)
-                ]
-            )
-            for side in ("children_left", "children_right")
+    lengths: list[float]
+    """of each input"""
+    amplitude: float
+    """variance"""
+    noise: float
+    """variance"""
+
+    @classmethod
+    def fitted(cls, inputs: np.ndarray, output: np.ndarray) -> Kernel:
+        """By maximum likelihood, to one output of many rows: takes tens of seconds."""
+        start = ConstantKernel(1.0) * Matern(np.full(inputs.shape[1], 3.0), (0.3, 1e3), nu=2.5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an input without effect gets the longest length that is allowed
+            model = GaussianProcessRegressor(start + WhiteKernel(0.1, (1e-3, 1.0)))
+            model.fit(_scaled(inputs, inputs), _scaled(output, output))
+        found = model.kernel_
+        return cls(
+            [float(x) for x in found.k1.k2.length_scale],
+            float(found.k1.k1.constant_value),
+            float(found.k2.noise_level),
         )
-        self._feature = np.concatenate([np.maximum(tree.feature, 0) for tree in trees])
-        self._threshold = np.concatenate([tree.threshold for tree in trees])
-        self._values = np.concatenate([tree.value[:, :, 0] for tree in trees])
-        self._depth = max(tree.max_depth for tree in trees)
 
-    def __call__(self, row: Sequence[float]) -> np.ndarray:
-        x = np.asarray(row, dtype=np.float32)
-        nodes = self._roots
-        for _ in range(self._depth):
-            nodes = np.where(
-                x[self._feature[nodes]] <= self._threshold[nodes], self._left[nodes], self._right[nodes]
-            )
-        mean: np.ndarray = self._values[nodes].mean(0)
-        return mean
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Matérn 5/2: (rows of a, rows of b)."""
+        a, b = a / self.lengths, b / self.lengths
+        squares = np.maximum(0.0, (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T)
+        r = np.sqrt(5 * squares)
+        covariance: np.ndarray = self.amplitude * (1 + r + r**2 / 3) * np.exp(-r)
+        return covariance
+
+
+def _scaled(x: np.ndarray, by: np.ndarray) -> np.ndarray:
+    scaled: np.ndarray = (x - by.mean(0)) / np.where(by.std(0) > 0, by.std(0), 1.0)
+    return scaled
+
+
+class Process:
+    """The mean of a Gaussian process (Rasmussen & Williams 2006) with the same kernel for every output."""
+
+    def __init__(self, inputs: np.ndarray, outputs: np.ndarray, kernel: Kernel) -> None:
+        self._inputs, self._outputs, self._kernel = inputs, outputs, kernel
+        self._rows = _scaled(inputs, inputs)
+        covariance = kernel(self._rows, self._rows) + kernel.noise * np.eye(len(inputs))
+        self._weights = np.linalg.solve(covariance, _scaled(outputs, outputs))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(N, 9) for (N, inputs)."""
+        said = self._kernel(_scaled(rows, self._inputs), self._rows) @ self._weights
+        scaled: np.ndarray = said * self._outputs.std(0) + self._outputs.mean(0)
+        return scaled
 
 
 class Surrogate:
@@ -176,28 +209,37 @@ class Surrogate:
         use = list(range(len(table.rows)) if rows is None else rows)
         heads = [i for i in use if not table.configs[i].unfreeze]
         tuned = [i for i in use if table.configs[i].unfreeze]
-        inputs = np.array([encoded(config) for config in table.configs])
-        self._heads = Forest(inputs[heads], table.outputs[heads], leaf=2)
-        self._gains: Forest | None = None
+        kernel = Kernel(**json.loads(KERNELS.read_text())[table.name])
+        self._heads = Process(table.inputs[heads], table.outputs[heads], kernel)
+        self._gains: Process | None = None
         if tuned:
-            gains = np.array([table.outputs[i] - self._probed(table.configs[i]) for i in tuned])
-            self._gains = Forest(inputs[tuned], gains, leaf=3)
+            gains = table.outputs[tuned] - self._probed([table.configs[i] for i in tuned])
+            # There are too few of them to fit a kernel to.
+            broad = Kernel([LENGTH] * len(kernel.lengths), 1.0, 0.5)
+            self._gains = Process(table.inputs[tuned], gains, broad)
         self._pairs = _pairs(table, heads)
 
-    def _probed(self, config: TrialConfig) -> np.ndarray:
-        return np.tile(self._heads(encoded(probe_of(config)))[-len(OUTPUTS) :], RUNGS)
+    def _probed(self, configs: Sequence[TrialConfig]) -> np.ndarray:
+        """(N, 9): what the probe heads end with, at each rung."""
+        said = self._heads(np.array([encoded(probe_of(config)) for config in configs]))
+        return np.tile(said[:, -len(OUTPUTS) :], RUNGS)
 
-    def mean(self, config: TrialConfig) -> np.ndarray:
-        """(9,): `OUTPUTS` at each rung."""
-        if not config.unfreeze:
-            return self._heads(encoded(config))
-        gains = self._gains(encoded(config)) if self._gains else 0.0
-        return self._probed(config) + gains
+    def mean(self, configs: Sequence[TrialConfig]) -> np.ndarray:
+        """(N, 9): `OUTPUTS` at each rung."""
+        rows = np.array([encoded(config) for config in configs])
+        said = self._heads(rows)
+        tuned = [i for i, config in enumerate(configs) if config.unfreeze]
+        if tuned:
+            said[tuned] = self._probed([configs[i] for i in tuned])
+            if self._gains:
+                said[tuned] += self._gains(rows[tuned])
+        said[:, ACCURACIES] = np.clip(said[:, ACCURACIES], 0.0, 1.0)
+        return said
 
     def noise(self, config: TrialConfig, seed: int) -> np.ndarray:
         """(9,): of one seed; the same one for the same configuration and seed."""
         rng = np.random.default_rng([seed, int(config.digest[:12], 16)])
-        level = self.mean(config)[FINAL_TEST]
+        level = self.mean([config])[0, FINAL_TEST]
         near = np.argsort(np.abs(self._pairs[:, 0, FINAL_TEST] - level))[:20]
         differences = self._pairs[near[rng.integers(len(near))], 1]
         drawn: np.ndarray = differences * rng.choice([-1.0, 1.0]) / math.sqrt(2)
@@ -331,7 +373,7 @@ class CurveLab:
     def curve(self, config: TrialConfig, seed: int) -> Sequence[Rung]:
         key = config.digest, seed
         if key not in self._curves:
-            values = self.mean(config) + self.surrogate.noise(config, seed)
+            values = self.values(config, seed)
             epochs = rung_epochs(config.epochs)
             self._curves[key] = [
                 Rung(
@@ -344,12 +386,17 @@ class CurveLab:
             ]
         return self._curves[key]
 
+    def values(self, config: TrialConfig, seed: int) -> np.ndarray:
+        """(9,): `OUTPUTS` at each rung, with the noise of a seed."""
+        drawn: np.ndarray = self.mean(config) + self.surrogate.noise(config, seed)
+        return drawn
+
     def until(self, config: TrialConfig, rung: int, epoch: int) -> float:
         return self.seconds.until(config, rung, epoch, self.images["train"], self.images["validation"])
 
     def mean(self, config: TrialConfig) -> np.ndarray:
         if config.digest not in self._means:
-            self._means[config.digest] = self.surrogate.mean(config)
+            self._means[config.digest] = self.surrogate.mean([config])[0]
         return self._means[config.digest]
 
     @staticmethod
@@ -376,13 +423,16 @@ def at_epoch(values: np.ndarray, epochs: Sequence[int], epoch: float) -> float:
 
 
 def validation(table: CurveTable) -> list[tuple[str, int, float, float, float, float]]:
-    """Cross-validated by configuration: kind, rows, R² and rank correlation, typical error, noise of a seed."""
+    """Cross-validated by configuration, with the kernels as they are.
+
+    Returns:
+        kind, rows, R², rank correlation, median error, and the median noise of a seed.
+    """
     groups = [config.digest for config in table.configs]
     predicted = np.zeros_like(table.outputs)
     for fit, left in GroupKFold(5).split(groups, groups=groups):
         surrogate = Surrogate(table, fit)
-        for i in left:
-            predicted[i] = surrogate.mean(table.configs[i])
+        predicted[left] = surrogate.mean([table.configs[i] for i in left])
     said, true = predicted[:, FINAL_TEST], table.outputs[:, FINAL_TEST]
     pairs = _pairs(table, range(len(groups)))
     noise = float(np.median(np.abs(pairs[:, 1, FINAL_TEST])) / math.sqrt(2))
@@ -402,9 +452,22 @@ def validation(table: CurveTable) -> list[tuple[str, int, float, float, float, f
     return found
 
 
+def fit_kernels() -> None:
+    """To the final test accuracy of the heads of each data set."""
+    found = {}
+    for name in NAMES:
+        table = CurveTable.load(name)
+        heads = [i for i, config in enumerate(table.configs) if not config.unfreeze]
+        found[name] = asdict(Kernel.fitted(table.inputs[heads], table.outputs[heads][:, FINAL_TEST]))
+    KERNELS.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     parser = common.options(__doc__)
+    parser.add_argument("--fit", action="store_true", help="fit the kernels, and keep them with the curves")
     args = parser.parse_args()
+    if args.fit:
+        fit_kernels()
     figures: dict[str, Any] = {}
     rows = []
     for name in NAMES:
