@@ -6,7 +6,9 @@
 
 A trial first waits for the tables of frozen features that it needs. Whoever needs the same table works on it, too, and
 so do idle workers; what is stored once is there for all. Then it reports at the end of each rung, and once more at the
-deadline, as `autovision.trial.execution.Execution` does. Nothing sleeps: hours of many workers take seconds.
+deadline, as `autovision.trial.execution.Execution` does; heads that are trained together report together, as
+`autovision.trial.batch.HeadBatch` does. Whoever is told not to go on frees its worker, and goes on from where it was if
+it is given out again. Nothing sleeps: hours of many workers take seconds.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
 from autovision.store.protocol import Store
+from autovision.trial.assignment import Head
 from autovision.trial.data import judged_views_of, views_of
 from autovision.trial.execution import value_of
 from autovision.trial.trial import DataSplits, Workbench
@@ -39,6 +42,8 @@ START = 1_000_000.0
 """when simulations begin, in seconds since the epoch"""
 CHUNK = 64
 """images that one worker computes at a time"""
+KEPT = 4
+"""heads of a batch of which the weights are stored"""
 
 
 @dataclass
@@ -97,6 +102,10 @@ class Lab(Protocol):
 
     def curve(self, config: TrialConfig, seed: int) -> Sequence[Rung]:
         """Every rung, the last one at the end of training; of a trial that fails, those before it failed."""
+        ...
+
+    def together_s(self, configs: Sequence[TrialConfig]) -> float:
+        """Seconds of training heads as one computation."""
         ...
 
 
@@ -245,18 +254,26 @@ class FeatureShelf:
 
 @dataclass(eq=False)
 class _Work:
-    """A trial at work."""
+    """A trial at work, or heads that are trained together."""
 
     task: Task
-    worker: int
-    began: float
     curve: Sequence[Rung]
+    worker: int = 0
+    began: float = 0.0
+    """when a worker took it up last"""
+    spent_s: float = 0.0
+    """of workers that had it before"""
+    feature_s: float = 0.0
     reported: int = 0
     """rungs"""
     trained_from: float = math.inf
-    """when training would have begun, had it never paused"""
-    feature_s: float = 0.0
+    """when training would have begun, had it never paused; infinite before that"""
     over: bool = False
+    """nobody works on it"""
+
+    @property
+    def heads(self) -> Sequence[Head]:
+        return getattr(self.task, "heads", ())
 
 
 @dataclass(frozen=True)
@@ -311,6 +328,8 @@ class Simulation:
             while self._heap and self._heap[0][0] <= self.clock.now:
                 heapq.heappop(self._heap)[2]()
             self._give_out()
+        going = (work for work in self._works.values() if not work.over)
+        self.busy_s += sum(self.clock.now - work.began for work in going)
         return self
 
     def _at(self, when: float, act: Callable[[], None]) -> None:
@@ -319,17 +338,15 @@ class Simulation:
     def _give_out(self) -> None:
         """A trial for every idle worker, as long as there are any to be had; the others help with features."""
         while self._idle and (task := self.policy.next()) is not None:
-            worker = self._idle.pop()
-            key = (worker, task.config.backbone, task.config.resolution)
+            work = self._works.get(task.trial)
+            if work is None:
+                work = self._works[task.trial] = _Work(task, self.lab.curve(task.config, task.seed))
+                self.trials += max(1, len(work.heads))
+            work.task, work.over, work.began = task, False, self.clock.now
+            work.worker, work.trained_from = self._idle.pop(), math.inf
+            key = (work.worker, task.config.backbone, task.config.resolution)
             setup = 0.0 if key in self._met else self.setup_s
             self._met.add(key)
-            known = self._works.get(task.trial)  # one that was paused goes on where it was
-            work = known or _Work(task, worker, self.clock.now, self.lab.curve(task.config, task.seed))
-            work.task, work.worker, work.over = task, worker, False
-            if known is None:
-                self.trials += 1
-                self._works[task.trial] = work
-            self.busy_s -= self.clock.now
             self._at(self.clock.now + self.overhead_s + setup, functools.partial(self._gather, work))
         self.shelf.set_helpers(len(self._idle))
         self._watch_features()
@@ -342,13 +359,16 @@ class Simulation:
             if not self.shelf.has(table):
                 self.shelf.join(work, table)
                 if not work.task.must_report:
-                    self._at(work.task.deadline, lambda: self._out_of_time(work))
+                    self._at(work.task.deadline, functools.partial(self._out_of_time, work))
                 return
         if not work.reported:
             work.feature_s = self.clock.now - work.began - self.overhead_s
-        done = work.curve[work.reported - 1].seconds if work.reported else 0.0
-        work.trained_from = self.clock.now - done
-        self._train(work)
+        if work.heads:
+            self._train_together(work)
+        else:
+            done = work.curve[work.reported - 1].seconds if work.reported else 0.0
+            work.trained_from = self.clock.now - done
+            self._train(work)
 
     def _out_of_time(self, work: _Work) -> None:
         if math.isinf(work.trained_from) and not work.over:
@@ -366,49 +386,94 @@ class Simulation:
         if cut and not (work.task.must_report and not work.reported):
             at = max(deadline, self.clock.now)
             rung = between(work.curve, at - work.trained_from, work.reported)
-        self._at(at, lambda: self._report(work, rung, cut))
+        self._at(at, functools.partial(self._report, work, rung, cut))
 
     def _report(self, work: _Work, rung: Rung, cut: bool) -> None:
-        last = cut or (work.reported + 1 == len(work.curve) and rung.epoch >= work.task.config.epochs)
-        objective = self.objective(rung.metrics, work.task.metric)
-        self.seen.append(
-            Seen(self.clock.now - self._started, work.task.trial, work.task.config, rung.epoch, objective)
-        )
+        epochs = work.task.config.epochs
+        last = cut or (work.reported + 1 == len(work.curve) and rung.epoch >= epochs)
         work.reported += 1
-        point = {
-            "rung": rung.rung,
-            "epoch": rung.epoch,
-            "seconds": self.clock.now - work.began,
-            "search_s": self.clock.now - work.task.search_started,
-            "train_loss": 0.0,
-            "metrics": dict(rung.metrics),
-        }
+        ended = "stopped" if rung.epoch < epochs else "complete"
+        point, objective = self._seen(work.task.trial, work.task.config, rung, work)
         result = {
-            "outcome": ("stopped" if rung.epoch < work.task.config.epochs else "complete")
-            if last
-            else "running",
+            "outcome": ended if last else "running",
             "objective": objective,
             "epoch": rung.epoch,
             "point": json.dumps(point),
             "weights_key": "simulated",
             "done": last,
-            "seconds": self.clock.now - work.began,
-            "feature_s": work.feature_s,
+            **self._seconds(work),
         }
         if self.policy.goes_on(work.task.trial, result) and not last:
             self._train(work)
         else:
             self._end(work)
 
+    def _train_together(self, work: _Work) -> None:
+        """All heads of a batch, or what of them the deadline leaves."""
+        seconds = self.lab.together_s([head.config for head in work.heads])
+        left = math.inf if work.task.must_report else max(0.0, work.task.deadline - self.clock.now)
+        work.trained_from = self.clock.now
+        share = min(1.0, left / max(seconds, 1e-9))
+        self._at(self.clock.now + share * seconds, functools.partial(self._report_together, work, share))
+
+    def _report_together(self, work: _Work, share: float) -> None:
+        told: list[dict[str, Any]] = []
+        for head in work.heads:
+            curve = self.lab.curve(head.config, work.task.seed)
+            reached = [rung for rung in curve if rung.epoch <= share * head.config.epochs + 1e-9]
+            if len(reached) < len(curve) and share < 1:
+                reached.append(between(curve, share * curve[-1].seconds, len(reached)))
+            points = [self._seen(head.trial, head.config, rung, work) for rung in reached]
+            failed = not points or (share == 1 and reached[-1].epoch < head.config.epochs)
+            told.append(
+                {
+                    "outcome": "failed" if failed else "complete" if share == 1 else "stopped",
+                    "error": "the loss was not finite" if failed else None,
+                    "objective": None if failed else points[-1][1],
+                    "points": points,
+                    "weights_key": None,
+                }
+            )
+        values = [each["objective"] for each in told if each["objective"] is not None]
+        for each in sorted(told, key=lambda each: -(each["objective"] or -math.inf))[:KEPT]:
+            each["weights_key"] = None if each["objective"] is None else "simulated"
+        result = {
+            "outcome": "complete",
+            "objective": max(values, default=math.nan),
+            "heads": json.dumps(told),
+            "done": True,
+            **self._seconds(work),
+        }
+        self.policy.goes_on(work.task.trial, result)
+        self._end(work)
+
+    def _seen(self, trial: str, config: TrialConfig, rung: Rung, work: _Work) -> tuple[dict[str, Any], float]:
+        """A point of a curve as workers report it, and its value; noted among what was seen."""
+        objective = self.objective(rung.metrics, work.task.metric)
+        self.seen.append(Seen(self.clock.now - self._started, trial, config, rung.epoch, objective))
+        seconds = self._seconds(work)["seconds"] / max(1, len(work.heads))
+        return {
+            "rung": rung.rung,
+            "epoch": rung.epoch,
+            "seconds": seconds,
+            "search_s": self.clock.now - work.task.search_started,
+            "train_loss": 0.0,
+            "metrics": dict(rung.metrics),
+        }, objective
+
+    def _seconds(self, work: _Work) -> dict[str, float]:
+        return {"seconds": work.spent_s + self.clock.now - work.began, "feature_s": work.feature_s}
+
     def _fail(self, work: _Work, outcome: str, error: str) -> None:
-        seconds = self.clock.now - work.began
-        result = {"outcome": outcome, "error": error, "objective": math.nan, "done": True, "seconds": seconds}
-        self.policy.goes_on(work.task.trial, result | {"feature_s": work.feature_s})
+        result = {"outcome": outcome, "error": error, "objective": math.nan, "done": True}
+        self.policy.goes_on(work.task.trial, result | self._seconds(work))
         self._end(work)
 
     def _end(self, work: _Work) -> None:
+        """For good, or until it is given out again."""
         work.over = True
-        self.busy_s += self.clock.now
+        work.spent_s += self.clock.now - work.began
+        self.busy_s += self.clock.now - work.began
         self._idle.append(work.worker)
         self.policy.ended(work.task.trial)
 
@@ -509,6 +574,7 @@ def simulated_driver(
     budget_s: float,
     seed: int = 0,
     metric: str = "accuracy",
+    scheduler: str = "halving",
     max_trials: int | None = None,
     store: Store | None = None,
     starts: Sequence[Start] | None = None,
@@ -533,6 +599,7 @@ def simulated_driver(
         max_trials=max_trials,
         seed=seed,
         metric=metric,
+        scheduler=scheduler,
     )
     return driver(
         store=store or MemoryStore(),
@@ -559,6 +626,5 @@ def simulate(
     driver = simulated_driver(lab, space, clock, shelf, budget_s=budget_s, seed=seed, **settings)
     simulation = Simulation(cast(Policy, driver), lab, clock, shelf, workers=workers)
     simulation.run()
-    for trial in list(driver.running):
-        driver.ended(trial)
+    driver.close()
     return driver, simulation

@@ -337,6 +337,19 @@ class Seconds:
         return probe + trained * self.trained_gflop + judged * self.judged_gflop
 
 
+def shared(table: CurveTable, seconds: Seconds) -> float:
+    """The share of a head's time that heads which are trained together spend once, from what was recorded so."""
+    measured = alone = 0.0
+    for group in table.data["features"]:
+        of = (group["backbone"], group["resolution"])
+        heads = [c for c in table.configs if not c.unfreeze and (c.backbone, c.resolution) == of]
+        measured += group["together_s"]
+        alone += sum(seconds.of_head(config, config.epochs, table.images["train"]) for config in heads)
+    heads_of_each = table.data["together"]
+    ratio = min(1.0, measured / alone)
+    return min(1.0, (1 - ratio) / (1 - 1 / heads_of_each))
+
+
 # ------------------------------------------------------------------------------------------------------------ labs
 
 
@@ -355,6 +368,7 @@ class CurveLab:
             (each["backbone"], each["resolution"]): each["cpu_s"] / each["gflops"]
             for each in table.data["features"]
         }
+        self._shared = shared(table, self.seconds)
         self._curves: dict[tuple[str, int], list[Rung]] = {}
         self._means: dict[str, np.ndarray] = {}
 
@@ -393,6 +407,11 @@ class CurveLab:
 
     def until(self, config: TrialConfig, rung: int, epoch: int) -> float:
         return self.seconds.until(config, rung, epoch, self.images["train"], self.images["validation"])
+
+    def together_s(self, configs: Sequence[TrialConfig]) -> float:
+        """As many heads alone, less what sharing batches saves: a part of each head's time is spent once for all."""
+        alone = sum(self.until(config, RUNGS - 1, config.epochs) for config in configs)
+        return alone * (self._shared / len(configs) + 1 - self._shared)
 
     def mean(self, config: TrialConfig) -> np.ndarray:
         if config.digest not in self._means:

@@ -10,14 +10,15 @@ weights are not.
 Seconds are CPU seconds of this process with one thread, so that what else the machine does hardly matters. Those of
 fine-tuned trials and of features are measured. Heads are trained hundreds at a time, so theirs come from a linear
 model of steps, rows and products, fitted to heads that were trained one by one. The table says how well it fits.
-Features are content-addressed: a second run with the same store goes on where the first one ended.
+Features are content-addressed: a second run with the same store finds them. `--only fine-tuned` adds to the tables.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ REPEATED = 16
 TIMED = 6
 """heads of each group that are trained alone, too"""
 FINE_TUNED_EPOCHS = (4, 9)
+PARTS = ("heads", "fine-tuned")
 KEPT = ("accuracy", "balanced_accuracy", "neg_log_loss")
 
 
@@ -258,6 +260,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="folder of features, kept between runs")
     parser.add_argument("--out", type=Path, default=curve_table.FOLDER)
     parser.add_argument("--heads", type=int, default=64, help="of each backbone at each resolution")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--minutes", type=float, default=40, help="after which no fine-tuned trial begins")
     args = parser.parse_args()
     if args.quick:
@@ -270,26 +273,33 @@ def main() -> None:
     count = 60 if args.quick else IMAGES
     versions = {"solar": solar_cells(store, count), "digits": digits(store, args.store / "digits", count)}
     recorders = {name: Recorder.of(bench, version) for name, version in versions.items()}
+    if "heads" in args.only:
+        record_heads(recorders, args.out, args.heads)
+    if "fine-tuned" in args.only:
+        record_fine_tuned(recorders, args.out, until)
+
+
+def record_heads(recorders: Mapping[str, Recorder], out: Path, count: int) -> None:
+    """Begin the tables anew, with the heads of every backbone at every resolution."""
     plain = plain_costs()
-    tables: dict[str, dict[str, Any]] = {}
     for number, (name, recorder) in enumerate(recorders.items()):
         rng = np.random.default_rng(number)
         rows, timed, features = [], [], []
         for backbone in choices("backbone"):
             for resolution in choices("resolution"):
                 features.append(recorder.features(backbone, resolution))
-                drawn = points(rng, args.heads, backbone=backbone, resolution=resolution, unfreeze=0)
+                drawn = points(rng, count, backbone=backbone, resolution=resolution, unfreeze=0)
                 began = time.process_time()
                 rows += recorder.heads(drawn, 0) + recorder.heads(drawn[:REPEATED], 1)
-                fused = time.process_time() - began
+                features[-1]["together_s"] = time.process_time() - began
                 # The first one compiles and loads what the others find.
                 alone = [recorder.alone(point, 0) for point in drawn[: TIMED + 1]][1:]
                 timed += [
                     (row["parameters"], row["curve"][-1]["seconds"]) for row in alone if not row["error"]
                 ]
-                print(f"{name} {backbone} {resolution}: {features[-1]}, heads {fused:.1f} s", flush=True)
+                print(name, features[-1], flush=True)
         splits = recorder.splits
-        tables[name] = {
+        table = {
             "about": " ".join((__doc__ or "").split()),
             "recorded_at": now().isoformat(timespec="seconds"),
             "machine": {
@@ -303,20 +313,36 @@ def main() -> None:
             "classes": splits.train.classes,
             "seconds_of_heads": seconds_of_heads(recorder, rows, timed),
             "features": features,
+            "together": count,
             "plain": plain,
             "rows": rows,
         }
-        curve_table.write(args.out / f"{name}.json.gz", tables[name])
-    drawn = {
-        name: fine_tuned_points(np.random.default_rng(100 + number)) for number, name in enumerate(recorders)
-    }
+        curve_table.write(out / f"{name}.json.gz", table)
+
+
+def record_fine_tuned(recorders: Mapping[str, Recorder], out: Path, until: float) -> None:
+    """Add fine-tuned trials to the tables that are there, one of each data set in turn."""
+    drawn: dict[str, Iterator[dict[str, Any]]] = {}
     while time.monotonic() < until:
-        for name, recorder in recorders.items():
-            point = next(drawn[name])
-            row = recorder.alone(point, 0)
-            tables[name]["rows"].append(row)
-            print(name, point["epochs"], row["feature_s"], row["curve"][-1:], row["error"], flush=True)
-            curve_table.write(args.out / f"{name}.json.gz", tables[name])
+        for number, (name, recorder) in enumerate(recorders.items()):
+            if not (out / f"{name}.json.gz").exists():
+                continue
+            table = dict(curve_table.CurveTable.load(name, out).data)
+            if name not in drawn:
+                done = sum(row["parameters"]["unfreeze"] > 0 for row in table["rows"])
+                drawn[name] = itertools.islice(
+                    fine_tuned_points(np.random.default_rng(100 + number)), done, None
+                )
+            row = recorder.alone(next(drawn[name]), 0)
+            curve_table.write(out / f"{name}.json.gz", table | {"rows": [*table["rows"], row]})
+            print(
+                name,
+                row["parameters"]["epochs"],
+                row["feature_s"],
+                row["curve"][-1:],
+                row["error"],
+                flush=True,
+            )
 
 
 def choices(name: str) -> tuple[Any, ...]:

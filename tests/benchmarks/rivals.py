@@ -137,6 +137,9 @@ class _EveryEpoch:
     def until(self, config: TrialConfig, epoch: int) -> float:
         raise NotImplementedError
 
+    def together_s(self, configs: Sequence[TrialConfig]) -> float:
+        raise NotImplementedError("rivals train one trial at a time")
+
 
 class PlainLab(_EveryEpoch):
     def tables(self, config: TrialConfig) -> Sequence[Table]:
