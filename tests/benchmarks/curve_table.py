@@ -338,16 +338,13 @@ class Seconds:
 
 
 def shared(table: CurveTable, seconds: Seconds) -> float:
-    """The share of a head's time that heads which are trained together spend once, from what was recorded so."""
-    measured = alone = 0.0
-    for group in table.data["features"]:
-        of = (group["backbone"], group["resolution"])
-        heads = [c for c in table.configs if not c.unfreeze and (c.backbone, c.resolution) == of]
-        measured += group["together_s"]
-        alone += sum(seconds.of_head(config, config.epochs, table.images["train"]) for config in heads)
-    heads_of_each = table.data["together"]
-    ratio = min(1.0, measured / alone)
-    return min(1.0, (1 - ratio) / (1 - 1 / heads_of_each))
+    """The share of a head's time that heads which are trained together spend once for all, as it was measured."""
+    measured, alone, heads = 0.0, 0.0, 2
+    for batch in table.data["together"]:
+        configs = [Demo.config(point) for point in batch["parameters"]]
+        measured, heads = measured + batch["cpu_s"], len(configs)
+        alone += sum(seconds.of_head(config, config.epochs, table.images["train"]) for config in configs)
+    return min(1.0, max(0.0, 1 - measured / alone) / (1 - 1 / heads))
 
 
 # ------------------------------------------------------------------------------------------------------------ labs

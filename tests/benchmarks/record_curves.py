@@ -54,6 +54,8 @@ FRACTIONS = {Split.TRAIN: 1 / 3, Split.VALIDATION: 2 / 9, Split.TEST: 4 / 9}
 IMAGES = 1_500
 REPEATED = 16
 """heads of each group that are trained with a second seed, which tells noise from what configurations differ in"""
+TOGETHER = 24
+"""heads of each group that are trained together once more, to see what that saves"""
 TIMED = 6
 """heads of each group that are trained alone, too"""
 FINE_TUNED_EPOCHS = (4, 9)
@@ -131,6 +133,14 @@ class Recorder:
             }
             for point, head in zip(points, heads, strict=True)
         ]
+
+    def together(self, backbone: str, resolution: int) -> dict[str, Any]:
+        """What a batch takes as a search trains it: heads that differ in anything but the features that they read."""
+        rng, fixed = np.random.default_rng(TOGETHER), {"augmentation": "flip", "unfreeze": 0}
+        batch = points(rng, TOGETHER, backbone=backbone, resolution=resolution, **fixed)
+        began = time.process_time()
+        self.heads(batch, 0)
+        return {"parameters": batch, "cpu_s": time.process_time() - began}
 
     def work(self, config: TrialConfig) -> list[float]:
         """What the seconds of a head are linear in: one, steps, numbers read, and products, both in 10⁹."""
@@ -284,14 +294,13 @@ def record_heads(recorders: Mapping[str, Recorder], out: Path, count: int) -> No
     plain = plain_costs()
     for number, (name, recorder) in enumerate(recorders.items()):
         rng = np.random.default_rng(number)
-        rows, timed, features = [], [], []
+        rows, timed, features, together = [], [], [], []
         for backbone in choices("backbone"):
             for resolution in choices("resolution"):
                 features.append(recorder.features(backbone, resolution))
                 drawn = points(rng, count, backbone=backbone, resolution=resolution, unfreeze=0)
-                began = time.process_time()
                 rows += recorder.heads(drawn, 0) + recorder.heads(drawn[:REPEATED], 1)
-                features[-1]["together_s"] = time.process_time() - began
+                together.append(recorder.together(backbone, resolution))
                 # The first one compiles and loads what the others find.
                 alone = [recorder.alone(point, 0) for point in drawn[: TIMED + 1]][1:]
                 timed += [
@@ -313,7 +322,7 @@ def record_heads(recorders: Mapping[str, Recorder], out: Path, count: int) -> No
             "classes": splits.train.classes,
             "seconds_of_heads": seconds_of_heads(recorder, rows, timed),
             "features": features,
-            "together": count,
+            "together": together,
             "plain": plain,
             "rows": rows,
         }
