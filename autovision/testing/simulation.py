@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from autovision.features.views import Views
-from autovision.model.flops import stage_gflops
-from autovision.model.network import cut_of
 from autovision.records import SearchRequest, TrialResult
+from autovision.search.arithmetic import needed
 from autovision.search.cost import CostModel
 from autovision.search.driver import Driver
 from autovision.search.warm import Start
@@ -34,7 +33,6 @@ from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
 from autovision.store.protocol import Store
 from autovision.trial.assignment import Head
-from autovision.trial.data import judged_views_of, views_of
 from autovision.trial.execution import value_of
 from autovision.trial.trial import DataSplits, Workbench
 
@@ -111,17 +109,11 @@ class Lab(Protocol):
 
 def tables_of(config: TrialConfig) -> list[Table]:
     """The tables that a trial of AutoVision reads."""
-    cuts: list[int | None] = [] if config.head == "attention" else [None]
-    if config.needs_maps:
-        stages = len(stage_gflops(config.backbone, config.resolution))
-        cuts.append(cut_of(config, stages - config.drop_stages))
-    views, judged = views_of(config), judged_views_of(config)
-    seen = views if views.number is not None else Views()
     return [
         Table(config.backbone, config.resolution, view, cut, split)
-        for cut in cuts
-        for split, names in (("train", seen.names()), ("validation", judged.names()))
-        for view in names
+        for cut, views, splits in needed(config)
+        for split in splits
+        for view in views.names()
     ]
 
 
@@ -519,12 +511,8 @@ def between(curve: Sequence[Rung], seconds: float, reported: int) -> Rung:
 class _Images:
     """A split, of which only the size is known."""
 
-    name: str
     count: int
-
-    @property
-    def images(self) -> str:
-        return self.name
+    images: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -537,32 +525,23 @@ class _Splits:
 
 
 @dataclass
-class _Source:
-    config: TrialConfig
-    shelf: FeatureShelf
-
-    def missing(self, images: str, views: Views, cut: int | None) -> int:
-        of = self.config
-        return sum(
-            self.shelf.missing(Table(of.backbone, of.resolution, view, cut, images)) for view in views.names()
-        )
-
-
-@dataclass
 class _Bench:
-    """What a cost model asks which features are missing."""
+    """What a cost model stores its measurements by."""
 
-    shelf: FeatureShelf
-    threads: int = 1
-
-    def source(self, config: TrialConfig) -> _Source:
-        return _Source(config, self.shelf)
+    store: Store
 
 
-def cost_model(lab: Lab, shelf: FeatureShelf) -> CostModel:
-    """The cost model as searches have it, over simulated features."""
-    splits = _Splits(*(_Images(name, lab.images[name]) for name in ("train", "validation")))
-    return CostModel(cast(Workbench, _Bench(shelf)), cast(DataSplits, splits))
+class SimulatedCost(CostModel):
+    """The cost model as searches have it, which counts missing features on a shelf."""
+
+    def __init__(self, lab: Lab, shelf: FeatureShelf, store: Store, clock: VirtualClock) -> None:
+        splits = _Splits(*(_Images(lab.images[name]) for name in ("train", "validation")))
+        self._shelf = shelf
+        super().__init__(cast(Workbench, _Bench(store)), cast(DataSplits, splits), warm=False, clock=clock)
+
+    def _lacking(self, config: TrialConfig, split: str, views: Views, cut: int | None) -> int:
+        tables = (Table(config.backbone, config.resolution, view, cut, split) for view in views.names())
+        return sum(self._shelf.missing(table) for table in tables)
 
 
 def simulated_driver(
@@ -601,11 +580,12 @@ def simulated_driver(
         metric=metric,
         scheduler=scheduler,
     )
+    store = store or MemoryStore()
     return driver(
-        store=store or MemoryStore(),
+        store=store,
         request=request,
         space=space,
-        cost=settings.pop("cost", None) or cost_model(lab, shelf),
+        cost=SimulatedCost(lab, shelf, store, clock),
         starts=list(starts) if starts is not None else [Start(space.default(), "default")],
         ledger=list(ledger),
         attempt=1,

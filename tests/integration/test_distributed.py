@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from autovision.search.pruner import AsyncHalving
 from safetensors.numpy import load
 
 from autovision.api import AutoVision
 from autovision.errors import Interrupted, InvalidInput
 from autovision.records import SearchState, SearchStatus, TrialResult, TrialState
-from autovision.search.pruner import AsyncHalving
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys
