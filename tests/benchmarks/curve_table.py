@@ -337,14 +337,32 @@ class Seconds:
         return probe + trained * self.trained_gflop + judged * self.judged_gflop
 
 
-def shared(table: CurveTable, seconds: Seconds) -> float:
-    """The share of a head's time that heads which are trained together spend once for all, as it was measured."""
-    measured, alone, heads = 0.0, 0.0, 2
-    for batch in table.data["together"]:
-        configs = [Demo.config(point) for point in batch["parameters"]]
-        measured, heads = measured + batch["cpu_s"], len(configs)
-        alone += sum(seconds.of_head(config, config.epochs, table.images["train"]) for config in configs)
-    return min(1.0, max(0.0, 1 - measured / alone) / (1 - 1 / heads))
+@dataclass(frozen=True)
+class Together:
+    """What training heads as one computation changes, measured on batches as searches draw them.
+
+    Attributes:
+        begin_s: of every trial: making its network, mapping its features.
+        factor: what each of very many heads takes, of what it takes as a trial of its own.
+    """
+
+    begin_s: float
+    factor: float
+
+    @classmethod
+    def of(cls, table: CurveTable, seconds: Seconds) -> Together:
+        begin, factors = [], []
+        for batch in table.data["together"]:
+            configs = [Demo.config(point) for point in batch["parameters"]]
+            training = sum(seconds.of_head(c, c.epochs, table.images["train"]) for c in configs)
+            begin.append(max(0.0, batch["alone_cpu_s"] - training) / len(configs))
+            ratio, one = batch["cpu_s"] / batch["alone_cpu_s"], 1 / len(configs)
+            factors.append((ratio - one) / (1 - one))
+        return cls(float(np.mean(begin)), max(0.0, float(np.mean(factors))))
+
+    def seconds(self, alone_s: float, heads: int) -> float:
+        """Of so many heads that would take `alone_s` one after the other."""
+        return alone_s * (1 / heads + self.factor * (1 - 1 / heads))
 
 
 # ------------------------------------------------------------------------------------------------------------ labs
@@ -365,7 +383,7 @@ class CurveLab:
             (each["backbone"], each["resolution"]): each["cpu_s"] / each["gflops"]
             for each in table.data["features"]
         }
-        self._shared = shared(table, self.seconds)
+        self._together = Together.of(table, self.seconds)
         self._curves: dict[tuple[str, int], list[Rung]] = {}
         self._means: dict[str, np.ndarray] = {}
 
@@ -403,12 +421,12 @@ class CurveLab:
         return drawn
 
     def until(self, config: TrialConfig, rung: int, epoch: int) -> float:
-        return self.seconds.until(config, rung, epoch, self.images["train"], self.images["validation"])
+        training = self.seconds.until(config, rung, epoch, self.images["train"], self.images["validation"])
+        return self._together.begin_s + training
 
     def together_s(self, configs: Sequence[TrialConfig]) -> float:
-        """As many heads alone, less what sharing batches saves: a part of each head's time is spent once for all."""
         alone = sum(self.until(config, RUNGS - 1, config.epochs) for config in configs)
-        return alone * (self._shared / len(configs) + 1 - self._shared)
+        return self._together.seconds(alone, len(configs))
 
     def mean(self, config: TrialConfig) -> np.ndarray:
         if config.digest not in self._means:

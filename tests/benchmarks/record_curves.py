@@ -54,7 +54,7 @@ FRACTIONS = {Split.TRAIN: 1 / 3, Split.VALIDATION: 2 / 9, Split.TEST: 4 / 9}
 IMAGES = 1_500
 REPEATED = 16
 """heads of each group that are trained with a second seed, which tells noise from what configurations differ in"""
-TOGETHER = 24
+TOGETHER = 16
 """heads of each group that are trained together once more, to see what that saves"""
 TIMED = 6
 """heads of each group that are trained alone, too"""
@@ -135,12 +135,18 @@ class Recorder:
         ]
 
     def together(self, backbone: str, resolution: int) -> dict[str, Any]:
-        """What a batch takes as a search trains it: heads that differ in anything but the features that they read."""
+        """What a batch takes as a search trains it, and what the same heads take as trials of their own.
+
+        They differ in anything but the features that they read.
+        """
         rng, fixed = np.random.default_rng(TOGETHER), {"augmentation": "flip", "unfreeze": 0}
         batch = points(rng, TOGETHER, backbone=backbone, resolution=resolution, **fixed)
         began = time.process_time()
         self.heads(batch, 0)
-        return {"parameters": batch, "cpu_s": time.process_time() - began}
+        together, began = time.process_time() - began, time.process_time()
+        for point in batch:
+            self.alone(point, 0)
+        return {"parameters": batch, "cpu_s": together, "alone_cpu_s": time.process_time() - began}
 
     def work(self, config: TrialConfig) -> list[float]:
         """What the seconds of a head are linear in: one, steps, numbers read, and products, both in 10⁹."""
