@@ -161,8 +161,8 @@ class Driver:
     def next(self) -> Assignment | None:
         """The next trial to begin, or to go on with; None if nothing more fits into the budget."""
         remaining = self._until() - self.clock()
-        if remaining <= 0.5:
-            return None
+        if remaining <= 0.5 and (self._valued or self.running):
+            return None  # without any value, the first trial may overrun
         if self._again:
             return self._go_on_with(self.running[self._again.pop(0)])
         for trial in self._scheduler.promoted(self.paused):
