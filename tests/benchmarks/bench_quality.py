@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_quality.py --json bench-results/ --budgets 300 --seeds 0
     python tests/benchmarks/bench_quality.py --json bench-results/ --budgets 300 900 --seeds 0 1 2    # over an hour
 
-Protocol: a cell is defective if experts gave that a probability above 0.5; 60 % are trained on, 15 % validate, 25 % test,
+Protocol: a cell is defective if experts gave that a probability above 0.5; 60 % train, 15 % validate, 25 % test,
 stratified by label and cell type, by seed. The store is new for each run but for the imported images: nothing is warm.
 `autovision search submit --wait` runs with the budget; its wall seconds are those of the whole command, from its start
 to its exit, and must be within the budget. The test split is opened once, by the command itself.
