@@ -95,8 +95,8 @@ class Trade:
         """What is known of the arms, as seen by one weighting of the objectives, drawn for each trial anew.
 
         A draw is for some part of the front; over many draws all parts have their turn (ParEGO, Knowles 2006). Weights
-        are uniform over the simplex; each objective is scaled to the range of what was found; a trial is worth the
-        least of its weighted objectives, and a little of their sum (augmented Tchebycheff).
+        are uniform over the simplex; each objective is scaled to the range of what was found; what a trial lacks is
+        the most of its weighted distances to the best, and a little of their sum (augmented Tchebycheff).
 
         Args:
             number: of the trial that is drawn: the weights follow from it and the seed.
@@ -137,9 +137,10 @@ def weights_of(n: int, seed: int, number: int) -> pareto.Points:
 
 
 def scalarised(points: pareto.Points, weights: pareto.Points) -> pareto.Points:
-    """Of each point one figure from 0 to about 1, more is better."""
+    """Of each point one figure, at most 1, more is better."""
     finite = np.where(np.isfinite(points), points, np.nan)
     low, high = np.nanmin(finite, axis=0), np.nanmax(finite, axis=0)
-    scaled = np.nan_to_num((finite - low) / np.where(high > low, high - low, 1.0)) * weights
-    found: pareto.Points = scaled.min(axis=1) / weights.max() + _SUM_SHARE * scaled.sum(axis=1)
+    # What each lacks to the best of it; who has no value lacks all.
+    lacks = np.nan_to_num((high - finite) / np.where(high > low, high - low, 1.0), nan=1.0) * weights
+    found: pareto.Points = 1.0 - lacks.max(axis=1) / weights.max() - _SUM_SHARE * lacks.sum(axis=1)
     return found

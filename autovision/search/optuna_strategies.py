@@ -44,8 +44,8 @@ class OptunaStrategy:
     """Asks an Optuna sampler. It sees all objectives as to be maximised, and the trials that `History` keeps.
 
     Failed trials are failed, and those that were cut are pruned with their intermediate values, or, where there are
-    several objectives, for which Optuna knows no pruning, failed. What a sampler notes down with a trial is kept with
-    it until the process ends.
+    several objectives, for which Optuna knows no pruning, failed. What a sampler notes down with a trial or the study
+    is kept until the process ends.
     """
 
     def __init__(self, space: Space, coordinates: Coordinates, objectives: int, make: Make) -> None:
@@ -53,6 +53,7 @@ class OptunaStrategy:
         self._space, self._coordinates, self._objectives, self._make = space, coordinates, objectives, make
         self._distributions = {axis.name: distribution_of(axis.parameter) for axis in coordinates.axes}
         self._history = History()
+        self._study_notes: dict[str, Any] = {}
         self._frozen: dict[int, tuple[Told, FrozenTrial]] = {}
 
     def tell(self, told: Told) -> None:
@@ -68,7 +69,7 @@ class OptunaStrategy:
         for number, each in enumerate(pending, first):
             trials.append(self._made(replace(each, number=number), TrialState.RUNNING))
         number = first + len(pending)
-        storage = _Trials([*trials, _running(number, dict(given))], self._objectives)
+        storage = _Trials([*trials, _running(number, dict(given))], self._objectives, self._study_notes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             sampler = self._make(int(rng.integers(2**31)))
@@ -171,6 +172,7 @@ class Nsga2(_Imputed):
             self._elite, self._since = sorted(ranked, key=lambda each: each.number), []
 
     def _known(self) -> Sequence[Told]:
+        self._study_notes = {}  # who was whose parent, by numbers
         return self._elite if len(self._elite) == self._POPULATION else []
 
     def _attributes(self, told: Told) -> dict[str, Any]:
@@ -209,10 +211,10 @@ class _Trials(BaseStorage):  # type: ignore[misc]
 
     NAME = "search"
 
-    def __init__(self, trials: Sequence[FrozenTrial], objectives: int) -> None:
+    def __init__(self, trials: Sequence[FrozenTrial], objectives: int, notes: dict[str, Any]) -> None:
         self._trials = {trial.number: trial for trial in trials}
         self._directions = [StudyDirection.MAXIMIZE] * objectives
-        self._system: dict[str, Any] = {}
+        self._system = notes
         self._user: dict[str, Any] = {}
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:

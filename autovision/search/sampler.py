@@ -22,7 +22,11 @@ from autovision.search.coordinates import Coordinates
 from autovision.search.history import Told
 from autovision.search.objectives import vector
 from autovision.search.samplers import strategy_of
+from autovision.search.strategies import Random
 from autovision.space import Space
+
+_PATIENCE = 8
+"""after so many draws in a row that were refused, draws are at random: what a sampler thinks of is not to be had"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Sampler:
         self._space, self._seed, self._objectives = space, seed, objectives
         self._coordinates = Coordinates(space)
         self._strategy = strategy_of(sampler, space, 1 + len(objectives))
+        self._random = Random(self._coordinates)
         self._asked = 0
         self._pending: dict[int, Told] = {}
         self._ended: set[int] = set()
@@ -64,7 +69,8 @@ class Sampler:
         self._again = False
         number = len(self._ended) + len(self._pending)
         rng = np.random.default_rng([self._seed, number, len(self._refused)])
-        row, noted = self._strategy.propose(rng, fixed, [*self._pending.values(), *self._refused])
+        strategy = self._strategy if len(self._refused) < _PATIENCE else self._random
+        row, noted = strategy.propose(rng, fixed, [*self._pending.values(), *self._refused])
         drawn = self._coordinates.decode(row)
         # What is given is not rounded on its way through rows.
         point = self._space.check({name: fixed.get(name, value) for name, value in drawn.items()})
@@ -80,8 +86,8 @@ class Sampler:
     def refuse(self, number: int) -> None:
         """A proposal is not tried, as it breaks a limit or was tried before.
 
-        If it was the latest, the next draws keep away from there, until one is not refused. Then that is forgotten,
-        as no ledger knows of it.
+        If it was the latest, the next draws keep away from there (as from points that are pending), until one is not
+        refused. Then that is forgotten, as no ledger knows of it, and as it costs next to nothing to find out again.
         """
         told = self._pending.pop(number, None)
         if told is not None and number == self._asked - 1:
