@@ -348,8 +348,8 @@ class Timed:
 
     policy: Policy
     seconds: float = 0.0
-    at: list[float] = field(default_factory=list)
-    """seconds so far, at the end of each trial"""
+    at: list[tuple[int, float]] = field(default_factory=list)
+    """trials in the ledger, and seconds so far, whenever a worker is done"""
 
     def _timed(self, act: Callable[..., Any], *given: Any) -> Any:
         began = time.perf_counter()
@@ -366,7 +366,7 @@ class Timed:
 
     def ended(self, trial: str) -> None:
         self._timed(self.policy.ended, trial)
-        self.at.append(self.seconds)
+        self.at.append((len(cast(Driver, self.policy).ledger), self.seconds))
 
 
 def long_search(trials: int, store: MemoryStore) -> tuple[Driver, Timed, float]:
@@ -377,6 +377,7 @@ def long_search(trials: int, store: MemoryStore) -> tuple[Driver, Timed, float]:
     driver = simulated_driver(lab, Demo(), clock, shelf, budget_s=1e7, max_trials=trials, store=store)
     timed = Timed(cast(Policy, driver))
     Simulation(cast(Policy, timed), lab, clock, shelf, workers=64).run()
+    timed._timed(driver.close)
     return driver, timed, time.perf_counter() - began
 
 
@@ -389,12 +390,13 @@ def overhead(args: Any) -> dict[str, Any]:
     for trials in args.trials:
         store = MemoryStore()
         driver, timed, whole_s = long_search(trials, store)
-        tenth = max(1, len(timed.at) // 10)
-        mean = 1e3 * timed.seconds / len(timed.at)
-        last = 1e3 * (timed.at[-1] - timed.at[-1 - tenth]) / tenth if len(timed.at) > tenth else mean
+        count = len(driver.ledger)
+        mean = 1e3 * timed.seconds / count
+        before, seconds = next(at for at in timed.at if at[0] >= 0.9 * timed.at[-1][0])
+        last = 1e3 * (timed.seconds - seconds) / max(1, count - before)
         read_s, built_s = restored(driver, store)
         figures[str(trials)] = {
-            "trials": len(timed.at),
+            "trials": count,
             "ms": mean,
             "ms_of_last_tenth": last,
             "simulation_s": whole_s,
@@ -403,7 +405,7 @@ def overhead(args: Any) -> dict[str, Any]:
         }
         rows.append(
             [
-                f"{len(timed.at):,}",
+                f"{count:,}",
                 f"{mean:.1f}",
                 f"{last:.1f}",
                 f"{whole_s:.1f}",
