@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from autovision.dataset import catalog
@@ -30,6 +30,7 @@ from autovision.search.driver import Driver
 from autovision.search.estimate import estimate, finish_s
 from autovision.search.feasibility import infeasible_backbones
 from autovision.search.finish import finish
+from autovision.search.footprints import remembered
 from autovision.search.limits import Limits
 from autovision.search.node import this_node
 from autovision.search.progress import ProgressEvent
@@ -48,6 +49,8 @@ from autovision.trial.trial import Workbench
 _LEASE_S = 30.0
 _POLL_S = 1.0
 _REFIT_SHARE = 0.2
+_MEASURING_SHARE = 0.2
+"""of the seconds that are left may go by before no more architectures are measured, where latency is an objective"""
 _SKETCHED = 2
 """so many backbones say what a data set looks like"""
 
@@ -318,16 +321,23 @@ def _trials(
     left_out = infeasible_backbones(space, bench, request.licenses)
     classes = len(splits.version.classes)
 
-    @cache
     def measured(config: TrialConfig) -> Footprint:
         text = f"measuring {config.backbone} at {config.resolution or 'its own'} px as it is served"
         on_progress(_last_event(request, [], before, started, text))
         return measure(config, classes)
 
-    limits = Limits(request, classes, measured)
+    known = remembered(store, classes, measured)
+    limits = Limits(request, classes, known)
     limits.explore(space, frozenset(left_out))
-    costs = Costs(request.objectives, classes, measured)
-    costs.explore(space, lambda config: config.backbone not in left_out and limits.fault(config) is None)
+    costs = Costs(request.objectives, classes, known)
+    measuring_until = time.time() + _MEASURING_SHARE * (requests.granted_s(request, before) - before.spent_s)
+    guessed = costs.explore(
+        space,
+        lambda config: config.backbone not in left_out and limits.fault(config) is None,
+        until=lambda: time.time() > measuring_until,
+    )
+    if guessed:
+        on_progress(_last_event(request, [], before, started, guessed))
     notes = (*(f"left out {name}: {reason}" for name, reason in left_out.items()), *limits.notes)
     requests.set_state(store, request.id, notes=notes)
     for note in notes:

@@ -20,6 +20,7 @@ deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/decisions/<id>.json               Decision
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
+footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
 leases/<name>.json                                   Lease
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
@@ -224,6 +225,10 @@ def lease(name: str) -> str:
 
 def speeds(node_kind: str) -> str:
     return f"speeds/{node_kind}.json"
+
+
+def footprint(digest: str) -> str:
+    return f"footprints/{digest}.json"
 
 
 def sketches(spec: str) -> str:

@@ -13,12 +13,14 @@ from autovision.model.footprint import Footprint
 from autovision.records import SearchRequest, TrialResult
 from autovision.search.arms import ArmRecord
 from autovision.search.costs import Costs
+from autovision.search.footprints import remembered
 from autovision.search.front import front_of
 from autovision.search.limits import gflops
 from autovision.search.objectives import Trade, check_objectives, pareto_front, scalarised, weights_of
 from autovision.search.schedulers import Report
 from autovision.space import Choice, Integer, Space
 from autovision.space.config import TrialConfig
+from autovision.store import MemoryStore
 
 LATENCY = ("latency_ms",)
 Line = Callable[..., TrialResult]
@@ -167,11 +169,35 @@ def test_the_ends_of_each_family_are_measured_and_what_lies_between_is_interpola
     costs = Costs(("latency_ms", "memory_mb"), 3, measure_of(asked))
     costs.explore(Sizes(), lambda config: config.backbone == "resnet18")
     assert [(c.backbone, c.resolution, c.drop_stages) for c in asked] == [
-        ("resnet18", 64, 1),
         ("resnet18", 128, 0),
+        ("resnet18", 64, 1),
     ]
     between = Sizes().config({"backbone": "resnet18", "resolution": 96, "drop_stages": 0})
     found: dict[str, Any] = costs(between)
     assert found["latency_ms"] == pytest.approx(2 * gflops(between))
     assert found["memory_mb"] == pytest.approx(100 + gflops(between))
     assert len(asked) == 2
+
+
+def test_where_there_is_no_time_the_others_are_taken_to_be_like_those_that_were_measured() -> None:
+    asked: list[TrialConfig] = []
+    costs = Costs(("latency_ms", "memory_mb"), 3, measure_of(asked))
+    told = costs.explore(Sizes(), lambda config: True, until=lambda: True)
+    assert told is not None and "1 of 4 architectures were measured" in told
+    assert len(asked) == 1
+    for backbone in ("resnet18", "resnet34"):
+        config = Sizes().config({"backbone": backbone, "resolution": 64, "drop_stages": 1})
+        assert costs(config)["latency_ms"] == pytest.approx(2 * gflops(config))
+        assert costs(config)["memory_mb"] == pytest.approx(100 + gflops(asked[0]))
+    assert len(asked) == 1, "nothing is measured while trials run"
+
+
+def test_what_was_measured_is_remembered_for_other_searches() -> None:
+    store, asked = MemoryStore(), list[TrialConfig]()
+    config = Sizes().config(Sizes().default())
+    found = [
+        remembered(store, classes, measure_of(asked))(config.with_(lr=lr))
+        for classes, lr in ((3, 0.1), (3, 0.2), (4, 0.1))
+    ]
+    assert found[0] == found[1]
+    assert len(asked) == 2, "more classes are another network"
