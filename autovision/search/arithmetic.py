@@ -25,6 +25,8 @@ _BACKWARD = 3.0
 """a training step against its forward pass"""
 _DECODE_S, _ROW_S = 4e-3, 1e-3
 """one image from bytes to pixels; one row from pixels into the store, without the network"""
+_SHARED_STEP_S = 2e-4
+"""of a step that is one for many heads, each head's part of what is not arithmetic"""
 _STEP_S, _JUDGE_S = 2e-3, 0.02
 """one step of training, and one validation, without the network"""
 _COMPILE_S, _LOAD_S, _BEGIN_S = 2.0, 1.5, 0.3
@@ -194,6 +196,13 @@ def _training(
         epoch_s += train * (sum(stages[:cut]) / rates.inference + _ROW_S)
     probe_s = PROBE_EPOCHS * head_s if config.head != "attention" else 0.0
     return _BEGIN_S + probe_s, epoch_s
+
+
+def head_s(config: TrialConfig, weights: int, images: int, rates: Rates) -> float:
+    """Seconds of training one head of so many weights among others that are trained together."""
+    steps = config.epochs * math.ceil(images / config.batch_size)
+    gflops = 2e-9 * weights * images * config.epochs * _BACKWARD
+    return steps * _SHARED_STEP_S + gflops / rates.training
 
 
 def evaluation(config: TrialConfig, images: int, rates: Rates) -> Work:

@@ -24,6 +24,7 @@ from autovision.search.node import this_node
 from autovision.search.speeds import Measurement, NodeKind, Speeds
 from autovision.space.config import TrialConfig
 from autovision.trial.memory import Footprint
+from autovision.trial.pooled import head_columns
 from autovision.trial.train import rung_epochs
 from autovision.trial.trial import DataSplits, Workbench
 
@@ -145,6 +146,12 @@ class CostModel:
             expected * math.exp(self._speeds.belief(*arithmetic.group(part, config)).mean)
             for part, expected in work.parts(config.epochs)
         )
+
+    def head_s(self, config: TrialConfig) -> float:
+        """Seconds of training a head among others, by arithmetic: what tells a wide head from a narrow one."""
+        read = head_columns(config, self.bench.channels(config)).size
+        width = config.head_width if config.head == "mlp" else self.splits.train.classes
+        return arithmetic.head_s(config, read * width, len(self.splits.train), self._rates)
 
     def memory(self, config: TrialConfig) -> Footprint:
         """Bytes that training takes: see `trial.memory`. The first time for a configuration it takes a moment.

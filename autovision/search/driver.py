@@ -433,7 +433,8 @@ class Driver:
             _learn(self._arms[running.arm], results)
             self._trade.learn(running.arm, results)
         if task.heads:
-            self._proposer.learn_heads(running.cost_s * len(results), len(results))
+            configs = [member.config for member in running.members]
+            self._proposer.learn_heads(running.cost_s * len(results), configs)
         failed = [result for result in results if result.state is TrialState.FAILED]
         self._report(f"trial {failed[0].trial} failed: {failed[0].error}" if failed else None)
         return results

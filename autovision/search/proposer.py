@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,10 @@ _START_SHARE = 0.25
 _START_EXCESS = 1.5
 """a starting point is passed over if it is predicted to take more than this share of the seconds left, and than
 so many times the cheapest arm"""
-_BATCH_S = 2.0
-"""heads are trained together for about so long: what others do then is known soon enough"""
-_FEWEST, _FIRST, _MOST = 8, 16, 64
-"""heads of a batch: at least, of an arm's first, at most"""
+_BATCH_S = 4.0
+"""heads are trained together for about so long: what they teach is known soon enough"""
+_FIRST, _MOST = 16, 64
+"""heads of a batch: of an arm's first at most, and of any"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Proposer:
         self._exhausted: set[Arm] = set()
         self._waiting: list[Drawn] = []
         self._inherited: set[Arm] = set()
-        self._head_s: list[float] = []
+        self._slower: list[float] = []
+        """how much longer batches of heads took than by arithmetic"""
         self._remaining = math.inf
         self.out_of_time = False
         """whether the last draw was empty for lack of time"""
@@ -84,9 +85,9 @@ class Proposer:
         """Points to try next."""
         self.starts += [start for start in starts if self.usable(self.space.config(start.point))]
 
-    def learn_heads(self, seconds: float, heads: int) -> None:
-        """A batch of so many heads took so long, without features."""
-        self._head_s.append(seconds / heads)
+    def learn_heads(self, seconds: float, configs: Sequence[TrialConfig]) -> None:
+        """Heads that were trained together took so long, without features."""
+        self._slower.append(seconds / sum(map(self.cost.head_s, configs)))
 
     def draw(self, remaining: float, most: int, *, first: bool) -> list[Drawn]:
         """One configuration, or heads to be trained together; empty if nothing fits any more, or nothing is new.
@@ -107,7 +108,8 @@ class Proposer:
             return []
         if drawn.config.needs_maps or drawn.initial is not None or not self.together:
             return [drawn]
-        return [drawn, *self._companions(drawn, min(most, self._batch_size(drawn.arm)) - 1)]
+        untried = drawn.arm is not None and not self.arms[drawn.arm].seconds
+        return self._with_companions(drawn, min(most, _FIRST if untried else _MOST))
 
     def _take(self, drawn: Drawn) -> Drawn:
         self.tried.add(drawn.config.digest)
@@ -188,18 +190,13 @@ class Proposer:
             return statistics.median_low(record.seconds[-9:])
         return self.cost.predicted_s(self._standard[arm])
 
-    def _batch_size(self, arm: Arm | None) -> int:
-        pace = statistics.median(self._head_s[-5:]) if self._head_s else _BATCH_S / _FIRST
-        size = max(_FEWEST, min(_MOST, int(_BATCH_S / max(pace, 1e-6))))
-        untried = arm is not None and not self.arms[arm].seconds
-        return min(size, _FIRST) if untried else size
-
-    def _companions(self, first: Drawn, count: int) -> list[Drawn]:
-        """Heads that read the same features as the first."""
+    def _with_companions(self, first: Drawn, most: int) -> list[Drawn]:
+        """A head with others that read the same features, as many as are trained in a few seconds."""
         fixed = {name: first.proposal.point[name] for name in FEATURES if name in first.proposal.point}
-        found: list[Drawn] = []
-        for _ in range(2 * max(0, count)):
-            if len(found) == count:
+        slower = statistics.median(self._slower[-5:]) if self._slower else 1.0
+        found, seconds = [first], slower * self.cost.head_s(first.config)
+        for _ in range(2 * most):
+            if len(found) >= most or seconds >= _BATCH_S:
                 break
             drawn = self._drawn(fixed, first.arm, "sampled")
             if drawn.config.digest in self.tried or not self.usable(drawn.config):
@@ -208,4 +205,5 @@ class Proposer:
                 self._waiting.append(drawn)
             else:
                 found.append(self._take(drawn))
+                seconds += slower * self.cost.head_s(drawn.config)
         return found

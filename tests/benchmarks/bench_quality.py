@@ -116,7 +116,7 @@ def main() -> None:
                 f"{budget} s",
                 str(len(of)),
                 interval([accuracy_of(each) for each in of]),
-                ", ".join(f"{each['test']['test']:.4f}" for each in of),
+                ", ".join(f"{accuracy_of(each):.4f}" for each in of),
                 ", ".join(f"{each['wall_s']:.0f}" for each in of),
                 ", ".join(str(each["trials"]) for each in of),
                 f">= {REACH[budget]:.3f}" if budget in REACH else "",
