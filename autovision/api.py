@@ -320,6 +320,7 @@ class AutoVision:
             NotFound: no such model or data set.
             InvalidInput: no such split, an empty one, or one with a class that the model does not know.
         """
+        from autovision.decisions import Measure
         from autovision.registry.evaluate import evaluate_subgroups, predictions
 
         if split not in tuple(Split):
@@ -327,7 +328,12 @@ class AutoVision:
         version, data = self.model(model), self.dataset(dataset)
         found = predictions(self.store, version.id, data, Split(split))
         return evaluate_subgroups(
-            found, version.classes, version.positive_class, dataset=data.id, split=Split(split)
+            found,
+            version.classes,
+            version.positive_class,
+            dataset=data.id,
+            split=Split(split),
+            measure=Measure.of(version.metric, version.costs, version.classes),
         )
 
     def predict(self, model: str, images: Sequence[bytes]) -> list[Prediction | Exception]:
@@ -355,7 +361,9 @@ class AutoVision:
         version = self.model(model)
         request, _ = requests.get(self.store, version.lineage.search)
         deployments.create(self.store, deployment, version.dataset, request.space)
-        return rollout.consider(self.store, deployment, version.id, metric=request.metric, force=force)
+        return rollout.consider(
+            self.store, deployment, version.id, metric=request.metric, costs=request.costs, force=force
+        )
 
     def roll_back(self, deployment: str) -> Decision:
         """Serve the champion before this one again."""

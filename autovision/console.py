@@ -235,6 +235,7 @@ class SearchProgress:
             (f"{event.failed} failed", "red bold" if event.failed else "dim"),
             "   ",
             (f"{event.running} running", "cyan" if event.running else "dim"),
+            ("" if event.more is None else f"   about {event.more} more", "dim"),
         )
 
     def _best_line(self, event: ProgressEvent) -> Text:

@@ -156,7 +156,12 @@ class Controller:
                 and state.model not in judged
             ):
                 decision = rollout.consider(
-                    self.store, deployment.name, state.model, metric=request.metric, clock=self.clock
+                    self.store,
+                    deployment.name,
+                    state.model,
+                    metric=request.metric,
+                    costs=request.costs,
+                    clock=self.clock,
                 )
                 yield Event("promotion", decision.what, decision)
 

@@ -10,6 +10,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from autovision.bootstrap import Said, intervals
+from autovision.decisions import Measure
 from autovision.errors import InvalidInput
 from autovision.metrics import (
     Counts,
@@ -46,6 +48,8 @@ def evaluate(
     dataset: str,
     split: Split,
     where: Mapping[str, str] | None = None,
+    decided: ArrayLike | None = None,
+    measure: Measure | None = None,
     seed: int = 0,
     resamples: int = 1000,
 ) -> Evaluation:
@@ -59,6 +63,11 @@ def evaluate(
     presence and one for its absence; there is no confusion matrix. `seed` and `resamples` are the bootstrap's;
     the order of the rows has no influence.
 
+    `bootstrap` holds percentiles of plain resampling of every figure, `measure` included: see `autovision.bootstrap`.
+
+    `decided` are the scores (N, C) of the model's decision rule, which its answers follow from; None: the
+    probabilities. `measure` is the metric that the user asked for.
+
     A class that is absent has no recall and makes AUROC None. An F1 without any positive is
     0 in [0, 1]: nothing is known. Raises `InvalidInput` for arrays that do not fit.
     """
@@ -70,24 +79,25 @@ def evaluate(
     if positive_class is not None and positive_class not in classes:
         raise InvalidInput(f"the positive class {positive_class!r} is none of {list(classes)}")
     positive = None if positive_class is None else list(classes).index(positive_class)
+    said = p if decided is None else checked(decided, y)[0]
     bootstrap = _Bootstrap(seed, resamples)
     if y.ndim == 1:
-        confusion = confusion_matrix(p, y)
+        confusion = confusion_matrix(said, y)
         balanced, of_f1 = bootstrap.of_table(confusion, positive)
     else:
         confusion = np.zeros((0, 0), np.int64)
-        balanced, of_f1 = bootstrap.of_sets(members(y, len(classes)), answers(p, y))
-    recalls, precision = Counts.of(p, y).recall, average_precision(p, y, positive)
+        balanced, of_f1 = bootstrap.of_sets(members(y, len(classes)), answers(said, y))
+    recalls, precision = Counts.of(said, y).recall, average_precision(p, y, positive)
     return Evaluation(
         dataset=dataset,
         split=split,
         where=dict(where or {}),
         n=len(y),
-        accuracy=wilson(int(right(p, y).sum()), len(y)),
-        balanced_accuracy=_percentiles(balanced_accuracy(p, y), balanced),
+        accuracy=wilson(int(right(said, y).sum()), len(y)),
+        balanced_accuracy=_percentiles(balanced_accuracy(said, y), balanced),
         f1=Interval(value=0.0, low=0.0, high=1.0)
         if of_f1 is None
-        else _percentiles(f1(p, y, positive), of_f1),
+        else _percentiles(f1(said, y, positive), of_f1),
         auroc=_auroc_interval(p, y, positive),
         average_precision=precision if math.isfinite(precision) else None,
         log_loss=-neg_log_loss(p, y),
@@ -97,6 +107,8 @@ def evaluate(
             name: float(recall) for name, recall in zip(classes, recalls, strict=True) if np.isfinite(recall)
         },
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
+        bootstrap=intervals(Said(p, said, y, positive), measure, seed=seed, resamples=resamples),
+        resamples=resamples,
     )
 
 

@@ -3,12 +3,15 @@
 Probabilities are (N, C) floats whose columns follow the model's classes. Labels are (N,) integers below
 C where an image has exactly one; where it may have any number of them, or none, labels are (N, C) zeros
 and ones, and a model answers each class whose probability is above `THRESHOLD`. Every metric in `METRICS`
-is higher-is-better, so that `max` always picks the better model.
+is higher-is-better, so that `max` always picks the better model. Where a model's decision rule is another one
+than the most probable class or `THRESHOLD`, the metrics in `DECIDED` take the rule's scores in the place of
+probabilities (see `autovision.decisions`).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,10 +47,7 @@ def balanced_accuracy(probabilities: Floats, labels: Ints, positive: int | None 
     With several labels each class is a question of its own: the mean over the classes of the mean of
     sensitivity and specificity, or of the one of them that is defined.
     """
-    counts = Counts.of(probabilities, labels)
-    if labels.ndim == 1:
-        return float(np.nanmean(counts.recall))
-    return float(np.nanmean([counts.recall, counts.specificity], axis=0).mean())
+    return float(Counts.of(probabilities, labels).balanced_accuracy(several=labels.ndim == 2))
 
 
 def f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
@@ -55,10 +55,12 @@ def f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> floa
 
     NaN where none of these classes occurs or is predicted.
     """
-    scores = Counts.of(probabilities, labels).f1
-    if positive is not None and len(scores) == 2:
-        return float(scores[positive])
-    return math.nan if np.isnan(scores).all() else float(np.nanmean(scores))
+    return float(Counts.of(probabilities, labels).overall_f1(positive))
+
+
+def macro_f1(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
+    """Mean F1 over the classes that occur or are predicted, whether or not one of two is the positive one."""
+    return f1(probabilities, labels, None)
 
 
 def auroc(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
@@ -82,33 +84,78 @@ def average_precision(probabilities: Floats, labels: Ints, positive: int | None 
     return float(np.mean([_average_precision(probabilities[:, c], has[:, c]) for c in columns]))
 
 
+def recall_at_precision(probabilities: Floats, labels: Ints, positive: int | None, precision: float) -> float:
+    """The largest recall that a threshold on the positive class gives at this precision or a better one.
+
+    0 where none does. Macro one-against-rest where there is no positive class; NaN where a class is absent, or is
+    on every image. Equal scores are one threshold.
+    """
+    columns = ranked_columns(probabilities, labels, positive, binary=(0, 1))
+    has = members(labels, probabilities.shape[1])
+    return float(np.mean([_recall_at(probabilities[:, c], has[:, c], precision) for c in columns]))
+
+
 def neg_log_loss(probabilities: Floats, labels: Ints, positive: int | None = None) -> float:
     """Mean log-probability of the label, in nats; with several labels, of each class's being there or not.
 
     A probability counts as at least the resolution of f32, in which models answer.
     """
+    return -float(np.mean(log_losses(probabilities, labels)))
+
+
+def log_losses(probabilities: Floats, labels: Ints) -> Floats:
+    """(N,) of each image, in nats; with several labels the mean over the classes. See `neg_log_loss`."""
     if labels.ndim == 1:
-        of_truth = probabilities[np.arange(len(labels)), labels]
+        of_truth = probabilities[np.arange(len(labels)), labels][:, None]
     else:
         of_truth = np.where(labels == 1, probabilities, 1 - probabilities)
-    return float(np.mean(np.log(np.maximum(of_truth, _LEAST_PROBABILITY))))
+    losses: Floats = -np.log(np.maximum(of_truth, _LEAST_PROBABILITY)).mean(1)
+    return losses
 
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
     "auroc": auroc,
     "average_precision": average_precision,
     "neg_log_loss": neg_log_loss,
 }
 
+DECIDED = ("accuracy", "balanced_accuracy", "f1", "macro_f1")
+"""those that look at answers alone, not at how sure they are"""
+COST = "neg_mean_cost"
+"""minus the mean cost of the answers, by a matrix that the user gives"""
+_RECALL_AT_PRECISION = re.compile(r"recall@precision=(\d*\.?\d+)")
+
 
 def check_metric(name: str) -> str:
     """`name` if there is such a metric; else an `InvalidInput` that offers the near ones."""
-    if name not in METRICS:
-        raise InvalidInput(f"the metrics are {', '.join(METRICS)}; there is no {name!r}{near(name, METRICS)}")
-    return name
+    if name in METRICS or name == COST:
+        return name
+    if name.startswith("recall@"):
+        required_precision(name)
+        return name
+    known = [*METRICS, "recall@precision=P", COST]
+    raise InvalidInput(f"the metrics are {', '.join(known)}; there is no {name!r}{near(name, known)}")
+
+
+def required_precision(name: str) -> float | None:
+    """P of `recall@precision=P`; None for another metric.
+
+    Raises `InvalidInput` for one that begins so but whose P is no number above 0 and at most 1.
+    """
+    if not name.startswith("recall@"):
+        return None
+    match = _RECALL_AT_PRECISION.fullmatch(name)
+    precision = float(match[1]) if match else 0.0
+    if not 0 < precision <= 1:
+        raise InvalidInput(
+            f"metric {name!r}: a recall is asked for at a precision above 0 and at most 1, "
+            "such as recall@precision=0.9"
+        )
+    return precision
 
 
 def score(probabilities: ArrayLike, labels: ArrayLike, positive: int | None = None) -> dict[str, float]:
@@ -183,12 +230,15 @@ def right(probabilities: Floats, labels: Ints) -> Mask:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of each class: its images, its answers, and those of them that are right; each (C,)."""
+    """Of each class: its images, its answers, and those of them that are right; each (…, C).
 
-    n: int
-    actual: Ints
-    answered: Ints
-    hits: Ints
+    They may be sums of weights; `n` has the shape (…, 1) where they are of several samples.
+    """
+
+    n: int | NDArray[Any]
+    actual: NDArray[Any]
+    answered: NDArray[Any]
+    hits: NDArray[Any]
 
     @classmethod
     def of(cls, probabilities: Floats, labels: Ints) -> Counts:
@@ -211,10 +261,31 @@ class Counts:
         """(C,) 2 TP / (actual + answered); NaN for a class that neither occurs nor is answered."""
         return share(2 * self.hits, self.actual + self.answered)
 
+    def balanced_accuracy(self, *, several: bool) -> Floats:
+        """(…,): see the function `balanced_accuracy`; `several`: of several labels."""
+        if not several:
+            return _nanmean(self.recall)
+        sides = np.stack([self.recall, self.specificity], axis=-1)
+        return _nanmean(sides).mean(-1)  # type: ignore[no-any-return]
+
+    def overall_f1(self, positive: int | None) -> Floats:
+        """(…,): see the function `f1`."""
+        scores = self.f1
+        if positive is not None and scores.shape[-1] == 2:
+            return scores[..., positive]
+        return _nanmean(scores)
+
+
+def _nanmean(values: Floats) -> Floats:
+    """The mean over the last axis of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return share(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
+
 
 def share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """Elementwise part / whole; NaN where the whole is 0."""
-    shares: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
+    shares: Floats = np.divide(part, whole, out=np.full(shape, np.nan), where=whole > 0)
     return shares
 
 
@@ -230,14 +301,26 @@ def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = 
 
     With several labels, over all decisions whether an image has a class.
     """
+    return float(np.abs(calibration_surplus(probabilities, labels, bins).sum(0)).sum() / len(labels))
+
+
+def calibration_surplus(probabilities: Floats, labels: Ints, bins: int = ECE_BINS) -> Floats:
+    """(N, bins) by how much each image's confidence exceeds its being right, at the bin of that confidence.
+
+    With several labels the mean over its decisions. The absolute sums over images, divided by N, are the calibration
+    error's parts.
+    """
     if labels.ndim == 1:
-        confidence, is_right = probabilities.max(1), right(probabilities, labels)
+        confidence, is_right = probabilities.max(1)[:, None], right(probabilities, labels)[:, None]
     else:
-        confidence = np.maximum(probabilities, 1 - probabilities).ravel()
-        is_right = ((probabilities > THRESHOLD) == (labels == 1)).ravel()
+        confidence = np.maximum(probabilities, 1 - probabilities)
+        is_right = (probabilities > THRESHOLD) == (labels == 1)
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)
-    surplus = np.bincount(bin_of, weights=confidence - is_right, minlength=bins)
-    return float(np.abs(surplus).sum() / len(confidence))
+    n, decisions = confidence.shape
+    cells = np.arange(n)[:, None] * bins + bin_of
+    surplus = np.bincount(cells.ravel(), weights=(confidence - is_right).ravel(), minlength=n * bins)
+    shares: Floats = surplus.reshape(n, bins) / decisions
+    return shares
 
 
 def ranked_columns(
@@ -274,8 +357,22 @@ def _average_precision(scores: Floats, is_class: NDArray[np.bool_]) -> float:
     n_inside = int(is_class.sum())
     if n_inside in (0, len(scores)):
         return math.nan
+    true, ends = _found(scores, is_class)
+    return float(np.sum(np.diff(true, prepend=0) / n_inside * true / (ends + 1)))
+
+
+def _recall_at(scores: Floats, is_class: Mask, precision: float) -> float:
+    n_inside = int(is_class.sum())
+    if n_inside in (0, len(scores)):
+        return math.nan
+    true, ends = _found(scores, is_class)
+    enough = true >= precision * (ends + 1) - 1e-9
+    return float(true[enough].max(initial=0) / n_inside)
+
+
+def _found(scores: Floats, is_class: Mask) -> tuple[Ints, Ints]:
+    """Of each threshold, from the highest: images of the class at or above it, and the rank of the last image."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    true = np.cumsum(is_class[order])[ends]
-    return float(np.sum(np.diff(true, prepend=0) / n_inside * true / (ends + 1)))
+    return np.cumsum(is_class[order])[ends], ends

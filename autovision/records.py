@@ -161,6 +161,9 @@ class DatasetVersion(Record):
 
 # ----------------------------------------------------------------------------------------------- searches
 
+Costs = dict[str, dict[str, float]]
+"""true class -> answered class -> what that answer costs"""
+
 
 class PriceTable(Record):
     """What a cluster costs for an hour; see `autovision.search.prices`."""
@@ -188,6 +191,9 @@ _LATER = (
     "max_cost",
     "prices",
     "priority",
+    "costs",
+    "refit",
+    "soup",
     "sampler",
     "objectives",
 )
@@ -243,6 +249,12 @@ class SearchRequest(Record):
     """by which `max_cost` is counted"""
     priority: int = Field(default=0, ge=-10, le=10)
     """higher is begun earlier, and each step up doubles the share of a cluster that several searches share"""
+    costs: Costs | None = None
+    """of answers, for the metric `neg_mean_cost`"""
+    refit: bool = True
+    """train the winner again on train and validation together, if the budget allows it"""
+    soup: bool = True
+    """average the weights of the best trials where validation says that it helps"""
 
     @property
     def id(self) -> str:
@@ -362,6 +374,8 @@ class CurvePoint(Record):
     train_loss: float
     metrics: dict[str, float]
     """on validation"""
+    judged_epoch: int | None = None
+    """after which the weights were as judged, where that is an earlier epoch: early stopping went back to it"""
 
 
 class TrialResult(Record):
@@ -458,6 +472,11 @@ class Evaluation(Record):
     per_class_recall: dict[str, float]
     confusion: tuple[tuple[int, ...], ...]
     """rows: true class, columns: predicted class, in the order of the model's classes; empty for several labels"""
+    bootstrap: dict[str, Interval] = {}
+    """every figure by its metric's name (`log_loss` and `ece` are the lower the better), and the metric that the search
+    was ranked by, with percentiles of resampled images; empty in older records"""
+    resamples: int = 0
+    """of `bootstrap`"""
 
 
 CropMode = Literal["center", "squash"]
@@ -474,6 +493,67 @@ class Preprocessing(Record):
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+
+class DecisionRule(Record):
+    """How calibrated probabilities become an answer; `autovision.decisions` applies it.
+
+    The default is the most probable class, or, of any number of classes, those above one half.
+    """
+
+    kind: Literal["default", "threshold", "offsets", "costs", "thresholds"] = "default"
+    """`threshold`: of two classes the one of `column` where its probability is above the value; `offsets`: the largest
+    log-probability plus value; `costs`: the least expected cost; `thresholds`: each label above its value"""
+    values: tuple[float, ...] = ()
+    """one of a `threshold`; one for each class of `offsets` and `thresholds`"""
+    column: int | None = None
+    """the class of a `threshold`"""
+    costs: tuple[tuple[float, ...], ...] = ()
+    """rows: true class, columns: answered class"""
+    why: str = ""
+    """what spoke for it, or against another one, on validation"""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        odd = {
+            "threshold": len(self.values) != 1 or self.column not in (0, 1),
+            "offsets": len(self.values) < 2,
+            "thresholds": not self.values,
+            "costs": not self.costs or any(len(row) != len(self.costs) for row in self.costs),
+        }
+        if odd.get(self.kind, False):
+            raise ValueError(f"a decision rule of kind {self.kind!r} lacks its values")
+        if self.kind.startswith("threshold") and not all(0 < value < 1 for value in self.values):
+            raise ValueError(f"thresholds lie between 0 and 1, not {self.values}")
+        return self
+
+
+class Refit(Record):
+    """A second training of what was chosen, on train and validation together."""
+
+    images: int
+    """of both splits"""
+    epochs: dict[str, int]
+    """trial -> epochs, those after which it was best on validation"""
+    before_key: str
+    """weights of before, which have not seen validation: what starts from this model must start from these"""
+
+
+class FinishRecord(Record):
+    """What the finish of a search made of its ledger: written once, so that it is the same however often it runs."""
+
+    search: str
+    ledger: str
+    """digest of the trials, their values and weights"""
+    trials: tuple[str, ...]
+    """the best trial; or, the best first, those whose weights are averaged"""
+    chosen_key: str
+    """weights as validation chose them: temperature and decision rule are fitted to these"""
+    final_key: str
+    """weights of the model: those, or trained again"""
+    refit: Refit | None = None
+    notes: tuple[str, ...] = ()
+    created_at: AwareDatetime
 
 
 class Lineage(Record):
@@ -497,6 +577,12 @@ class Lineage(Record):
     packages: dict[str, str]
     parents: tuple[str, ...]
     """model versions that training started from or was compared with"""
+    soup: tuple[str, ...] = ()
+    """trials whose weights are averaged (Wortsman et al. 2022), `trial` first; empty: those of `trial` alone"""
+    refit: Refit | None = None
+    """None: the weights are those that were chosen on validation"""
+    notes: tuple[str, ...] = ()
+    """how the finish went about soup and refit"""
 
 
 class ModelVersion(Record):
@@ -512,6 +598,11 @@ class ModelVersion(Record):
     preprocessing: Preprocessing
     temperature: float
     """logits are divided by it (Guo et al. 2017), fitted on validation"""
+    decision: DecisionRule = DecisionRule()
+    metric: str = "accuracy"
+    """what its search was ranked by, and its decision rule was chosen for"""
+    costs: Costs | None = None
+    """of answers, for the metric `neg_mean_cost`"""
     precision: str
     """numeric precision that it was evaluated and is served in: `f32` or `bf16`"""
     metrics: dict[str, Evaluation]

@@ -38,6 +38,10 @@ def full_figures(evaluation: Evaluation) -> dict[str, Any]:
     """`plain_figures`, and what there is for each class."""
     return {
         **plain_figures(evaluation),
+        "bootstrap": {
+            name: [figure.value, figure.low, figure.high] for name, figure in evaluation.bootstrap.items()
+        },
+        "resamples": evaluation.resamples,
         "per_class_recall": evaluation.per_class_recall,
         "confusion": evaluation.confusion,
     }
@@ -62,6 +66,20 @@ def figures_table(evaluations: Mapping[str, Evaluation], *, title: str | None = 
     ]
     columns = ["on", ">n", "accuracy", "balanced", "F1", "AUROC", "majority"]
     return table(columns, rows, title=title)
+
+
+def bootstrap_table(evaluation: Evaluation, metric: str) -> Table:
+    """Every figure with its bootstrap interval; that of the search's metric is marked."""
+    rows = [
+        [f"{name} *" if name in (metric, metric.removeprefix("neg_")) else name, *_three(figure)]
+        for name, figure in evaluation.bootstrap.items()
+    ]
+    title = f"Bootstrap: 2.5 and 97.5 % of {evaluation.resamples:,} resamples of the images; *: searched by"
+    return table(["figure", ">value", ">low", ">high"], rows, title=title)
+
+
+def _three(figure: Interval) -> list[str]:
+    return [f"{value:.4f}" for value in (figure.value, figure.low, figure.high)]
 
 
 def classes_table(evaluation: Evaluation, classes: tuple[str, ...]) -> Table:

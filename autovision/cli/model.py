@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autovision.cli.figures import (
+    bootstrap_table,
     classes_table,
     figures_table,
     full_figures,
@@ -19,7 +20,7 @@ from autovision.cli.output import answering, facts, heading, library, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records import ModelVersion
+    from autovision.records import Evaluation, ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="List, show and evaluate models.")
 
@@ -53,11 +54,15 @@ def show(model: Model, store: Store = None, as_json: Json = False) -> None:
             {"model": version.id, **version.model_dump(mode="json"), "deployments": deployments},
             _facts(version, deployments),
             figures_table(version.metrics, title="On images that it never saw, with 95 % intervals"),
+            *_bootstrap(version.metrics.get("test"), version),
             heading("Lineage"),
             facts(
                 {
                     **{name.replace("_", " "): value for name, value in _lineage(version).items()},
                     "parents": ", ".join(lineage.parents) or "none",
+                    "soup": ", ".join(lineage.soup) or "none: one trial",
+                    "refit": _refit(version),
+                    "notes": "\n".join(lineage.notes),
                 }
             ),
             heading("Configuration"),
@@ -103,6 +108,7 @@ def evaluate(
                 }
             ),
             figures_table(found, title="With 95 % intervals"),
+            *_bootstrap(whole, version),
             classes_table(whole, version.classes),
         )
 
@@ -163,6 +169,8 @@ def _list_table(found: list[ModelVersion], serving: dict[str, list[str]]) -> Tab
 
 
 def _facts(version: ModelVersion, deployments: list[str]) -> Table:
+    from autovision.decisions import told
+
     prep = version.preprocessing
     return facts(
         {
@@ -175,11 +183,31 @@ def _facts(version: ModelVersion, deployments: list[str]) -> Table:
             "size": f"{version.size_bytes / 1e6:.2f} MB, {version.parameters:,} parameters",
             "precision": version.precision,
             "temperature": version.temperature,
+            "searched by": version.metric,
+            "answers": told(version.decision, version.classes, several=version.multi_label),
+            "because": version.decision.why,
             "made (UTC)": version.created_at,
         }
     )
 
 
+def _bootstrap(evaluation: Evaluation | None, version: ModelVersion) -> list[Table]:
+    """Nothing for an evaluation of before there were any."""
+    if evaluation is None or not evaluation.bootstrap:
+        return []
+    return [bootstrap_table(evaluation, version.metric)]
+
+
+def _refit(version: ModelVersion) -> str:
+    refit = version.lineage.refit
+    if refit is None:
+        return "none: trained on train alone"
+    epochs = ", ".join(f"{number} epochs of {trial}" for trial, number in refit.epochs.items())
+    return f"{epochs}, on {refit.images:,} images of train and validation"
+
+
 def _lineage(version: ModelVersion) -> dict[str, Any]:
     """Everything but what is shown apart."""
-    return version.lineage.model_dump(mode="json", exclude={"config", "packages", "parents"})
+    return version.lineage.model_dump(
+        mode="json", exclude={"config", "packages", "parents", "soup", "refit", "notes"}
+    )

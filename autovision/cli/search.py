@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autovision.cli import search_views as views
+from autovision.cli.costs import read_costs
 from autovision.cli.figures import figures_table, plain_figures
 from autovision.cli.front_view import front_table
 from autovision.cli.options import Json, License, Prices, Seed, Store
@@ -46,8 +47,29 @@ def submit(
     ] = 120.0,
     seed: Seed = 0,
     metric: Annotated[
-        str, typer.Option("--metric", metavar="METRIC", help="What trials are ranked by on validation.")
-    ] = "accuracy",
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="METRIC",
+            help="What trials are ranked by on validation: accuracy (the default), balanced_accuracy, f1, macro_f1, "
+            "auroc, average_precision, neg_log_loss, recall@precision=0.9.",
+        ),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            "--costs",
+            metavar="FILE",
+            help='Rank by the mean cost of the answers instead: JSON, {"TRUE CLASS": {"ANSWER": COST}}.',
+        ),
+    ] = None,
+    no_refit: Annotated[
+        bool,
+        typer.Option("--no-refit", help="Do not train the winner again on train and validation together."),
+    ] = False,
+    no_soup: Annotated[
+        bool, typer.Option("--no-soup", help="Do not average the weights of the best trials.")
+    ] = False,
     objective: Annotated[
         list[str] | None,
         typer.Option(
@@ -174,7 +196,9 @@ def submit(
             "seed": seed,
             "deployment": deployment,
             "licenses": license_ or (),
-            "metric": metric,
+            **_ranked_by(metric, costs),
+            "refit": not no_refit,
+            "soup": not no_soup,
             "scheduler": scheduler,
             "sampler": sampler,
             "objectives": tuple(objective or ()),
@@ -393,6 +417,12 @@ def finish(
 
 
 # ---------------------------------------------------------------------------------------------- helpers
+
+
+def _ranked_by(metric: str | None, costs: Path | None) -> dict[str, Any]:
+    """The options `metric` and `costs` of a request."""
+    given: dict[str, Any] = {} if metric is None else {"metric": metric}
+    return given if costs is None else given | {"costs": read_costs(costs)}
 
 
 def _registered(out: Output, model: ModelVersion, trial: str) -> None:

@@ -110,6 +110,8 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "best": best,
             "model": state.model,
             "metric": request.metric,
+            "costs": _costs(request),
+            "finish": _finish(request),
             "minimised": ", ".join(request.objectives),
             "sampler": request.sampler if request.sampler != "tpe" else None,
             "seed": request.seed,
@@ -169,7 +171,9 @@ def estimate(found: Estimate) -> list[Any]:
                 "first value": f"after {found.first_s} s, of these features {found.features_s}",
                 "it buys": what,
                 "finishing": f"{found.finish_s:.0f} s",
-                "memory": f"up to {found.memory_mb:,.0f} MB a trial, beside the network",
+                "memory": None
+                if found.memory_mb is None
+                else f"up to {found.memory_mb:,.0f} MB a trial, beside the network",
                 "cost": cost,
                 "known": found.basis,
             }
@@ -186,6 +190,20 @@ def estimate(found: Estimate) -> list[Any]:
         *parts,
         "In brackets: the interval that four of five should lie in. Pruning makes room for more trials.",
     ]
+
+
+def _costs(request: SearchRequest) -> str:
+    return "\n".join(
+        f"{said} for {true}: {cost:g}"
+        for true, row in (request.costs or {}).items()
+        for said, cost in row.items()
+    )
+
+
+def _finish(request: SearchRequest) -> str:
+    """What was asked to be left out."""
+    left_out = [name for name, wanted in (("refit", request.refit), ("soup", request.soup)) if not wanted]
+    return f"without {' and '.join(left_out)}" if left_out else ""
 
 
 def _limits(request: SearchRequest) -> str:

@@ -283,7 +283,7 @@ class Story:
 
 
 def _outcomes(before: Predictions, after: Predictions) -> dict[str, Outcomes]:
-    right = [found.probabilities.argmax(1) == found.labels for found in (before, after)]
+    right = [found.decided.argmax(1) == found.labels for found in (before, after)]
     outcomes = {}
     for cell_type, mask in before.groups("cell_type").items():
         old, new = right[0][mask], right[1][mask]
@@ -309,7 +309,7 @@ def _examples(
     classes = side.model.classes
 
     def answer(found: Predictions, at: int) -> Prediction:
-        best = int(found.probabilities[at].argmax())
+        best = int(found.decided[at].argmax())
         return Prediction(label=classes[best], probability=float(found.probabilities[at, best]))
 
     return tuple(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autovision import image
+from autovision.decisions import scores
 from autovision.errors import InvalidImage
 from autovision.metrics import THRESHOLD
 from autovision.model import bundle
@@ -27,7 +28,7 @@ class Prediction:
     """A model's answer for one image."""
 
     label: Labels
-    """the most probable class, or, of any number of classes, those above the threshold"""
+    """by the model's decision rule: the default is the most probable class, or, of any number, those above one half"""
     probabilities: dict[str, float]
     """class -> probability, in the order of the model's classes; that of exactly one class sums to 1"""
     embedding: np.ndarray
@@ -113,13 +114,15 @@ class Predictor:
 
     def _answers(self, pixels: np.ndarray) -> list[Prediction]:
         probabilities, embeddings = self.score(pixels)
+        decided = scores(self.model.decision, probabilities)
         return [
-            Prediction(self._label(p), dict(zip(self.model.classes, p.tolist(), strict=True)), embedding)
-            for p, embedding in zip(probabilities, embeddings, strict=True)
+            Prediction(self._label(said), dict(zip(self.model.classes, p.tolist(), strict=True)), embedding)
+            for said, p, embedding in zip(decided, probabilities, embeddings, strict=True)
         ]
 
-    def _label(self, probabilities: np.ndarray) -> Labels:
+    def _label(self, decided: np.ndarray) -> Labels:
+        """What scores (C,) by the decision rule say."""
         classes = self.model.classes
         if not self.model.multi_label:
-            return classes[int(probabilities.argmax())]
-        return tuple(classes[c] for c in np.flatnonzero(probabilities > THRESHOLD))
+            return classes[int(decided.argmax())]
+        return tuple(classes[c] for c in np.flatnonzero(decided > THRESHOLD))

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from autovision.decisions import Measure
 from autovision.errors import InvalidInput
 from autovision.metrics import (
-    METRICS,
     Counts,
     Floats,
     Ints,
@@ -67,6 +67,12 @@ class Paired:
     """names of the columns; empty: their numbers"""
     positive: int | None = None
     """column of the positive class, for the metrics that have one"""
+    champion_scores: Floats | None = None
+    """(N, C) by its decision rule (see `autovision.decisions`); None: the probabilities"""
+    challenger_scores: Floats | None = None
+    """the same"""
+    costs: Floats | None = None
+    """(C, C) of answering the column where the row is true, for the metric `neg_mean_cost`"""
 
     def __post_init__(self) -> None:
         challenger, labels = checked(self.challenger, self.labels)
@@ -84,16 +90,34 @@ class Paired:
                     "bring both to the challenger's classes"
                 )
             object.__setattr__(self, "champion", champion)
+        for name in ("champion_scores", "challenger_scores"):
+            if (decided := getattr(self, name)) is not None:
+                object.__setattr__(self, name, checked(decided, labels)[0])
         for name, mask in self.groups.items():
             if np.shape(mask) != labels.shape[:1] or np.asarray(mask).dtype != np.bool_:
                 raise InvalidInput(f"the subgroup {name!r} is not a mask over the {len(labels)} images")
 
     def only(self, mask: Mask) -> Paired:
         """The same for the images in `mask`."""
-        champion = None if self.champion is None else self.champion[mask]
-        return Paired(
-            self.labels[mask], champion, self.challenger[mask], classes=self.classes, positive=self.positive
+        champion, champion_scores, challenger_scores = (
+            None if of is None else of[mask]
+            for of in (self.champion, self.champion_scores, self.challenger_scores)
         )
+        return Paired(
+            self.labels[mask],
+            champion,
+            self.challenger[mask],
+            classes=self.classes,
+            positive=self.positive,
+            champion_scores=champion_scores,
+            challenger_scores=challenger_scores,
+            costs=self.costs,
+        )
+
+    @property
+    def said_by_challenger(self) -> Floats:
+        """(N, C) scores of which its answers follow."""
+        return self.challenger if self.challenger_scores is None else self.challenger_scores
 
 
 @dataclass(frozen=True)
@@ -115,7 +139,7 @@ def beats_majority(paired: Paired) -> GateResult:
     ignores the image (permutation test): 1 / C, or one half with any number of classes. The second is
     for rare classes, where a useful model may well have an accuracy below the majority's share.
     """
-    p, y = paired.challenger, paired.labels
+    p, y = paired.said_by_challenger, paired.labels
     frequent, count = _most_frequent(y)
     is_right, is_frequent = right(p, y), (y == frequent).reshape(len(y), -1).all(1)
     by_accuracy = sign_test(int((is_right & ~is_frequent).sum()), int((~is_right & is_frequent).sum()))
@@ -170,12 +194,12 @@ def no_forgetting(paired: Paired, label: int, *, margin: float = MARGIN) -> Gate
     of recall is therefore forgiven where it buys more than it costs: where the class's F1 is better
     with 95 % confidence.
     """
-    y, champion, class_name = paired.labels, _champion(paired), paired.classes[label]
+    y, champion, class_name = paired.labels, _said_by_champion(paired), paired.classes[label]
     name = f"no_forgetting[{class_name}]"
     of_class = members(y, len(paired.classes))[:, label]
     if not of_class.any():
         return GateResult(name, True, f"there are no {class_name} images to judge", {"n": 0})
-    before, after = (answers(said, y)[:, label] for said in (champion, paired.challenger))
+    before, after = (answers(said, y)[:, label] for said in (champion, paired.said_by_challenger))
     recall = _not_worse_share(
         name, before[of_class], after[of_class], f"in the recall of {class_name}", margin
     )
@@ -308,16 +332,25 @@ def _champion(paired: Paired) -> Floats:
     return paired.champion
 
 
+def _said_by_champion(paired: Paired) -> Floats:
+    champion = _champion(paired)
+    return champion if paired.champion_scores is None else paired.champion_scores
+
+
 def _right(paired: Paired) -> tuple[Mask, Mask]:
     """(N,) each: which images champion and challenger get right."""
-    return right(_champion(paired), paired.labels), right(paired.challenger, paired.labels)
+    return right(_said_by_champion(paired), paired.labels), right(paired.said_by_challenger, paired.labels)
 
 
 def _values(paired: Paired, metric: str) -> tuple[float, float]:
     """The metric of champion and challenger."""
+    measure = Measure(metric, paired.costs)
     before, after = (
-        METRICS[metric](probabilities, paired.labels, paired.positive)
-        for probabilities in (_champion(paired), paired.challenger)
+        measure(probabilities, paired.labels, paired.positive, decided)
+        for probabilities, decided in (
+            (_champion(paired), _said_by_champion(paired)),
+            (paired.challenger, paired.said_by_challenger),
+        )
     )
     return before, after
 
@@ -329,7 +362,18 @@ def _defined(paired: Paired, metric: str) -> bool:
 def _differences(paired: Paired, metric: str) -> Floats:
     if not _defined(paired, metric):
         raise _undefined(paired, metric)
-    return bootstrap_difference(_champion(paired), paired.challenger, paired.labels, metric, paired.positive)
+    measure = Measure(metric, paired.costs)
+    champion, challenger = (
+        (_said_by_champion(paired), paired.said_by_challenger)
+        if measure.decides
+        else (_champion(paired), paired.challenger)
+    )
+    return bootstrap_difference(
+        champion,
+        challenger,
+        paired.labels,
+        lambda said, labels: measure(said, labels, paired.positive, said),
+    )
 
 
 def _undefined(paired: Paired, metric: str) -> InvalidInput:
@@ -375,4 +419,4 @@ def _f1(actual: Mask, answered: Mask) -> float:
 
 
 def _spoken(metric: str) -> str:
-    return metric.replace("_", " ")
+    return metric.replace("_", " ").replace("@", " at ").replace("=", " ")

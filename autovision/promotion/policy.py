@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autovision.metrics import check_metric, members
+from autovision.errors import InvalidInput
+from autovision.metrics import COST, check_metric, members
 from autovision.promotion.gates import (
     MARGIN,
     GateResult,
@@ -30,6 +31,8 @@ def decide(paired: Paired, *, metric: str = "accuracy", margin: float = MARGIN) 
     Raises `InvalidInput` for an unknown metric, or one that is undefined on these images.
     """
     check_metric(metric)
+    if metric == COST and paired.costs is None:
+        raise InvalidInput(f"{COST} needs costs; give them with the predictions, or gate by another metric")
     gates = _gates(paired, metric, margin)
     failed = [gate for gate in gates if not gate.passed]
     accepted = not failed

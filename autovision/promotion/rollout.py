@@ -8,10 +8,20 @@ from datetime import datetime
 import numpy as np
 
 from autovision.dataset import catalog
+from autovision.decisions import cost_matrix
 from autovision.model.version import read_version
 from autovision.promotion.gates import Paired
 from autovision.promotion.policy import decide
-from autovision.records import Decision, DecisionKind, Deployment, ModelVersion, Split, Verdict, now
+from autovision.records import (
+    Costs,
+    Decision,
+    DecisionKind,
+    Deployment,
+    ModelVersion,
+    Split,
+    Verdict,
+    now,
+)
 from autovision.registry import deployments
 from autovision.registry.evaluate import Predictions, predictions
 from autovision.store import keys
@@ -24,6 +34,7 @@ def consider(
     model_id: str,
     *,
     metric: str = "accuracy",
+    costs: Costs | None = None,
     force: bool = False,
     clock: Callable[[], datetime] = now,
 ) -> Decision:
@@ -33,6 +44,7 @@ def consider(
     champion never trained on either: a version keeps the splits of those before it.
 
     Args:
+        costs: of answers, for the metric `neg_mean_cost`.
         force: promote whatever the gates say; the decision records their verdict and that it was overruled.
 
     Raises:
@@ -46,7 +58,7 @@ def consider(
             accepted=True, what="nothing to do", why=f"{challenger.id} is the champion already", numbers={}
         )
     else:
-        verdict = decide(paired_predictions(store, deployment, challenger), metric=metric)
+        verdict = decide(paired_predictions(store, deployment, challenger, costs), metric=metric)
     overruled = force and not verdict.accepted
     at = clock()
     decision = Decision(
@@ -86,13 +98,18 @@ def roll_back(store: Store, name: str, *, clock: Callable[[], datetime] = now) -
     return decision
 
 
-def paired_predictions(store: Store, deployment: Deployment, challenger: ModelVersion) -> Paired:
-    """Champion and challenger on the challenger's test split, with the subgroups that the policy protects."""
+def paired_predictions(
+    store: Store, deployment: Deployment, challenger: ModelVersion, costs: Costs | None = None
+) -> Paired:
+    """Champion and challenger on the challenger's test split, with the subgroups that the policy protects.
+
+    Each answers by its own decision rule.
+    """
     version = catalog.get(store, challenger.lineage.dataset)
     new = predictions(store, challenger.id, version, Split.TEST)
-    old = None
+    old = old_scores = None
     if deployment.model is not None:
-        old = _champion_columns(store, deployment.model, challenger, new)
+        old, old_scores = _champion_columns(store, deployment.model, challenger, new)
     column = deployment.policy.subgroup
     positive = challenger.positive_class
     return Paired(
@@ -102,17 +119,28 @@ def paired_predictions(store: Store, deployment: Deployment, challenger: ModelVe
         groups=new.groups(column) if column else {},
         classes=challenger.classes,
         positive=None if positive is None else challenger.classes.index(positive),
+        champion_scores=old_scores,
+        challenger_scores=new.decided,
+        costs=None if costs is None else cost_matrix(costs, challenger.classes),
     )
 
 
-def _champion_columns(store: Store, model_id: str, challenger: ModelVersion, new: Predictions) -> np.ndarray:
-    """The champion's probabilities for the same images, in the challenger's columns; 0 for a class new to it."""
+def _champion_columns(
+    store: Store, model_id: str, challenger: ModelVersion, new: Predictions
+) -> tuple[np.ndarray, np.ndarray]:
+    """The champion's probabilities for the same images, and its rule's scores, in the challenger's columns.
+
+    Both are 0 for a class that is new to it.
+    """
     champion = read_version(store, model_id)
     version = catalog.get(store, challenger.lineage.dataset)
     old = predictions(store, model_id, version, Split.TEST, classes=challenger.classes)
     assert old.images == new.images
-    columns = np.zeros_like(new.probabilities)
-    for at, name in enumerate(champion.classes):
-        if name in challenger.classes:
-            columns[:, challenger.classes.index(name)] = old.probabilities[:, at]
-    return columns
+    found = []
+    for of_champion in (old.probabilities, old.decided):
+        columns = np.zeros_like(new.probabilities)
+        for at, name in enumerate(champion.classes):
+            if name in challenger.classes:
+                columns[:, challenger.classes.index(name)] = of_champion[:, at]
+        found.append(columns)
+    return found[0], found[1]

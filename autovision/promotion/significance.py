@@ -7,12 +7,13 @@ gets right, and `lost`, those that only the champion does.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autovision.metrics import METRICS, Floats, Ints, Mask
+from autovision.metrics import Floats, Ints, Mask
 
 LEVEL = 0.05
 """one-sided error of every gate"""
@@ -68,21 +69,21 @@ def can_bound(gained: int, lost: int, n: int, margin: float) -> bool:
 
 
 def bootstrap_difference(
-    champion: Floats, challenger: Floats, labels: Ints, metric: str, positive: int | None
+    champion: Floats, challenger: Floats, labels: Ints, measure: Callable[[Floats, Ints], float]
 ) -> Floats:
-    """Resampled differences, challenger minus champion, of a metric on probabilities (N, C); (R,) sorted.
+    """Resampled differences, challenger minus champion, of a measure of what they say (N, C); (R,) sorted.
 
     Rows are drawn in pairs (Efron & Tibshirani 1993), from an order that does not depend on the
     input's. Resamples in which the metric is undefined are left out.
     """
     order = np.lexsort(np.column_stack([champion, challenger, labels]).T)
     champion, challenger, labels = champion[order], challenger[order], labels[order]
-    measure, rng = METRICS[metric], np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     differences = np.empty(_RESAMPLES)
     for i in range(_RESAMPLES):
         rows = rng.integers(0, len(labels), len(labels))
         drawn = labels[rows]
-        differences[i] = measure(challenger[rows], drawn, positive) - measure(champion[rows], drawn, positive)
+        differences[i] = measure(challenger[rows], drawn) - measure(champion[rows], drawn)
     kept: Floats = np.sort(differences[np.isfinite(differences)])
     return kept
 

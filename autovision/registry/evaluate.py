@@ -14,10 +14,11 @@ from autovision import evaluation
 from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
+from autovision.decisions import DEFAULT, Measure, scores
 from autovision.errors import InvalidInput
 from autovision.model.predictor import Predictor
 from autovision.model.version import read_version
-from autovision.records import DatasetVersion, Evaluation, Split
+from autovision.records import DatasetVersion, DecisionRule, Evaluation, Split
 from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 
@@ -33,12 +34,14 @@ class Predictions:
         labels: (N,) int, indices into the model's classes; (N, C) zeros and ones if it answers any number of them.
         probabilities: (N, C) float64.
         metadata: column -> N values, for columns that every image has.
+        rule: the model's, by which it answers.
     """
 
     images: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
     metadata: Mapping[str, tuple[str, ...]]
+    rule: DecisionRule = DEFAULT
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class Predictions:
         probabilities: np.ndarray,
         *,
         multi_label: bool = False,
+        rule: DecisionRule = DEFAULT,
     ) -> Predictions:
         shared = set.intersection(*(set(row.metadata) for row in rows)) if rows else set()
         return cls(
@@ -55,10 +59,16 @@ class Predictions:
             truth(rows, classes, multi_label=multi_label),
             probabilities,
             {name: tuple(row.metadata[name] for row in rows) for name in sorted(shared)},
+            rule,
         )
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """(N, C) float64, of which the model's answers follow: see `autovision.decisions`."""
+        return scores(self.rule, self.probabilities)
 
     def groups(self, column: str) -> dict[str, np.ndarray]:
         """value of a metadata column -> (N,) bool; empty if it has no column of that name, or too many values."""
@@ -112,11 +122,11 @@ def predictions(
             f"model {model_id!r} does not know the classes {unknown} of {version.id}; it knows {list(known)}"
         )
     if (stored := _read(store, model_id, version, split)) is not None:
-        return Predictions.of(rows, known, stored, multi_label=model.multi_label)
+        return Predictions.of(rows, known, stored, multi_label=model.multi_label, rule=model.decision)
     predictor = Predictor.load(store, model_id)
     pixels = load_pixels(store, [row.image for row in rows], model.preprocessing, threads=2)
     scored = predictor.score(pixels)[0]
-    result = Predictions.of(rows, known, scored, multi_label=model.multi_label)
+    result = Predictions.of(rows, known, scored, multi_label=model.multi_label, rule=model.decision)
     store_predictions(store, model_id, version, split, result)
     return result
 
@@ -138,9 +148,21 @@ def store_predictions(
 
 
 def evaluate_subgroups(
-    what: Predictions, classes: Sequence[str], positive: str | None, *, dataset: str, split: Split
+    what: Predictions,
+    classes: Sequence[str],
+    positive: str | None,
+    *,
+    dataset: str,
+    split: Split,
+    measure: Measure | None = None,
 ) -> dict[str, Evaluation]:
-    """The whole split under its own name, and each subgroup as `split:column=value`."""
+    """The whole split under its own name, and each subgroup as `split:column=value`.
+
+    Args:
+        measure: the metric that the model was searched by, to be told beside the others.
+    """
+
+    decided = what.decided
 
     def evaluate(mask: np.ndarray, where: dict[str, str]) -> Evaluation:
         return evaluation.evaluate(
@@ -151,6 +173,8 @@ def evaluate_subgroups(
             dataset=dataset,
             split=split,
             where=where,
+            decided=decided[mask],
+            measure=measure,
         )
 
     found = {str(split): evaluate(np.ones(len(what), dtype=bool), {})}

@@ -107,16 +107,16 @@ class CostModel:
         """Seconds until some epochs are over; None: to the first rung."""
         work = self.work(config)
         times = rung_epochs(config.epochs)[0] if epochs is None else epochs
-        seconds = features_s = variance = measured = 0.0
+        seconds = features_s = deviation = measured = 0.0
         for part, expected in work.parts(times):
             belief = self._speeds.belief(*arithmetic.group(part, config))
             own = expected * math.exp(belief.mean)
             seconds += own
-            variance += own**2 * math.expm1(min(belief.sd, 1.5) ** 2)
+            deviation += own * belief.sd
             measured += own if belief.measured else 0.0
             features_s += own if part in (Part.COMPILE, Part.FEATURES) else 0.0
-        # A sum of log-normal parts is nearly log-normal (Fenton 1960).
-        spread = math.exp(_Z * math.sqrt(math.log1p(variance / max(seconds, 1e-9) ** 2)))
+        # A busy node slows all parts of a trial down together: their deviations add up, and do not cancel out.
+        spread = math.exp(_Z * deviation / max(seconds, 1e-9))
         return Cost(seconds, seconds / spread, seconds * spread, features_s, measured / max(seconds, 1e-9))
 
     def evaluation_s(self, config: TrialConfig, images: int, *, threads: int) -> float:
@@ -127,6 +127,24 @@ class CostModel:
             belief = self._speeds.belief(*arithmetic.group(part, config))
             total += expected * math.exp(belief.mean) / (threads if part is Part.FEATURES else 1)
         return total
+
+    def refit_s(self, config: TrialConfig, *, features: bool = True) -> float:
+        """Seconds of training a configuration to its end on train and validation, after it was trained on train.
+
+        Args:
+            features: whether those of validation images are counted, which are needed under the views of training.
+        """
+        rows = [
+            Rows(cut, views, self._lacking(config, "validation", views, cut))
+            for cut, views, splits in arithmetic.needed(config)
+            if features and "train" in splits
+        ]
+        train, validation = len(self.splits.train), len(self.splits.validation)
+        work = arithmetic.work(config, rows, (train + validation, validation), self._rates)
+        return sum(
+            expected * math.exp(self._speeds.belief(*arithmetic.group(part, config)).mean)
+            for part, expected in work.parts(config.epochs)
+        )
 
     def memory(self, config: TrialConfig) -> Footprint:
         """Bytes that training takes: see `trial.memory`. The first time for a configuration it takes a moment.

@@ -62,6 +62,8 @@ class Driver:
     """whether heads on the same features are trained together"""
     nearly_s: float = 2.0
     """a trial that would end within so many seconds is neither paused nor stopped for being behind"""
+    finishing_s: Callable[[TrialConfig | None], float] = lambda best: 0.0
+    """seconds before the deadline that finishing the best configuration so far will take"""
     share: Callable[[], int] = lambda: UNLIMITED
     """trials that may be at work at once beside those of other searches"""
 
@@ -79,6 +81,8 @@ class Driver:
         """by the trial, or the first of the heads"""
         self.paused: dict[str, Running] = {}
         self.suspended = False
+        self._finishing = "", 0.0
+        """the best trial, and what finishing it takes"""
         self._again: list[str] = []
         self._tally = Tally(self.request.metric)
         begun = records.read_all(self.store, keys.begun(self.request.id), Begun)
@@ -156,9 +160,9 @@ class Driver:
 
     def next(self) -> Assignment | None:
         """The next trial to begin, or to go on with; None if nothing more fits into the budget."""
-        remaining = self.deadline - self.clock()
-        if remaining <= 0.5:
-            return None
+        remaining = self._until() - self.clock()
+        if remaining <= 0.5 and (self._valued or self.running):
+            return None  # without any value, the first trial may overrun
         if self._again:
             return self._go_on_with(self.running[self._again.pop(0)])
         for trial in self._scheduler.promoted(self.paused):
@@ -201,8 +205,9 @@ class Driver:
             dataset=f"{self.request.dataset}@{self.request.dataset_version}",
             config=lead.config,
             metric=self.request.metric,
+            costs=self.request.costs,
             seed=self.request.seed,
-            deadline=self.deadline,
+            deadline=self._until(),
             must_report=not self._valued,
             search_started=self.search_started,
             initial_model=drawn[0].initial,
@@ -234,7 +239,7 @@ class Driver:
         if running.expected is None and not running.reported:
             running.expected = self.cost.begin(running.lead.config)
         return running.take_up(
-            deadline=self.deadline,
+            deadline=self._until(),
             search_started=self.search_started,
             must_report=not self._valued,
             threads=self.threads,
@@ -269,6 +274,15 @@ class Driver:
         ]
         best = max(heads, key=lambda result: (result.value, -result.number), default=None)
         return None if best is None else TrialConfig.model_validate(best.config)
+
+    def _until(self) -> float:
+        """Seconds since the epoch, after which no trial works: what is the best so far has to be finished, too."""
+        best = self._tally.best
+        if best is None:
+            return self.deadline
+        if self._finishing[0] != best.trial:
+            self._finishing = best.trial, self.finishing_s(TrialConfig.model_validate(best.config))
+        return self.deadline - self._finishing[1]
 
     @property
     def _valued(self) -> bool:

@@ -64,7 +64,7 @@ class Estimate:
         features_s: of these: computing the default's features.
         heads: trained to the end, if only heads of the default's features were.
         tuned: fine-tunings of the default to the end, instead of heads; None: the space has none.
-        memory_mb: 10⁶ bytes that a trial takes at most: the default, or its fine-tuning.
+        memory_mb: 10⁶ bytes that a trial takes at most: the default, or its fine-tuning; None: nobody asked.
         features: cheapest first.
         enough: whether there is likely to be a first value within the budget.
         per_hour: what the cluster costs; None: nobody gave prices.
@@ -80,7 +80,7 @@ class Estimate:
     features_s: Range
     heads: Range
     tuned: Range | None
-    memory_mb: float
+    memory_mb: float | None
     features: tuple[FeatureSet, ...]
     enough: bool
     per_hour: float | None = None
@@ -135,6 +135,7 @@ def estimate(
     left_out: frozenset[str] = frozenset(),
     per_hour: float | None = None,
     currency: str = "",
+    memory: bool = False,
 ) -> Estimate:
     """What a budget buys of a space.
 
@@ -142,6 +143,7 @@ def estimate(
         cpus: trials at a time.
         left_out: backbones that cannot be used here.
         per_hour: what the cluster costs.
+        memory: whether to count that, too, which takes a second.
     """
     default = space.config(space.default())
     if default.backbone in left_out:
@@ -162,7 +164,7 @@ def estimate(
     sets = _feature_sets(cost, space, default, left, shared, left_out)
     alone = _scaled(first, first.seconds - first.features_s + first.features_s / shared)
     first_s = Range(*(_START_S + seconds for seconds in (alone.value, alone.low, alone.high)))
-    memory = max(cost.memory_bytes(one) for one in ([head] if tuned is None else [head, tuned]))
+    kinds = [head] if tuned is None else [head, tuned]
     return Estimate(
         budget_s=budget_s,
         cpus=cpus,
@@ -176,7 +178,7 @@ def estimate(
         tuned=None
         if tuned is None
         else _number(cost.predict(tuned, epochs=tuned.epochs), left, cpus, shared),
-        memory_mb=memory / 1e6,
+        memory_mb=max(map(cost.memory_bytes, kinds)) / 1e6 if memory else None,
         features=sets,
         enough=first_s.value + finishing <= budget_s,
         per_hour=per_hour,

@@ -43,4 +43,5 @@ def preview(store: Store, request: SearchRequest, table: PriceTable | None) -> E
         left_out=frozenset(left_out),
         per_hour=None if table is None else prices.per_hour(table, nodes),
         currency="" if table is None else table.currency,
+        memory=True,
     )

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_FEWEST = 5
+"""trials that ended, before their pace says anything"""
+
 
 @dataclass(frozen=True)
 class ProgressEvent:
@@ -38,3 +41,10 @@ class ProgressEvent:
     def left_s(self) -> float:
         """Seconds left of the budget, never negative."""
         return max(0.0, self.budget_s - self.elapsed_s)
+
+    @property
+    def more(self) -> int | None:
+        """About how many more trials the seconds left should see, at the pace so far; None: too early to say."""
+        if self.done < _FEWEST or self.elapsed_s <= 0:
+            return None
+        return round(self.done / self.elapsed_s * self.left_s)

@@ -69,6 +69,9 @@ class Proposer:
 
     def __post_init__(self) -> None:
         self.starts = [start for start in self.starts if self.usable(self.space.config(start.point))]
+        # The costs of all arms are asked for before every trial: what stands for each is made once.
+        default = self.space.config(self.space.default()).model_dump()
+        self._standard = {arm: config_of(arm, default) for arm in self.arms}
         self._exhausted: set[Arm] = set()
         self._waiting: list[Drawn] = []
         self._inherited: set[Arm] = set()
@@ -160,7 +163,7 @@ class Proposer:
         if arm in self._inherited or self.arms[arm].seconds or self.arms[arm].running:
             return None
         self._inherited.add(arm)
-        standard = config_of(arm, self.space.config(self.space.default()).model_dump())
+        standard = self._standard[arm]
         head = self.best_head(arm) if standard.needs_maps else None
         if head is None:
             return None
@@ -183,7 +186,7 @@ class Proposer:
         record = self.arms[arm]
         if record.seconds and not record.running:
             return statistics.median_low(record.seconds[-9:])
-        return self.cost.predicted_s(config_of(arm, self.space.config(self.space.default()).model_dump()))
+        return self.cost.predicted_s(self._standard[arm])
 
     def _batch_size(self, arm: Arm | None) -> int:
         pace = statistics.median(self._head_s[-5:]) if self._head_s else _BATCH_S / _FIRST

@@ -7,6 +7,7 @@ from typing import Any
 
 from autovision import metrics
 from autovision.dataset import catalog
+from autovision.decisions import check_measure
 from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
@@ -76,6 +77,8 @@ def make_request(
             f"max_cost={options['max_cost']:g}: nothing tells what the cluster costs; give a table of prices, with "
             "--prices or AUTOVISION_PRICES"
         )
+    if options.get("costs") is not None:
+        options.setdefault("metric", metrics.COST)
     metrics.check_metric(options.get("metric", "accuracy"))
     objectives = options["objectives"] = check_objectives(options.get("objectives", ()))
     samplers.check(options.get("sampler", "tpe"), space, 1 + len(objectives))
@@ -83,6 +86,12 @@ def make_request(
     allowed = license_names.parse(licenses)
     check_weights(store, space, allowed)
     version = catalog.get(store, dataset)
+    check_measure(
+        options.get("metric", "accuracy"),
+        options.get("costs"),
+        version.classes,
+        multi_label=version.multi_label,
+    )
     for split in (Split.TRAIN, Split.VALIDATION, Split.TEST):
         if not (version.images.get(split) or sum(version.counts.get(split, {}).values())):
             raise InvalidInput(

@@ -7,12 +7,14 @@ register       register the model of a given trial besides
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from autovision.dataset import catalog
@@ -46,10 +48,27 @@ from autovision.trial.trial import Workbench
 
 _LEASE_S = 30.0
 _POLL_S = 1.0
+_REFIT_SHARE = 0.2
 _MEASURING_SHARE = 0.2
 """of the seconds that are left may go by before no more architectures are measured, where latency is an objective"""
 _SKETCHED = 2
 """so many backbones say what a data set looks like"""
+
+
+@dataclass
+class Ran:
+    """What trials came to.
+
+    Attributes:
+        stopped: whether a person stopped them.
+        cost: what was learnt of speed; None: there were no trials.
+        finish_by: seconds since the epoch, by which the winner should have been trained again.
+    """
+
+    ledger: list[TrialResult]
+    stopped: bool = False
+    cost: CostModel | None = None
+    finish_by: float = math.inf
 
 
 @dataclass
@@ -206,21 +225,31 @@ def _attempt(
     )
     try:
         if turn is not None:
-            ledger, stopped = _trials(store, request, before, turn, stop, on_progress, bench, started)
+            ran = _trials(store, request, before, turn, stop, on_progress, bench, started)
         else:
             begun.settle(store, request.id)
-            ledger, stopped = requests.trials(store, request.id), False
+            ran = Ran(requests.trials(store, request.id))
             requests.set_state(store, request.id, ended_early="it was finished as it was, on request")
-        if stopped:
+        ledger = ran.ledger
+        if ran.stopped:
             _note(store, request, ledger, before, started, status=SearchStatus.STOPPED, stop_requested=False)
             raise Interrupted(
                 f"search {request.id} was stopped after {len(ledger)} trials; "
-                f"`autovision search resume {request.id}` goes on with it"
+                f"`autovision search resume {request.id}` goes on with it, `autovision search finish {request.id}` "
+                "registers the best so far"
             )
         on_progress(
-            _last_event(request, ledger, before, started, "evaluating the best trial on the test split")
+            _last_event(
+                request,
+                ledger,
+                before,
+                started,
+                "finishing the best trial, and evaluating it on the test split",
+            )
         )
-        model = _known_model(store, before, ledger) or finish(store, request, ledger, bench).id
+        model = _known_model(store, before, ledger)
+        if model is None:
+            model = finish(store, request, ledger, bench, cost=ran.cost, deadline=ran.finish_by).id
     except Interrupted:
         raise
     except KeyboardInterrupt:
@@ -283,8 +312,8 @@ def _trials(
     on_progress: Callable[[ProgressEvent], None],
     bench: Workbench,
     started: float,
-) -> tuple[list[TrialResult], bool]:
-    """Run trials; the ledger, and whether a person stopped them."""
+) -> Ran:
+    """Run trials until the budget leaves just what finishing takes."""
     space = Space.from_json(request.space)
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     kind = this_node(workers=request.workers_per_trial)
@@ -345,6 +374,7 @@ def _trials(
         costs=costs,
         emit=lambda event: on_progress(replace(event, budget_s=granted)),
         share=turn.share,
+        finishing_s=partial(_refit_s, request, cost, left),
     )
 
     def late_starts() -> list[Start] | None:
@@ -373,7 +403,12 @@ def _trials(
     requests.set_state(store, request.id, ended_early=ended_early)
     if ended_early and not stop.asked:
         on_progress(_last_event(request, driver.ledger, before, started, f"ended early: {ended_early}"))
-    return driver.results, stop.asked
+    return Ran(driver.results, stop.asked, cost, started + left - reserve)
+
+
+def _refit_s(request: SearchRequest, cost: CostModel, left: float, best: TrialConfig | None) -> float:
+    """Seconds to set aside for training the best again: a fifth of the budget at most."""
+    return 0.0 if best is None or not request.refit else min(_REFIT_SHARE * left, cost.refit_s(best))
 
 
 def _reported(driver: Driver) -> list[TrialConfig]:

@@ -80,6 +80,8 @@ class Scheduler(ABC):
 
     def __init__(self) -> None:
         self._last: dict[str, Report] = {}
+        self._places: dict[str, tuple[str, int]] = {}
+        """trial -> kind and level of its last report"""
         self._scores: dict[tuple[str, int], list[float]] = {}
         """ascending, by kind and level"""
 
@@ -112,6 +114,7 @@ class Scheduler(ABC):
             for later in range(level + 1, _LEVELS):
                 self._insert(report.kind, later, report.score)
         self._last[report.trial] = report
+        self._places[report.trial] = (report.kind, self.level(report))
 
     def _insert(self, kind: str, level: int, score: float) -> None:
         bisect.insort(self._scores.setdefault((kind, level), []), score)
@@ -127,7 +130,16 @@ class Scheduler(ABC):
 
     def promoted(self, paused: Iterable[str]) -> list[str]:
         """Those of the paused trials that go on now, the best first."""
-        return [t for t in self.best_first(paused) if self._last[t].score >= self.needed(self._last[t])]
+        # It is asked before every trial, and thousands may be paused: few of them go on, and they share what they need.
+        needed: dict[tuple[str, int], float] = {}
+        found = []
+        for trial in paused:
+            place, report = self._places[trial], self._last[trial]
+            if place not in needed:
+                needed[place] = self.needed(report)
+            if report.score >= needed[place]:
+                found.append(trial)
+        return self.best_first(found)
 
     def best_first(self, paused: Iterable[str]) -> list[str]:
         """The paused trials, whether they would be promoted or not."""

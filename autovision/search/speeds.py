@@ -22,7 +22,7 @@ from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 ARITHMETIC = 1
 """version of the expectations that ratios are relative to: others are of no use"""
 
-_PART_SD, _BACKBONE_SD, _CONFIGURATION_SD, _NOISE_SD = 1.0, 0.4, 0.25, 0.2
+_PART_SD, _BACKBONE_SD, _CONFIGURATION_SD, _NOISE_SD = 1.0, 0.4, 0.25, 0.3
 """in units of the natural logarithm: arithmetic may be off by a factor of e, backbones differ by half, …"""
 _NOISE_COUNTS = 4.0
 """so many measurements is the belief in `_NOISE_SD` worth"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from autovision.records import Record
+from autovision.records import Costs, Record
 from autovision.space.config import TrialConfig
 
 
@@ -59,6 +59,8 @@ class Assignment(Record):
     """whether each of several workers has a GPU of its own"""
     parts: int = 1
     """in how many parts each batch is computed at least"""
+    costs: Costs | None = None
+    """of answers, for the metric `neg_mean_cost`"""
     before: Reported = Reported()
     """what a worker before this one had reported"""
     heads: tuple[Head, ...] = ()

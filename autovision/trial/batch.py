@@ -16,6 +16,7 @@ from autovision.model import bundle
 from autovision.trial.assignment import Assignment, without_value
 from autovision.trial.execution import objective_of
 from autovision.trial.fused import FittedHead, HeadProblem, fit_heads
+from autovision.trial.measured import with_measure
 from autovision.trial.pooled import load_pooled
 from autovision.trial.trial import Workbench, weights_key
 
@@ -82,11 +83,13 @@ class HeadBatch:
         """Of one head: every rung and the value there."""
         task = self._task
         try:
-            objectives = [objective_of(report, task.metric) for report in head.reports]
+            splits = self._bench.splits(task.dataset)
+            reports = [with_measure(report, splits, task.metric, task.costs) for report in head.reports]
+            objectives = [objective_of(report, task.metric) for report in reports]
         except AutoVisionError as error:
             return {"outcome": "failed", "error": str(error), "objective": None, "points": []}
         points = []
-        for report, objective in zip(head.reports, objectives, strict=True):
+        for report, objective in zip(reports, objectives, strict=True):
             # All heads of a batch get on together: each has taken its share of what is done by then.
             share = (
                 (seconds - self._feature_s) / len(task.heads) * min(1.0, report.epoch / head.config.epochs)
@@ -94,6 +97,7 @@ class HeadBatch:
             point = {
                 "rung": report.rung,
                 "epoch": report.epoch,
+                "judged_epoch": report.judged_epoch,
                 "seconds": self._feature_s / len(task.heads) + share,
                 "search_s": time.time() - task.search_started,
                 "train_loss": report.train_loss,

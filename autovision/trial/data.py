@@ -48,6 +48,18 @@ class Labelled:
         return self.targets.long().numpy() if self.multi_label else self.targets.argmax(1).numpy()
 
 
+def joined(first: Labelled, second: Labelled) -> Labelled:
+    """The images of both, in the order of their digests."""
+    images = first.images + second.images
+    order = sorted(range(len(images)), key=images.__getitem__)
+    return Labelled(
+        tuple(images[i] for i in order),
+        torch.cat([first.targets, second.targets])[order],
+        torch.cat([first.confidence, second.confidence])[order],
+        first.multi_label,
+    )
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A split as a suffix takes it.

@@ -13,6 +13,7 @@ from autovision.features.compute import OutOfTime
 from autovision.store import keys
 from autovision.trial.assignment import Assignment, Reported, without_value
 from autovision.trial.checkpoint import Slot
+from autovision.trial.measured import with_measure
 from autovision.trial.step import NotFinite
 from autovision.trial.train import RungReport
 from autovision.trial.trial import Trial, Workbench, weights_key
@@ -74,7 +75,8 @@ class Execution:
             self._trial = self._world.jointly(self._begin)
             slot = Slot(self._bench.store, keys.checkpoint(task.search, task.config.digest, task.seed))
             self._reports = self._trial.run(world=self._world, slot=slot)
-        report = next(self._reports)
+        trial, told = self._trial, next(self._reports)
+        report = self._world.jointly(lambda: with_measure(told, trial.splits, task.metric, task.costs))
         if report.last:
             next(self._reports, None)  # to its end, where the checkpoint is cleared away
         objective = self._world.jointly(lambda: objective_of(report, task.metric))
@@ -84,6 +86,7 @@ class Execution:
         point = {
             "rung": report.rung,
             "epoch": report.epoch,
+            "judged_epoch": report.judged_epoch,
             "seconds": time.time() - self._started,
             "search_s": time.time() - task.search_started,
             "train_loss": report.train_loss,

@@ -283,6 +283,7 @@ class _Cohort:
                 metrics=measured,
                 logits=np.ascontiguousarray(logits),
                 last=last,
+                judged_epoch=progress.best.epoch if last and progress.best else None,
             )
             progress.reports.append(report)
             progress.loss_sum, progress.loss_steps = 0.0, 0

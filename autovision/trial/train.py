@@ -46,6 +46,8 @@ class RungReport:
     logits: np.ndarray
     """(M, C) float32, of the validation images"""
     last: bool
+    judged_epoch: int | None = None
+    """after which the weights were as judged here, if that was an earlier epoch: early stopping went back to it"""
 
 
 def rung_epochs(epochs: int) -> list[int]:
@@ -145,7 +147,7 @@ def _remember(run: Training, report: RungReport, rungs: list[int]) -> RungReport
     if patient and not report.last:
         return report
     restore_judged(run, run.best.tensors)
-    return replace(judge(run, rungs, last=True), epoch=run.epoch)
+    return replace(judge(run, rungs, last=True), epoch=run.epoch, judged_epoch=run.best.epoch)
 
 
 def judged_state(run: Training) -> dict[str, Tensor]:

@@ -7,13 +7,13 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from safetensors.torch import load as load_tensors
 
 from autovision.dataset import catalog, manifest
-from autovision.features.compute import FeatureSource, Helpers, nobody
+from autovision.features.compute import FeatureSource, Helpers, OutOfTime, nobody
 from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.network import Network, Suffix
@@ -24,9 +24,10 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.store.protocol import Store
 from autovision.trial.checkpoint import Slot, pack, unpack
-from autovision.trial.data import Labelled, load_inputs
+from autovision.trial.data import Labelled, joined, load_inputs
 from autovision.trial.memory import allowance, is_out_of_memory, parts_that_fit, predict, release
 from autovision.trial.state import Problem, Training
+from autovision.trial.step import run_epoch
 from autovision.trial.train import RungReport, begin, fit, judged_state, rung_epochs
 from autovision.trial.world import World
 
@@ -186,6 +187,25 @@ class Trial:
         if slot and world.rank == 0:
             slot.clear()
 
+    def refit(self, epochs: int) -> bytes:
+        """Train on train and validation together, for the first `epochs` of the schedule; head and unfrozen stages.
+
+        Nothing judges it: what was chosen on validation (the configuration, the epoch) stays as it is.
+
+        Raises:
+            NotFinite, OutOfTime, TooLarge: it came to nothing.
+        """
+        self.splits = replace(self.splits, train=joined(self.splits.train, self.splits.validation))
+        problem = self._problem()
+        self._prepare(problem, None)
+        self.training = Training(self.suffix, problem, self.config, self.seed, autocast=self._autocast())
+        self.training.accumulate = self._admitted(self.training.world)
+        while self.training.epoch < epochs:
+            if run_epoch(self.training, self.deadline):
+                raise OutOfTime
+            self.training.epoch += 1
+        return self.trained()
+
     def _train(self, problem: Problem, world: World, slot: Slot | None) -> Iterator[RungReport]:
         saved = world.jointly(lambda: self._prepare(problem, slot))
         world.align(self.suffix)
@@ -255,11 +275,20 @@ class Trial:
         return bundle.tensors_file(judged_state(self.training))
 
     def _initial_head(self) -> dict[str, torch.Tensor] | None:
-        """The champion's head, if it is of the same shape: its knowledge is where this trial starts."""
+        """The champion's head, if it is of the same shape: its knowledge is where this trial starts.
+
+        Of a model that was trained again on validation it is the head of before: the images that this trial will be
+        judged by are among those.
+        """
         if self.initial is None:
             return None
         version = read_version(self.bench.store, self.initial)
-        tensors = load_tensors(read_file(self.bench.store, version, bundle.WEIGHTS_FILE))
+        refitted = version.lineage.refit
+        tensors = load_tensors(
+            read_file(self.bench.store, version, bundle.WEIGHTS_FILE)
+            if refitted is None
+            else self.bench.store.get(refitted.before_key).data
+        )
         head = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")}
         own = self.suffix.head.state_dict()
         same_shapes = {n: t.shape for n, t in head.items()} == {n: t.shape for n, t in own.items()}

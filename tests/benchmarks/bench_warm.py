@@ -144,11 +144,12 @@ def main() -> None:
     parser.add_argument("--space", default="demo")
     parser.add_argument("--images", type=int, help="default: all")
     chosen = parser.parse_args()
-    budget_s, count = (25.0, 200) if chosen.quick else (chosen.budget_s, chosen.images)
+    budget_s, count = (60.0, 200) if chosen.quick else (chosen.budget_s, chosen.images)
+    space = "quick" if chosen.quick else chosen.space
     with runtime.connected():
-        rows = [compare(seed, chosen.space, budget_s, count) for seed in chosen.seeds]
-    report(rows, chosen.space, budget_s)
-    figures = {"quick": chosen.quick, "space": chosen.space, "budget_s": budget_s, "seeds": rows}
+        rows = [compare(seed, space, budget_s, count) for seed in chosen.seeds]
+    report(rows, space, budget_s)
+    figures = {"quick": chosen.quick, "space": space, "budget_s": budget_s, "seeds": rows}
     write_json(chosen.json, "warm", figures)
 
 

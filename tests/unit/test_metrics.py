@@ -36,6 +36,7 @@ def test_two_classes_agree_with_scikit_learn(seed, ties):
             "accuracy": reference.accuracy_score(y, predicted),
             "balanced_accuracy": reference.balanced_accuracy_score(y, predicted),
             "f1": reference.f1_score(y, predicted),
+            "macro_f1": reference.f1_score(y, predicted, average="macro"),
             "auroc": reference.roc_auc_score(y, p[:, 1]),
             "average_precision": reference.average_precision_score(y, p[:, 1]),
             "neg_log_loss": -reference.log_loss(y, p),
@@ -57,6 +58,7 @@ def test_many_classes_agree_with_scikit_learn():
             "accuracy": reference.accuracy_score(y, p.argmax(1)),
             "balanced_accuracy": reference.balanced_accuracy_score(y, p.argmax(1)),
             "f1": reference.f1_score(y, p.argmax(1), average="macro"),
+            "macro_f1": reference.f1_score(y, p.argmax(1), average="macro"),
             "auroc": reference.roc_auc_score(y, p, multi_class="ovr"),
             "average_precision": reference.average_precision_score(np.eye(5)[y], p),
             "neg_log_loss": -reference.log_loss(y, p),
@@ -79,7 +81,7 @@ def test_score_is_finite_and_ignores_the_order_of_rows(n, n_classes, seed):
 
 def test_undefined_metrics_are_left_out():
     p, y = np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0])
-    assert set(metrics.score(p, y, 1)) == {"accuracy", "balanced_accuracy", "neg_log_loss"}
+    assert set(metrics.score(p, y, 1)) == {"accuracy", "balanced_accuracy", "macro_f1", "neg_log_loss"}
 
 
 def test_log_loss_of_a_certain_error_is_finite():
@@ -140,6 +142,7 @@ def test_several_labels_agree_with_scikit_learn(n_classes, ties):
                 [reference.balanced_accuracy_score(y[:, c], said[:, c]) for c in range(n_classes)]
             ),
             "f1": reference.f1_score(y, said, average="macro"),
+            "macro_f1": reference.f1_score(y, said, average="macro"),
             "auroc": reference.roc_auc_score(y, p, average="macro"),
             "average_precision": reference.average_precision_score(y, p, average="macro"),
             "neg_log_loss": -np.mean([reference.log_loss(y[:, c], p[:, c]) for c in range(n_classes)]),

@@ -57,6 +57,25 @@ def test_show_tells_where_a_model_came_from(cli: Any, world: Any) -> None:
         assert parameter in squeezed
 
 
+def squeezed(text: str) -> str:
+    """As one word: what is long is folded."""
+    return "".join(text.split())
+
+
+def test_show_and_evaluate_tell_how_it_answers_and_every_interval(cli: Any, world: Any) -> None:
+    answer = cli("model", "show", world.model, "--json").answer
+    shown = cli("model", "show", world.model).out
+    assert answer["decision"]["kind"] == "default" and "the most probable class" in shown
+    assert answer["lineage"]["refit"]["images"] > 0 and "oftrainandvalidation" in squeezed(shown)
+    found = answer["metrics"]["test"]
+    assert found["resamples"] == 1000
+    assert {"macro_f1", "average_precision", "log_loss", "ece", "accuracy"} <= found["bootstrap"].keys()
+    evaluated = cli("model", "evaluate", world.model, "--dataset", "pets", "--json").answer
+    assert evaluated["bootstrap"]["log_loss"][0] == pytest.approx(evaluated["log_loss"])
+    for out in (shown, cli("model", "evaluate", world.model, "--dataset", "pets").out):
+        assert "1,000resamples" in squeezed(out) and "accuracy *" in out
+
+
 def test_a_deployment_stands_for_its_champion(cli: Any, world: Any) -> None:
     cli("promote", world.model, "--to", "door", "--force")
     assert cli("model", "show", "door", "--json").answer["model"] == world.model

@@ -80,6 +80,31 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     assert {name: request[name] for name in wanted} == wanted
 
 
+def test_costs_are_read_from_a_file_and_shown(cli: Any, pets: str, tmp_path: Path) -> None:
+    costs = {"cat": {"dog": 3}, "dog": {"cat": 1}}
+    (tmp_path / "costs.json").write_text(json.dumps(costs))
+    line = ("search", "submit", pets, "--space", SPACE, "--json", "--no-refit", "--no-soup")
+    search = cli(*line, "--costs", tmp_path / "costs.json").answer["search"]
+    shown = cli("search", "show", search)
+    request = cli("search", "show", search, "--json").answer["request"]
+    assert (request["metric"], request["costs"]) == ("neg_mean_cost", costs)
+    assert (request["refit"], request["soup"]) == (False, False)
+    assert "dog for cat: 3" in shown.out and "without refit and soup" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "No such file"), ("{", "is no JSON"), ("[]", "holds no costs"), ('{"cat": 3}', "entry of 'cat'")],
+)
+def test_a_file_without_costs_is_refused(
+    cli: Any, pets: str, tmp_path: Path, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / "costs.json").write_text(text)
+    ran = cli("search", "submit", pets, "--space", SPACE, "--costs", tmp_path / "costs.json")
+    assert ran.code == 2 and said in ran.err
+
+
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [

@@ -217,3 +217,34 @@ def test_a_better_model_of_several_classes_is_better_somewhere_by_any_metric(met
     assert better_somewhere(paired, metric=metric).passed
     assert not_worse_on(paired, "left", metric=metric).passed
     assert not better_somewhere(Paired(labels, after, before), metric=metric).passed
+
+
+# -------------------------------------------------------------------------------------- decision rules
+
+
+def test_each_side_answers_by_its_own_rule(paired):
+    """A challenger of equal probabilities whose rule turns the champion's errors into right answers."""
+    pair = paired(300, 60, 0)
+    same = dataclasses.replace(pair, challenger=pair.champion, challenger_scores=pair.challenger)
+    plain = dataclasses.replace(pair, challenger=pair.champion)
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1"):
+        assert better_somewhere(same, metric=metric).passed
+        assert not better_somewhere(plain, metric=metric).passed
+    assert not better_somewhere(same, metric="auroc").passed, "a rule does not change a ranking"
+    turned = dataclasses.replace(
+        pair, champion=pair.challenger, champion_scores=pair.champion, challenger=pair.champion
+    )
+    assert not better_somewhere(turned).passed, "the champion's rule counts, not its probabilities"
+    assert not_worse_overall(turned).passed
+
+
+def test_costs_and_recall_at_a_precision_are_gated_by(paired):
+    costs = np.array([[0.0, 1.0], [4.0, 0.0]])
+    better, worse = (
+        dataclasses.replace(paired(400, gained, lost), costs=costs) for gained, lost in ((60, 0), (0, 60))
+    )
+    assert better_somewhere(better, metric="neg_mean_cost").passed
+    assert not_worse_overall(better, metric="neg_mean_cost").passed
+    assert not not_worse_overall(worse, metric="neg_mean_cost").passed
+    found = better_somewhere(better, metric="recall@precision=0.5")
+    assert "recall at precision 0.5" in found.reason

@@ -109,3 +109,8 @@ def test_every_class_of_several_that_occurs_is_protected():
     verdict = decide(Paired(labels, said, said, classes=("a", "b", "c")))
     names = [gate["name"] for gate in verdict.numbers["gates"]]
     assert names == ["better_somewhere", "not_worse_overall", "no_forgetting[a]", "no_forgetting[b]"]
+
+
+def test_costs_must_be_given_where_they_are_gated_by(paired):
+    with pytest.raises(InvalidInput, match="neg_mean_cost needs costs"):
+        decide(paired(20, 0, 0), metric="neg_mean_cost")

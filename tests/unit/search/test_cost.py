@@ -34,9 +34,9 @@ def config(**changes: object) -> TrialConfig:
 
 @pytest.fixture
 def cost(tiny: History) -> CostModel:
-    """Of a store that has images and no features."""
+    """Of a store that has images, and neither features nor measurements."""
     store = tiny.copy()
-    for key in list(store.list("features/")):
+    for key in [*store.list("features/"), *store.list("speeds/")]:
         store.delete(key)
     bench = Workbench(store, threads=2)
     return CostModel(bench, bench.splits("colours@1"))

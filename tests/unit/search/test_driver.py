@@ -536,7 +536,16 @@ def test_without_a_running_trial_no_value_is_pending(world: World) -> None:
 
 def test_nothing_is_begun_after_the_deadline(world: World) -> None:
     driver = driver_of(world, budget_s=20.0)
+    first = begin(driver)
+    driver.goes_on(first.trial, point(0.5))
     world.now += 19.6
+    assert driver.next() is None
+
+
+def test_a_search_that_is_late_before_its_first_trial_begins_one_nevertheless(world: World) -> None:
+    driver = driver_of(world, budget_s=20.0)
+    world.now += 30.0
+    assert begin(driver).must_report
     assert driver.next() is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,20 @@ import pytest
 
 from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
+from autovision.decisions import scores
 from autovision.errors import AutoVisionError
 from autovision.model import bundle
 from autovision.model.inference import native_precision
-from autovision.model.predictor import Predictor
+from autovision.model.predictor import Prediction, Predictor
 from autovision.provenance import code_version, package_versions
-from autovision.records import Split, TrialResult, TrialState
+from autovision.records import DecisionRule, ModelVersion, Split, TrialResult, TrialState
 from autovision.registry.evaluate import predictions
+from autovision.search import finish as finishing
 from autovision.search import requests
 from autovision.search.finish import finish
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
-from autovision.store import MemoryStore, keys
+from autovision.store import MemoryStore, keys, records
 from autovision.trial.trial import Workbench
 
 if TYPE_CHECKING:
@@ -157,3 +160,34 @@ def test_a_model_of_several_classes_is_calibrated_and_evaluated_as_such(scenes: 
     assert test.accuracy.value > 0.8 > 2 * test.majority_accuracy
     assert test.average_precision is not None and test.average_precision > 0.95
     assert test.confusion == () and set(test.per_class_recall) == set(model.classes)
+
+
+def test_the_rule_is_what_the_model_answers_by_wherever_it_is_asked(
+    tiny: History, store: MemoryStore, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The classes of these images are told apart so well that validation would choose no rule.
+    rule = DecisionRule(kind="costs", costs=((0.0, 1.0), (0.0, 1.0)), why="for the test")
+    monkeypatch.setattr(finishing, "choose_rule", lambda *args, **options: rule)
+    request = tiny.searches[1].with_(nonce="rule")
+    model = finish(store, request, requests.trials(store, tiny.searches[1].id), bench)
+    assert model.decision == rule
+    assert records.read(store, keys.model(model.id), ModelVersion) == model
+    version = tiny.versions[1]
+    kept = predictions(store, model.id, version, Split.TEST)
+    decided = scores(rule, kept.probabilities)
+    assert (decided.argmax(1) != kept.probabilities.argmax(1)).any()
+    assert model.metrics["test"].accuracy.value == pytest.approx(
+        float((decided.argmax(1) == kept.labels).mean())
+    )
+    served = Predictor.load(store, model.id, threads=2).predict(
+        [store.get(keys.image(image)).data for image in kept.images]
+    )
+    answered = [model.classes[column] for column in decided.argmax(1)]
+    assert [said.label for said in served if isinstance(said, Prediction)] == answered
+
+
+def test_models_of_before_decision_rules_read_as_they_were_meant(tiny: History) -> None:
+    fields = json.loads(tiny.models[0].to_json())
+    for later in ("decision", "metric", "costs"):
+        fields.pop(later)
+    assert ModelVersion.model_validate(fields).decision == DecisionRule()

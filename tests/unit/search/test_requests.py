@@ -56,6 +56,10 @@ def test_a_request_names_exactly_what_it_searches_on(store: MemoryStore, tiny: H
         ({"max_cost": float("inf")}, "max_cost=inf: it has to be a finite number above 0"),
         ({"max_cost": 3.0}, "max_cost=3: nothing tells what the cluster costs"),
         ({"metric": "acuracy"}, "did you mean 'accuracy'"),
+        ({"metric": "recall@precision=2"}, "above 0 and at most 1"),
+        ({"metric": "neg_mean_cost"}, "needs costs"),
+        ({"costs": {"red": {"blue": 1.0}}}, "'red' where 'blue' is true; add it"),
+        ({"costs": {"red": {"blue": 1.0}, "blue": {"red": 2.0}}, "metric": "f1"}, "the metric is 'f1'"),
     ],
 )
 def test_what_cannot_be_searched_with_is_refused(
@@ -219,3 +223,14 @@ def test_an_ordinary_priority_leaves_the_id_as_it_was(tiny: History) -> None:
     assert len({request.with_(priority=priority).id for priority in (-1, 0, 1)}) == 3
     with pytest.raises(InvalidInput, match="priority=11: give a whole number from -10 to 10"):
         requests.make_request(tiny.store, "colours", tiny.space, budget_s=60.0, priority=11)
+
+
+def test_costs_make_the_metric_and_what_came_later_leaves_old_ids_alone(
+    store: MemoryStore, tiny: History
+) -> None:
+    plain = request_of(store, tiny)
+    costly = request_of(store, tiny, costs={"red": {"blue": 1.0}, "blue": {"red": 2.0}})
+    assert costly.metric == "neg_mean_cost"
+    assert request_of(store, tiny, refit=True, soup=True, costs=None).id == plain.id
+    others = {request_of(store, tiny, **{name: False}).id for name in ("refit", "soup")}
+    assert len(others | {plain.id, costly.id}) == 4

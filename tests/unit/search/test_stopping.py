@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from autovision.search.progress import ProgressEvent
 from autovision.search.stopping import Moment, converged, expected_gain, impatient, noise_of
 
 
@@ -78,3 +79,9 @@ def test_a_search_has_converged_when_the_rest_of_its_budget_buys_nothing() -> No
     assert converged(moments, 121, 4, 1e-9) is None, "whoever counts everything is never done"
     assert converged(moments[:8], 17, 4, 0.005) is None, "too few to say"
     assert converged(moments, 121, 4, 0.005, ["resnet50"]) is None, "nobody knows what that one gives"
+
+
+def test_the_trials_to_come_are_counted_at_the_pace_so_far() -> None:
+    assert ProgressEvent(elapsed_s=10, budget_s=100, complete=4).more is None, "too early to say"
+    assert ProgressEvent(elapsed_s=20, budget_s=100, complete=6, pruned=3, failed=1).more == 40
+    assert ProgressEvent(elapsed_s=120, budget_s=100, complete=6).more == 0

@@ -13,7 +13,7 @@ from autovision.errors import NotFound
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys
 from autovision.trial.assignment import Assignment, Reported
-from autovision.trial.execution import Execution
+from autovision.trial.execution import Execution, value_of
 from autovision.trial.trial import Workbench
 from autovision.trial.world import World
 
@@ -94,7 +94,7 @@ def test_workers_after_a_loss_keep_what_was_better_before(bench: Workbench) -> N
     ("changes", "outcome", "said"),
     [
         ({"dataset": "none@1"}, "failed", "none"),
-        ({"metric": "novelty"}, "failed", "metric 'novelty' is not defined"),
+        ({"metric": "novelty"}, "failed", "there is no 'novelty'"),
         ({"deadline": 0.0, "must_report": False, "config": ELSEWHERE}, "stopped", "the budget ended"),
     ],
 )
@@ -111,3 +111,20 @@ def test_a_failure_that_others_do_not_know_of_is_raised(bench: Workbench) -> Non
     execution = Execution(bench, task_of(bench.store, dataset="none@1"), world=SomeoneWaits())  # type: ignore[arg-type]
     with pytest.raises(NotFound):
         execution.step()
+
+
+@pytest.mark.parametrize(
+    ("metric", "costs"),
+    [
+        ("recall@precision=0.7", None),
+        ("neg_mean_cost", {"blue": {"red": 4.0}, "red": {"blue": 1.0}}),
+    ],
+)
+def test_a_trial_is_ranked_by_what_the_user_asked_for(
+    metric: str, costs: dict[str, dict[str, float]] | None, bench: Workbench
+) -> None:
+    results = carry_out(Execution(bench, task_of(bench.store, metric=metric, costs=costs)))  # type: ignore[arg-type]
+    for result in results:
+        measured = json.loads(result["point"])["metrics"]
+        assert result["objective"] == pytest.approx(value_of(measured, metric))
+        assert {metric, "accuracy", "macro_f1"} <= measured.keys()

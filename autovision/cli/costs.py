@@ -1,0 +1,34 @@
+"""A file with the costs of answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autovision.errors import InvalidInput
+
+
+def read_costs(path: Path) -> dict[str, dict[str, float]]:
+    """true class -> answered class -> cost. Raises `InvalidInput` for a file that does not hold that."""
+    try:
+        costs = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(
+            f"--costs {path}: {error.strerror or error}; name a file that can be read"
+        ) from None
+    except ValueError as error:
+        raise InvalidInput(f"--costs {path} is no JSON ({error}); write {_SHAPE}") from None
+    if not isinstance(costs, dict) or not costs:
+        raise InvalidInput(f"--costs {path} holds no costs; write {_SHAPE}")
+    for true, row in costs.items():
+        numbers = isinstance(row, dict) and all(
+            isinstance(cost, int | float) and not isinstance(cost, bool) for cost in row.values()
+        )
+        if not numbers:
+            raise InvalidInput(
+                f"--costs {path}: the entry of {true!r} is no object of numbers; write {_SHAPE}"
+            )
+    return costs
+
+
+_SHAPE = '{"TRUE CLASS": {"ANSWER": COST}}, such as {"defective": {"functional": 5}, "functional": {"defective": 1}}'

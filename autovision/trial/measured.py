@@ -1,0 +1,25 @@
+"""What a search is ranked by, where that is more than the metrics that every rung reports."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from autovision.decisions import Measure
+from autovision.metrics import METRICS
+from autovision.records import Costs
+from autovision.trial.loss import probabilities
+from autovision.trial.train import RungReport
+from autovision.trial.trial import DataSplits
+
+
+def with_measure(report: RungReport, splits: DataSplits, metric: str, costs: Costs | None) -> RungReport:
+    """The report, with this metric among its metrics unless it is undefined on validation."""
+    if metric in METRICS:
+        return report
+    split = splits.validation
+    said = probabilities(torch.from_numpy(report.logits), multi_label=split.multi_label).double().numpy()
+    value = Measure.of(metric, costs, splits.version.classes)(said, split.truth, splits.positive)
+    return report if math.isnan(value) else replace(report, metrics={**report.metrics, metric: value})

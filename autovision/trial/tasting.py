@@ -1,0 +1,39 @@
+"""What trained tensors say of a split, without training them: for choosing among those that were trained."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+from autovision.model import backbone as backbones
+from autovision.model.network import Suffix
+from autovision.space.config import TrialConfig
+from autovision.trial.data import Labelled, load_inputs
+from autovision.trial.train import predict
+from autovision.trial.trial import Workbench
+
+
+class Tasting:
+    """Logits of tensors that fit one architecture, from stored features: nothing frozen is computed twice.
+
+    Args:
+        split: the images, usually those of validation.
+        config: of any trial of this architecture.
+    """
+
+    def __init__(self, bench: Workbench, split: Labelled, config: TrialConfig) -> None:
+        source, channels = bench.source(config), bench.channels(config)
+        keep = backbones.kept_stages(config, len(channels))
+        staged = copy.deepcopy(source.loaded.staged)
+        staged.truncate(keep)
+        self._suffix = Suffix(staged, config, channels[:keep], split.classes).eval()
+        self._inputs = load_inputs(source, split, config, channels, training=False, deadline=math.inf)
+
+    def logits(self, tensors: Mapping[str, Tensor]) -> np.ndarray:
+        """(M, C) float32 of what `Suffix.trained_state` would give. Raises `CorruptObject` if it does not fit."""
+        self._suffix.load_trained(tensors)
+        return predict(self._suffix, self._inputs)
