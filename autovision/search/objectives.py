@@ -15,6 +15,7 @@ from autovision.records import TrialResult
 from autovision.search import pareto
 from autovision.search.arms import Arm, ArmRecord
 from autovision.search.schedulers import Report
+from autovision.search.select import rank
 
 COSTS = {
     "latency_ms": "ms",
@@ -38,8 +39,8 @@ def check_objectives(names: Iterable[str]) -> tuple[str, ...]:
     for name in found:
         if name not in COSTS:
             raise InvalidInput(
-                f"objective {name!r} is none of {', '.join(COSTS)}{near(name, COSTS)}; what is to be maximised is "
-                "the metric"
+                f"objective {name!r} is none of {', '.join(COSTS)}, which are minimised; the metric is "
+                f"what is maximised{near(name, COSTS)}"
             )
     return found
 
@@ -66,7 +67,7 @@ def pareto_front(names: Sequence[str], ledger: Sequence[TrialResult]) -> list[Tr
         return []
     points = pareto.points_of([values for _, values in usable])
     distinct = {usable[i][1]: usable[i][0] for i in reversed(pareto.front(points))}
-    return sorted(distinct.values(), key=lambda result: (-(result.value or 0.0), result.number))
+    return sorted(distinct.values(), key=rank)
 
 
 def knee_of(names: Sequence[str], front: Sequence[TrialResult]) -> TrialResult | None:

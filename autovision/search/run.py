@@ -122,8 +122,8 @@ def register(store: Store, search: str, trial: str) -> ModelVersion:
     ledger = {result.trial: result for result in requests.trials(store, search)}
     if trial not in ledger:
         raise NotFound(
-            f"search {search!r} has no trial {trial!r}{near(trial, ledger)}; `autovision search show {search}` shows "
-            "the best"
+            f"search {search!r} has no trial {trial!r}; `autovision search show {search}` shows the best"
+            f"{near(trial, ledger)}"
         )
     if ledger[trial].weights_key is None:
         raise InvalidInput(

@@ -10,9 +10,14 @@ from autovision.records import TrialResult, TrialState
 
 
 def best_trial(ledger: Sequence[TrialResult]) -> TrialResult | None:
-    """The trial with the highest value that left weights; the earlier one of two equals."""
+    """The trial with the highest value that left weights; of equals the cheapest, and then the earliest."""
     usable = [r for r in ledger if r.value is not None and r.weights_key is not None]
-    return max(usable, key=lambda r: (r.value, -r.number), default=None)
+    return min(usable, key=rank, default=None)
+
+
+def rank(result: TrialResult) -> tuple[float, ...]:
+    """What trials that have a value are sorted by, the best first."""
+    return (-(result.value or 0.0), *result.objectives.values(), result.number)
 
 
 class Tally:

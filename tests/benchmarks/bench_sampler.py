@@ -55,7 +55,7 @@ def cost(sampler: str, sizes: tuple[int, ...]) -> list[list[Any]]:
     for size in sizes:
         began = time.process_time()
         made = Sampler(space, 0, sampler)
-        made.replay((result, steps_of(result), ()) for result in ledger[:size])
+        made.replay((result, steps_of(result)) for result in ledger[:size])
         rebuilt_s = time.process_time() - began
         n = 3 if sampler in SLOW else 50
         began = time.process_time()

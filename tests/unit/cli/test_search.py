@@ -458,3 +458,77 @@ def test_what_can_never_fit_is_refused_when_it_is_submitted(cli: Any, controlled
     shown = cli(*line, "--workers-per-trial", 3, "--dry-run")
     assert shown.code == 2 and "can never run" in shown.out and "ask for at most 2" in shown.out
     assert cli("search", "list", "--json").answer == []
+
+
+# ------------------------------------------------------------------------------- samplers and objectives
+
+
+def test_a_search_says_what_draws_it_and_what_it_minimises(cli: Any, pets: str) -> None:
+    line = ("search", "submit", pets, "--space", SPACE, "--json")
+    asked = ("--objective", "latency_ms", "--objective", "size_mb", "--sampler", "nsga2")
+    search = cli(*line, *asked).answer["search"]
+    assert search != cli(*line).answer["search"]
+    shown = cli("search", "show", search)
+    assert "latency_ms, size_mb" in shown.out and "nsga2" in shown.out
+    assert cli("search", "show", search, "--json").answer["front"] is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    (
+        (("--sampler", "tp"), "did you mean 'tpe'"),
+        (("--sampler", "tiny:Tiny"), "no optuna.samplers.BaseSampler"),
+        (("--sampler", "cmaes"), "needs two parameters or more that are numbers"),
+        (("--objective", "latency"), "did you mean 'latency_ms'"),
+    ),
+)
+def test_what_cannot_be_searched_so_is_refused(
+    cli: Any, pets: str, asked: tuple[str, ...], says: str
+) -> None:
+    ran = cli("search", "submit", pets, "--space", SPACE, *asked)
+    assert ran.code == 2
+    assert says in ran.err
+
+
+def test_the_front_is_shown_and_explained(cli: Any, pets: str, tmp_path: Path) -> None:
+    submitted = cli("search", "submit", pets, "--space", SPACE, "--objective", "latency_ms", "--json")
+    search, store = submitted.answer["search"], open_store(tmp_path / "store")
+    for number, (accuracy, ms) in enumerate(((0.9, 20.0), (0.8, 5.0), (0.7, 6.0), (0.85, 8.0))):
+        metrics = {"accuracy": accuracy, "neg_log_loss": -0.5}
+        point = CurvePoint(
+            rung=0, epoch=1, seconds=1.0, search_s=1.0 + number, train_loss=0.5, metrics=metrics
+        )
+        result = TrialResult(
+            search=search,
+            trial=f"01-{number:05d}-abcdef",
+            number=number,
+            state=TrialState.COMPLETE,
+            config=TrialConfig(backbone="test_resnet", lr=0.01 * (1 + number)).model_dump(mode="json"),
+            parameters={"lr": 0.01 * (1 + number)},
+            origin="sampled",
+            curve=(point,),
+            value=accuracy - 0.01,
+            metrics=metrics,
+            objectives={"latency_ms": ms},
+            weights_key="w",
+            created_at=now(),
+        )
+        records.create(store, keys.trial(search, result.trial), result)
+    front = ["01-00000-abcdef", "01-00003-abcdef", "01-00001-abcdef"]
+    assert cli("search", "show", search, "--json").answer["front"] == front
+    shown = cli("search", "show", search).out
+    assert (
+        "the model" in shown
+        and "best bargain" in shown
+        and f"finish {search} --trial" in " ".join(shown.split())
+    )
+    page = tmp_path / "why.html"
+    told = cli("search", "explain", search, "--html", page, "--json").answer["front"]
+    assert [offer["trial"] for offer in told["offers"]] == front
+    assert [offer["chosen"] for offer in told["offers"]] == [True, False, False]
+    assert [offer["knee"] for offer in told["offers"]] == [False, True, False]
+    assert 0 < told["hypervolume"] < 1
+    html = page.read_text()
+    assert "What there is to choose from" in html and "accuracy over latency_ms" in html
+    missing = cli("search", "finish", search, "--trial", "01-00009-abcdef")
+    assert missing.code == 3 and "did you mean" in missing.err

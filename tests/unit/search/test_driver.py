@@ -17,7 +17,9 @@ from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialStat
 from autovision.search import requests
 from autovision.search.begun import settle
 from autovision.search.driver import Driver
+from autovision.search.objectives import pareto_front
 from autovision.search.progress import ProgressEvent
+from autovision.search.proposer import Drawn
 from autovision.search.warm import Start
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
@@ -853,3 +855,64 @@ def test_what_a_stopped_search_had_begun_can_be_settled(world: World) -> None:
     assert {r.value for r in written.values()} == {r.value for r in expected.values()}
     assert len(stored_ledger(stopped)) == len(stopped.ledger) + len(written)
     assert settle(stopped.store, stopped.request.id) == []
+
+
+# ------------------------------------------------------------------------------------ several objectives
+
+COSTS = {"small": 5.0, "medium": 12.0, "large": 40.0}
+
+
+def several(world: World, seed: int = 0, **changes: Any) -> Driver:
+    space = Three()
+    request = SearchRequest(
+        dataset="d",
+        dataset_version=1,
+        dataset_digest="0" * 64,
+        space=space.to_json(),
+        budget_s=600.0,
+        seed=seed,
+        objectives=("latency_ms",),
+        max_trials=300,
+    )
+    costs = changes.pop("costs", lambda config: {"latency_ms": COSTS[config.backbone]})
+    return driver_of(world, space, budget_s=600.0, request=request, costs=costs, **changes)
+
+
+def test_a_search_for_several_objectives_tries_cheap_and_good_networks(world: World) -> None:
+    """Each backbone has its place on the front, with about the best that it can be."""
+    driver = several(world)
+    Simulation(driver, world).run()
+    ledger = stored_ledger(driver)
+    assert all(result.objectives == {"latency_ms": COSTS[result.config["backbone"]]} for result in ledger)
+    tried = Counter(result.config["backbone"] for result in ledger)
+    assert set(tried) == set(COSTS)
+    front = pareto_front(("latency_ms",), ledger)
+    assert [result.config["backbone"] for result in front] == ["large", "medium", "small"]
+    for result in front:
+        assert result.metrics["accuracy"] > QUALITY[result.config["backbone"]] - 0.02
+
+
+def test_who_is_on_the_front_is_not_paused_for_being_worse(world: World) -> None:
+    def rungs(driver: Driver) -> int:
+        """Of the first trials of the small backbone, after better ones of the large one have come to their ends."""
+        reached = []
+        for backbone, accuracy in (("large", 0.85), ("large", 0.86), ("large", 0.87), ("small", 0.6)):
+            proposal = driver._sampler.ask({"backbone": backbone})
+            config = driver.space.config(proposal.point)
+            driver._begin([Drawn(proposal, config, None, "sampled")])
+            trial = next(reversed(driver.running))
+            goes_on = [driver.goes_on(trial, point(accuracy, rung)) for rung in range(2)]
+            reached.append(sum(goes_on))
+        return reached[-1]
+
+    assert rungs(several(world)) == 2
+    assert rungs(driver_of(world)) < 2
+
+
+def test_costs_outlive_the_driver(world: World) -> None:
+    """What runs when the process is killed is taken up, and what it costs is known."""
+    driver = several(world)
+    Simulation(driver, world).run(crash_at=world.now + 60)
+    again = several(world, store=driver.store, ledger=stored_ledger(driver), attempt=2)
+    Simulation(again, world).run()
+    assert all("latency_ms" in result.objectives for result in stored_ledger(again))

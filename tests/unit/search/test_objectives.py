@@ -18,6 +18,7 @@ from autovision.search.front import front_of
 from autovision.search.limits import gflops
 from autovision.search.objectives import Trade, check_objectives, pareto_front, scalarised, weights_of
 from autovision.search.schedulers import Report
+from autovision.search.select import best_trial
 from autovision.space import Choice, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
@@ -65,8 +66,10 @@ def test_the_front_has_the_best_first_and_of_equals_the_earliest(line: Line) -> 
         line(4, None, objectives={"latency_ms": 1.0}),
         line(5, 0.99, objectives={"latency_ms": 5.0}, weights_key=None),
         line(6, 0.95),
+        line(7, 0.90, objectives={"latency_ms": 21.0}),
     ]
     assert [result.number for result in pareto_front(LATENCY, ledger)] == [6, 1, 0]
+    assert best_trial([ledger[7], *ledger[:5]]) == ledger[1], "the model is on the front"
     found = front_of(request_of(*LATENCY), ledger[:5])
     assert found is not None
     assert [(offer.trial[-10:-7], offer.chosen) for offer in found.offers] == [("001", True), ("000", False)]
