@@ -238,10 +238,13 @@ def main() -> None:
     configs, count = HEADS, None
     if chosen.quick:
         configs, count = [c.with_(resolution=64, epochs=2) for c in HEADS[:3]], 240
+    name = "finish-quick" if chosen.quick else "finish"
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="autovision-bench-") as folder:
         store = LocalStore(Path(folder))
-        rows = [row for seed in chosen.seeds for row in run(store, seed, configs, count)]
-    write_json(chosen.json, "finish-quick" if chosen.quick else "finish", {"rows": rows})
+        for seed in chosen.seeds:
+            rows += run(store, seed, configs, count)
+            write_json(chosen.json, name, {"rows": rows})  # what is done is kept, if the rest is interrupted
     report(rows)
 
 
