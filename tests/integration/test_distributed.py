@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from autovision.search.pruner import AsyncHalving
 from safetensors.numpy import load
 
 from autovision.api import AutoVision
 from autovision.errors import Interrupted, InvalidInput
 from autovision.records import SearchState, SearchStatus, TrialResult, TrialState
+from autovision.search.begun import Begun
+from autovision.search.schedulers import Halving, Verdict
 from autovision.space import Space
 from autovision.space.config import TrialConfig
-from autovision.store import keys
+from autovision.store import keys, records
 from autovision.trial.assignment import Assignment
 from autovision.trial.execution import Execution
 from autovision.trial.trial import Workbench
@@ -188,7 +189,7 @@ def test_a_trial_of_one_worker_that_was_killed_is_begun_once_more(av: AutoVision
 
 
 def test_pruning_ends_the_workers(av: AutoVision, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AsyncHalving, "goes_on", lambda self, group, rung, value: False)
+    monkeypatch.setattr(Halving, "judge", lambda self, report: Verdict.STOP)
     state = search(av, Long(), seed=1)
     (result,) = av.trials(state.search)
     assert (result.state, len(result.curve), result.error) == (TrialState.PRUNED, 1, None)
@@ -204,8 +205,10 @@ def test_a_stop_ends_the_workers_in_the_middle_of_training(av: AutoVision) -> No
             should_stop=lambda: bool(list(av.store.list(keys.checkpoints(state.search)))),
         )
     wait_until(lambda: not train_workers())
-    (result,) = av.trials(state.search)
-    assert result.state is TrialState.STOPPED
+    assert av.trials(state.search) == [], "it is not over"
+    (begun,) = records.read_all(av.store, keys.begun(state.search), Begun)
+    assert list(av.store.list(keys.checkpoints(state.search))), "and goes on from its checkpoint"
+    assert not begun.paused
 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused(av: AutoVision) -> None:
