@@ -1,6 +1,7 @@
-"""What tests need, shipped so that users can test their own parts: a clock to set, and contract suites.
+"""What tests need, shipped so that users can test their own parts: a clock to set, contract suites, simulated searches.
 
-`store_contract` needs pytest; `MemoryStore` (of `autovision.store`) is the store for tests.
+`simulation` runs a search on a virtual clock, with costs and curves of your own. `store_contract` needs pytest;
+`MemoryStore` (of `autovision.store`) is the store for tests.
 """
 
 from autovision.testing.clock import FakeClock

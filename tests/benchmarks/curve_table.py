@@ -46,7 +46,8 @@ from autovision.trial.train import PROBE_EPOCHS, rung_epochs
 from search_spaces.demo import Demo
 
 FOLDER = Path(__file__).parent / "curves"
-NAMES = ("solar", "digits")
+NAMES = tuple(name for name in ("solar", "digits") if (FOLDER / f"{name}.json.gz").exists())
+"""the tables that are recorded"""
 OUTPUTS = ("validation accuracy", "validation log loss", "test accuracy")
 """of each rung; the log loss as its logarithm"""
 RUNGS = 3
