@@ -372,7 +372,7 @@ def test_why_a_search_ended_as_it_did(cli: Any, pets: str, tmp_path: Path) -> No
     page = tmp_path / "why.html"
     ran = cli("search", "explain", search, "--html", page)
     assert ran.code == 0
-    for said in ("t6", "lr", "0.62", "Pruned, being behind trials of their kind", "training 30.0"):
+    for said in ("t6", "lr", "0.62", "Pruned, being behind", "training 30.0"):
         assert said in ran.out
     assert str(page) in ran.err and "What mattered" in page.read_text()
     answer = cli("search", "explain", search, "--json").answer
