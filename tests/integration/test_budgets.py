@@ -49,7 +49,7 @@ def test_a_similar_data_set_lends_its_winner(
     av: AutoVision, impatient: SearchState, folder: Path, tiny: Space
 ) -> None:
     av.import_dataset(folder, "paints", seed=1)
-    state = av.search("paints", space=tiny, budget_s=240, seed=0, max_trials=10)
+    state = av.search("paints", space=tiny, budget_s=240, seed=0, max_trials=1000)
     assert state.estimate is not None and "what was measured on nodes of this kind" in state.estimate
     assert "similar" in {trial.origin for trial in av.trials(state.search)}
 

@@ -81,7 +81,8 @@ def test_a_file(folder: Path) -> None:
     [
         (
             "quik",
-            "is none of the shipped ones, architecture, demo, edge, quick, standard; .* did you mean 'quick'",
+            "is none of the shipped ones, architecture, demo, edge, inspection, quick, standard; "
+            ".* did you mean 'quick'",
         ),
         ("", "is none of the shipped ones"),
         (":Mine", "is not of the form MODULE:NAME"),
