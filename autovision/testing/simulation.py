@@ -22,7 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+import torch
+
 from autovision.features.views import Views
+from autovision.model import backbone as backbones
+from autovision.model.stages import channels_of, stages_of
 from autovision.records import SearchRequest, TrialResult
 from autovision.search.arithmetic import needed
 from autovision.search.cost import CostModel
@@ -524,11 +528,24 @@ class _Splits:
     validation: _Images
 
 
+@functools.cache
+def channels(backbone: str, resolution: int | None) -> list[int]:
+    """Of every stage of a backbone, from its shapes alone: no weights are needed."""
+    config = TrialConfig(backbone=backbone, resolution=resolution)
+    prep = backbones.preprocessing(config)
+    with torch.device("meta"):
+        staged = stages_of(backbones.create(config), (prep.height, prep.width)).eval()
+        return channels_of(staged, prep.height, prep.width)
+
+
 @dataclass
 class _Bench:
-    """What a cost model stores its measurements by."""
+    """What a cost model needs to know, and where it keeps its measurements."""
 
     store: Store
+
+    def channels(self, config: TrialConfig) -> list[int]:
+        return channels(config.backbone, config.resolution)
 
 
 class SimulatedCost(CostModel):
