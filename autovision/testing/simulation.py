@@ -94,6 +94,9 @@ class Lab(Protocol):
         """split -> how many"""
         ...
 
+    @property
+    def classes(self) -> int: ...
+
     def tables(self, config: TrialConfig) -> Sequence[Table]:
         """What has to be there before training begins."""
         ...
@@ -513,9 +516,10 @@ def between(curve: Sequence[Rung], seconds: float, reported: int) -> Rung:
 
 @dataclass
 class _Images:
-    """A split, of which only the size is known."""
+    """A split, of which only the sizes are known."""
 
     count: int
+    classes: int
     images: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -552,7 +556,7 @@ class SimulatedCost(CostModel):
     """The cost model as searches have it, which counts missing features on a shelf."""
 
     def __init__(self, lab: Lab, shelf: FeatureShelf, store: Store, clock: VirtualClock) -> None:
-        splits = _Splits(*(_Images(lab.images[name]) for name in ("train", "validation")))
+        splits = _Splits(*(_Images(lab.images[name], lab.classes) for name in ("train", "validation")))
         self._shelf = shelf
         super().__init__(cast(Workbench, _Bench(store)), cast(DataSplits, splits), warm=False, clock=clock)
 

@@ -367,6 +367,7 @@ class CurveLab:
     def __init__(self, table: CurveTable, surrogate: Surrogate | None = None, *, scale: float = 1.0) -> None:
         self.table, self.surrogate = table, surrogate or Surrogate(table)
         self.images = {name: round(scale * count) for name, count in table.images.items()}
+        self.classes: int = table.data["classes"]
         self.seconds = Seconds.of(table)
         self._feature_s = {
             (each["backbone"], each["resolution"]): each["cpu_s"] / each["gflops"]
