@@ -22,7 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+import torch
+
 from autovision.features.views import Views
+from autovision.model import backbone as backbones
+from autovision.model.stages import channels_of, stages_of
 from autovision.records import SearchRequest, TrialResult
 from autovision.search import arithmetic
 from autovision.search.arithmetic import needed
@@ -90,6 +94,9 @@ class Lab(Protocol):
     def images(self) -> Mapping[str, int]:
         """split -> how many"""
         ...
+
+    @property
+    def classes(self) -> int: ...
 
     def tables(self, config: TrialConfig) -> Sequence[Table]:
         """What has to be there before training begins."""
@@ -510,9 +517,10 @@ def between(curve: Sequence[Rung], seconds: float, reported: int) -> Rung:
 
 @dataclass
 class _Images:
-    """A split, of which only the size is known."""
+    """A split, of which only the sizes are known."""
 
     count: int
+    classes: int
     images: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -525,18 +533,31 @@ class _Splits:
     validation: _Images
 
 
+@functools.cache
+def channels(backbone: str, resolution: int | None) -> list[int]:
+    """Of every stage of a backbone, from its shapes alone: no weights are needed."""
+    config = TrialConfig(backbone=backbone, resolution=resolution)
+    prep = backbones.preprocessing(config)
+    with torch.device("meta"):
+        staged = stages_of(backbones.create(config), (prep.height, prep.width)).eval()
+        return channels_of(staged, prep.height, prep.width)
+
+
 @dataclass
 class _Bench:
-    """What a cost model stores its measurements by."""
+    """What a cost model needs to know, and where it keeps its measurements."""
 
     store: Store
+
+    def channels(self, config: TrialConfig) -> list[int]:
+        return channels(config.backbone, config.resolution)
 
 
 class SimulatedCost(CostModel):
     """The cost model as searches have it, which counts missing features on a shelf."""
 
     def __init__(self, lab: Lab, shelf: FeatureShelf, store: Store, clock: VirtualClock) -> None:
-        splits = _Splits(*(_Images(lab.images[name]) for name in ("train", "validation")))
+        splits = _Splits(*(_Images(lab.images[name], lab.classes) for name in ("train", "validation")))
         self._shelf = shelf
         super().__init__(cast(Workbench, _Bench(store)), cast(DataSplits, splits), warm=False, clock=clock)
 

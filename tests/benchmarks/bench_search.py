@@ -88,7 +88,7 @@ class Unstored:
     """AutoVision's trials without stored features: the compiled prefix runs in every epoch."""
 
     def __init__(self, lab: CurveLab) -> None:
-        self._lab, self.images = lab, lab.images
+        self._lab, self.images, self.classes = lab, lab.images, lab.classes
 
     def tables(self, config: TrialConfig) -> Sequence[Table]:
         return ()
@@ -107,6 +107,12 @@ class Unstored:
             Rung(r.rung, r.epoch, r.seconds + train * r.epoch + validation * (r.rung + 1), r.metrics)
             for r in self._lab.curve(config, seed)
         ]
+
+    def together_s(self, configs: Sequence[TrialConfig]) -> float:
+        """Heads that are trained together read the same batches, through one prefix."""
+        longest = max(configs, key=lambda config: config.epochs)
+        prefix = self.curve(longest, 0)[-1].seconds - self._lab.curve(longest, 0)[-1].seconds
+        return self._lab.together_s(configs) + prefix
 
 
 class Unaware(Driver):

@@ -27,7 +27,6 @@ from typing import Any, Literal
 
 import common
 import numpy as np
-import torch
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -35,12 +34,10 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 
-from autovision.model import backbone as backbones
 from autovision.model.flops import stage_gflops
 from autovision.model.network import cut_of
-from autovision.model.stages import channels_of, stages_of
 from autovision.space.config import TrialConfig
-from autovision.testing.simulation import Rung, Table, tables_of
+from autovision.testing.simulation import Rung, Table, channels, tables_of
 from autovision.trial.pooled import head_columns
 from autovision.trial.train import PROBE_EPOCHS, rung_epochs
 from search_spaces.demo import Demo
@@ -260,15 +257,6 @@ def _pairs(table: CurveTable, rows: Sequence[int]) -> np.ndarray:
 
 
 @functools.cache
-def channels(backbone: str, resolution: int | None) -> tuple[int, ...]:
-    config = TrialConfig(backbone=backbone, resolution=resolution)
-    prep = backbones.preprocessing(config)
-    with torch.device("meta"):
-        staged = stages_of(backbones.create(config), (prep.height, prep.width)).eval()
-        return tuple(channels_of(staged, prep.height, prep.width))
-
-
-@functools.cache
 def columns(
     backbone: str,
     resolution: int | None,
@@ -379,6 +367,7 @@ class CurveLab:
     def __init__(self, table: CurveTable, surrogate: Surrogate | None = None, *, scale: float = 1.0) -> None:
         self.table, self.surrogate = table, surrogate or Surrogate(table)
         self.images = {name: round(scale * count) for name, count in table.images.items()}
+        self.classes: int = table.data["classes"]
         self.seconds = Seconds.of(table)
         self._feature_s = {
             (each["backbone"], each["resolution"]): each["cpu_s"] / each["gflops"]

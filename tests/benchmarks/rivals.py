@@ -118,6 +118,10 @@ class _EveryEpoch:
     def images(self) -> Mapping[str, int]:
         return self._lab.images
 
+    @property
+    def classes(self) -> int:
+        return self._lab.classes
+
     def table_s(self, table: Table) -> float:
         return self._lab.table_s(table)
 

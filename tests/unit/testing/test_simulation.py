@@ -43,6 +43,7 @@ class HillLab:
     """Costs that are easy to reckon with: a table takes ten seconds, an epoch one, of a fine-tuned trial five."""
 
     images: Mapping[str, int] = field(default_factory=lambda: {"train": 640, "validation": 640})
+    classes: int = 2
     fails_from: float = math.inf
     """learning rates from which on training fails after the first rung"""
 
