@@ -28,7 +28,6 @@ from autovision.features.views import Views
 from autovision.model import backbone as backbones
 from autovision.model.stages import channels_of, stages_of
 from autovision.records import SearchRequest, TrialResult
-from autovision.search import arithmetic
 from autovision.search.arithmetic import needed
 from autovision.search.cost import CostModel
 from autovision.search.driver import Driver
@@ -560,11 +559,6 @@ class SimulatedCost(CostModel):
         splits = _Splits(*(_Images(lab.images[name], lab.classes) for name in ("train", "validation")))
         self._shelf = shelf
         super().__init__(cast(Workbench, _Bench(store)), cast(DataSplits, splits), warm=False, clock=clock)
-
-    def head_s(self, config: TrialConfig) -> float:
-        """As if a head read a thousand columns: nothing here knows how many there are."""
-        width = config.head_width if config.head == "mlp" else 2
-        return arithmetic.head_s(config, 1_000 * width, len(self.splits.train), self._rates)
 
     def _lacking(self, config: TrialConfig, split: str, views: Views, cut: int | None) -> int:
         tables = (Table(config.backbone, config.resolution, view, cut, split) for view in views.names())
