@@ -27,6 +27,8 @@ FEATURES = (
     "test_time_augmentation",
 )
 """parameters of which heads that are trained together must have the same values, for their features to be the same"""
+SHAPE = ("drop_stages", "taps", "pooling", "head", "head_width", "optimizer", "batch_size")
+"""parameters of which heads must have the same values, for all of their steps to be one computation"""
 _MOST_ARMS = 400
 _SPREAD = 0.03
 """how far apart the best values of two arms are, as a rule; of one standard deviation, in units of the metric"""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autovision.search.arms import FEATURES, Arm, ArmRecord, arm_of, choose
+from autovision.search.arms import FEATURES, SHAPE, Arm, ArmRecord, arm_of, choose
 from autovision.search.cost import CostModel, config_of
 from autovision.search.sampler import Proposal, Sampler
 from autovision.search.warm import Start
-from autovision.space import Space
+from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig
 
 _DRAWS = 20
@@ -24,6 +24,8 @@ _START_EXCESS = 1.5
 so many times the cheapest arm"""
 _BATCH_S = 4.0
 """heads are trained together for about so long: what they teach is known soon enough"""
+_REFUSED = 8
+"""so many draws for a batch may come to nothing"""
 _FIRST, _MOST = 16, 64
 """heads of a batch: of an arm's first at most, and of any"""
 
@@ -191,18 +193,26 @@ class Proposer:
         return self.cost.predicted_s(self._standard[arm])
 
     def _with_companions(self, first: Drawn, most: int) -> list[Drawn]:
-        """A head with others that read the same features, as many as are trained in a few seconds."""
-        fixed = {name: first.proposal.point[name] for name in FEATURES if name in first.proposal.point}
+        """A head with others of its shape that read the same features, as many as are trained in a few seconds.
+
+        Heads of different shapes would be as many computations, and save nothing.
+        """
+        point = first.proposal.point
+        alike: tuple[str, ...] = (*FEATURES, *SHAPE)
+        if all(name in alike or isinstance(p, Constant) for name, p in self.space.parameters.items()):
+            alike = FEATURES  # nothing else differs in this space
+        fixed = {name: point[name] for name in alike if name in point}
         slower = statistics.median(self._slower[-5:]) if self._slower else 1.0
         found, seconds = [first], slower * self.cost.head_s(first.config)
-        for _ in range(2 * most):
-            if len(found) >= most or seconds >= _BATCH_S:
-                break
+        refused = 0
+        while len(found) < most and seconds < _BATCH_S and refused < _REFUSED:
             drawn = self._drawn(fixed, first.arm, "sampled")
             if drawn.config.digest in self.tried or not self.usable(drawn.config):
                 self.sampler.refuse(drawn.proposal.number)
+                refused += 1
             elif drawn.config.needs_maps:
                 self._waiting.append(drawn)
+                refused += 1
             else:
                 found.append(self._take(drawn))
                 seconds += slower * self.cost.head_s(drawn.config)

@@ -916,3 +916,27 @@ def test_costs_outlive_the_driver(world: World) -> None:
     again = several(world, store=driver.store, ledger=stored_ledger(driver), attempt=2)
     Simulation(again, world).run()
     assert all("latency_ms" in result.objectives for result in stored_ledger(again))
+
+
+def test_heads_of_a_batch_have_one_shape_and_differ_in_their_recipe(world: World) -> None:
+    class Shapes(Three):
+        taps = Integer(1, 4)
+        head = Choice("linear", "mlp")
+        head_width = Integer(16, 64, when={"head": "mlp"})
+
+    driver = driver_of(world, Shapes(), together=True)
+    for _ in range(3):
+        heads = begin(driver).heads
+        assert len({(h.config.taps, h.config.head, h.config.head_width) for h in heads}) == 1
+        assert len({h.config.lr for h in heads}) == len(heads) > 3
+
+
+def test_where_only_shapes_differ_heads_of_different_shapes_are_a_batch(world: World) -> None:
+    class OnlyShapes(Space):
+        backbone = "small"
+        weights = "random"
+        taps = Integer(1, 8)
+        drop_stages = Integer(0, 3)
+
+    heads = begin(driver_of(world, OnlyShapes(), together=True)).heads
+    assert len({(head.config.taps, head.config.drop_stages) for head in heads}) == len(heads) > 3
