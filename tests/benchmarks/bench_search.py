@@ -355,7 +355,7 @@ class Timed:
     policy: Policy
     seconds: float = 0.0
     at: list[tuple[int, float]] = field(default_factory=list)
-    """trials in the ledger, and seconds so far, whenever a worker is done"""
+    """trials that were begun, and seconds so far, whenever a worker is given work"""
 
     def _timed(self, act: Callable[..., Any], *given: Any) -> Any:
         began = time.perf_counter()
@@ -365,14 +365,15 @@ class Timed:
             self.seconds += time.perf_counter() - began
 
     def next(self) -> Any:
-        return self._timed(self.policy.next)
+        task = self._timed(self.policy.next)
+        self.at.append((cast(Driver, self.policy).begun, self.seconds))
+        return task
 
     def goes_on(self, trial: str, result: dict[str, Any]) -> bool:
         return bool(self._timed(self.policy.goes_on, trial, result))
 
     def ended(self, trial: str) -> None:
         self._timed(self.policy.ended, trial)
-        self.at.append((len(cast(Driver, self.policy).ledger), self.seconds))
 
 
 def long_search(trials: int, store: MemoryStore) -> tuple[Driver, Timed, float]:
@@ -398,8 +399,10 @@ def overhead(args: Any) -> dict[str, Any]:
         driver, timed, whole_s = long_search(trials, store)
         count = len(driver.ledger)
         mean = 1e3 * timed.seconds / count
-        before, seconds = next(at for at in timed.at if at[0] >= 0.9 * timed.at[-1][0])
-        last = 1e3 * (timed.seconds - seconds) / max(1, count - before)
+        (before, began), (after, ended) = (
+            next(at for at in timed.at if at[0] >= share * timed.at[-1][0]) for share in (0.9, 1.0)
+        )
+        last = 1e3 * (ended - began) / max(1, after - before)
         read_s, built_s = restored(driver, store)
         figures[str(trials)] = {
             "trials": count,
