@@ -30,6 +30,9 @@ from autovision.store.protocol import Store
 from autovision.trial.assignment import Assignment
 from autovision.trial.execution import value_of
 
+_SPARING = 8
+"""of the trials that a request still allows, heads are trained together that are at most one of so many"""
+
 
 @dataclass
 class Driver:
@@ -168,8 +171,10 @@ class Driver:
         for trial in self._scheduler.promoted(self.paused):
             if self.paused[trial].remaining_s <= remaining:
                 return self._resume(trial)
-        most = self.request.max_trials - self.begun if self.request.max_trials else 10**9
-        drawn = self._proposer.draw(remaining, most, first=not self._valued) if most > 0 else []
+        left = self.request.max_trials - self.begun if self.request.max_trials else 10**9
+        # Where trials are what is scarce, each is to learn from those before it.
+        most = max(1, left // _SPARING)
+        drawn = self._proposer.draw(remaining, most, first=not self._valued) if left > 0 else []
         if drawn:
             return self._begin(drawn)
         if self._proposer.out_of_time:
