@@ -5,7 +5,6 @@ Earlier searches are those on any version of the same data set, and on data sets
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +20,6 @@ from autovision.store.protocol import KeyNotFound, Store
 
 _FROM_LEDGER = 3
 _FROM_NEIGHBOURS = 3
-_OWN_WEIGHT = 0.5
-"""what a trial on an earlier version of the same data set counts, of one of this search"""
-_MOST_PRIORS = 100
 
 
 @dataclass(frozen=True)
@@ -71,48 +67,6 @@ def similar_points(
     return list(distinct.values())[:_FROM_NEIGHBOURS]
 
 
-@dataclass(frozen=True)
-class PriorTrial:
-    """A trial of an earlier search, for a sampler to begin with.
-
-    Attributes:
-        point: of this search's space, the nearest to what was tried.
-        score: its rank among the trials of its search, 0 the worst, 1 the best: values of different data sets, or of
-            different validation splits, do not compare.
-        value: what it came to there.
-        weight: what it counts, of a trial of this search, 0 to 1: less the farther its data set is.
-        dataset: name of its data set.
-    """
-
-    point: dict[str, Any]
-    score: float
-    value: float
-    weight: float
-    dataset: str
-
-
-def prior_trials(
-    store: Store, request: SearchRequest, space: Space, neighbours: Sequence[Neighbour] = ()
-) -> list[PriorTrial]:
-    """What earlier searches tried, the weightiest first; none where a search shall begin cold."""
-    if not request.warm_start:
-        return []
-    found = []
-    sources = [(request.dataset, _OWN_WEIGHT)]
-    sources += [(one.name, _OWN_WEIGHT * math.exp(-one.distance)) for one in neighbours]
-    for name, weight in sources:
-        for results in _by_search(store, request, name):
-            valued = sorted((r for r in results if r.value is not None), key=lambda r: r.value or 0.0)
-            for rank, result in enumerate(valued):
-                point = space.project(TrialConfig.model_validate(result.config))
-                if point is None or result.value is None:
-                    continue
-                score = rank / (len(valued) - 1) if len(valued) > 1 else 1.0
-                found.append(PriorTrial(point, score, result.value, weight, name))
-    found.sort(key=lambda prior: (-prior.weight, -prior.score))
-    return found[:_MOST_PRIORS]
-
-
 def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]:
     if request.parent_model is None:
         return []
@@ -132,20 +86,16 @@ def _earlier_winners(store: Store, request: SearchRequest) -> list[TrialResult]:
 
 
 def _earlier(store: Store, request: SearchRequest, dataset: str) -> list[TrialResult]:
-    return [result for results in _by_search(store, request, dataset) for result in results]
-
-
-def _by_search(store: Store, request: SearchRequest, dataset: str) -> list[list[TrialResult]]:
-    """The ledgers of other searches on a data set, for the same metric."""
-    ledgers = []
+    """The trials of other searches on a data set, for the same metric."""
+    results = []
     for search in sorted({key.split("/")[1] for key in store.list(keys.SEARCHES)} - {request.id}):
         try:
             other = records.read(store, keys.search_request(search), SearchRequest)
         except KeyNotFound:
             continue
         if other.dataset == dataset and other.metric == request.metric:
-            ledgers.append(records.read_all(store, keys.trials(search), TrialResult))
-    return ledgers
+            results += records.read_all(store, keys.trials(search), TrialResult)
+    return results
 
 
 def _best(results: Sequence[TrialResult], count: int) -> list[TrialResult]:

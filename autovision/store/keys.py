@@ -5,6 +5,7 @@ datasets/<name>/versions/<n>.json                    DatasetVersion: reveals the
 datasets/<name>/manifests/<digest>.parquet           its rows
 searches/<id>/request.json  state.json               SearchRequest, SearchState
 searches/<id>/trials/<trial>.json                    TrialResult
+searches/<id>/begun/<trial>.json                     Begun: a trial, or heads together, that has not ended
 searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
 searches/<id>/checkpoints/<config>-<seed>.safetensors  where a trial that is being trained has got to
 live/<id>.json                                       LiveSearch: who shares a cluster now

@@ -96,3 +96,14 @@ def test_seconds_are_charged_by_the_table_of_the_request(tiny: History) -> None:
     state = finish_search(store, priced.id)
     assert state.currency == "EUR" and state.per_hour is not None and state.cost is not None
     assert state.cost == pytest.approx(state.spent_s / 3600 * state.per_hour)
+
+
+def test_the_seconds_of_an_attempt_that_was_killed_count(tiny: History) -> None:
+    """It could not write them down; how far its trials had come says it."""
+    store, request = stopped(tiny, 1)
+    (known,) = requests.trials(store, request.id)
+    late = known.curve[-1].with_(search_s=500.0)
+    longer = known.with_(trial="01-00009-abcdef", number=9, curve=(*known.curve[:-1], late))
+    records.create(store, keys.trial(request.id, longer.trial), longer)
+    requests.set_state(store, request.id, spent_s=0.0)
+    assert finish_search(store, request.id).spent_s > 500.0

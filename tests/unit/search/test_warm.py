@@ -9,7 +9,7 @@ import pytest
 
 from autovision.records import SearchRequest, TrialResult, TrialState
 from autovision.search.similarity import Neighbour
-from autovision.search.warm import prior_trials, similar_points, starting_points
+from autovision.search.warm import similar_points, starting_points
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys, records
@@ -174,17 +174,3 @@ def test_winners_on_data_sets_that_look_alike_come_nearest_first(
     ]
     assert similar_points(store, request, Heads(), []) == []
     assert similar_points(store, request.with_(warm_start=False), Heads(), [NEAR, FAR]) == []
-
-
-def test_what_was_tried_earlier_is_told_with_its_rank_and_its_weight(
-    past: Callable[..., MemoryStore], line: Line
-) -> None:
-    own = [line(i, value, config=config(lr=0.01 + i / 100)) for i, value in enumerate((0.6, 0.9, None))]
-    store = past(*own)
-    past(line(0, 0.3, config=config(lr=0.07)), store=store, dataset="near")
-    priors = prior_trials(store, request_of(Heads()), Heads(), [NEAR, FAR])
-    told = [(round(p.point["lr"], 6), p.score, p.dataset) for p in priors]
-    assert told == [(0.02, 1.0, "shapes"), (0.01, 0.0, "shapes"), (0.07, 1.0, "near")]
-    assert 1 > priors[0].weight == priors[1].weight > priors[2].weight > 0
-    assert prior_trials(store, request_of(Heads(), warm_start=False), Heads(), [NEAR]) == []
-    assert all(Heads.contains(prior.point) for prior in priors)
