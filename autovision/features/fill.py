@@ -6,6 +6,7 @@ its lease ends. A chunk that is done is in the store, whole, and its lease is go
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -35,10 +36,14 @@ _SHARD_BYTES = 64 << 20
 _FEWEST = 8
 _LEASE_S = 15.0
 _PAUSE_S = 0.1
+_TELLING_S = 4.0
+"""after so many seconds their pace tells when rows will be ready"""
+_LATE = 1.15
+"""rows that would take so many times the seconds that are left are given up"""
 
 
 class OutOfTime(Exception):
-    """The deadline came before the features were ready; what was computed is stored."""
+    """The features are not ready at the deadline, or would not be at the pace so far; what was computed is stored."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,16 @@ class Filler:
 
     def do(self, tables: Tables, work: Work) -> None:
         """The same, of work that another process may have begun."""
+        pace = _Pace(len(tables.lacking(work.images)), work.deadline)
         while lacking := tables.lacking(work.images):
             # Whole chunks disappear from the list, so that everybody cuts it into the same ones.
             rows = work.chunk_rows
             chunks = [lacking[start : start + rows] for start in range(0, len(lacking), rows)]
-            done = [self._work_on(tables, chunk, work.deadline) for chunk in chunks]
-            if not any(done):
+            any_done = False
+            for chunk in chunks:
+                any_done = self._work_on(tables, chunk, work.deadline) or any_done
+                pace.check(lambda: len(tables.lacking(work.images)))
+            if not any_done:
                 time.sleep(_PAUSE_S)
             tables.refresh()
 
@@ -125,6 +134,27 @@ class Filler:
                 values = self.values(table.spec, seen, deadline)
                 self.budget.put(*pack(table.spec, names, values), own=tables.digests)
                 self.computed(table.spec, len(rows))
+
+
+@dataclass
+class _Pace:
+    """How fast rows get done by all who work on them."""
+
+    rows: int
+    """that were missing at the beginning"""
+    deadline: float
+
+    def __post_init__(self) -> None:
+        self._started = self._looked = time.time()
+
+    def check(self, lacking: Callable[[], int]) -> None:
+        """Raises `OutOfTime` as soon as it is clear that the rest will not be ready: time is better spent elsewhere."""
+        now = time.time()
+        if math.isinf(self.deadline) or now - self._looked < _TELLING_S:
+            return
+        self._looked, left = now, lacking()
+        if (now - self._started) * left > _LATE * (self.deadline - now) * (self.rows - left):
+            raise OutOfTime
 
 
 def check(deadline: float) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autovision.features.views import Views
+from autovision.model.flops import stage_gflops
 from autovision.records import CurvePoint
 from autovision.search import arithmetic, speeds
 from autovision.search.arithmetic import Part, Rows, Work
@@ -146,6 +147,10 @@ class CostModel:
             expected * math.exp(self._speeds.belief(*arithmetic.group(part, config)).mean)
             for part, expected in work.parts(config.epochs)
         )
+
+    def gflops(self, config: TrialConfig) -> float:
+        """Of its whole backbone, for one view of one image."""
+        return sum(stage_gflops(config.backbone, config.resolution))
 
     def head_s(self, config: TrialConfig) -> float:
         """Seconds of training a head among others, by arithmetic: what tells a wide head from a narrow one."""

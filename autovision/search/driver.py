@@ -63,6 +63,8 @@ class Driver:
     emit: Callable[[ProgressEvent], None] = lambda event: None
     together: bool = True
     """whether heads on the same features are trained together"""
+    cost_aware: bool = True
+    """whether what trials take matters to which are tried"""
     nearly_s: float = 2.0
     """a trial that would end within so many seconds is neither paused nor stopped for being behind"""
     finishing_s: Callable[[TrialConfig | None], float] = lambda best: 0.0
@@ -103,6 +105,8 @@ class Driver:
             best_head=self._best_head,
             together=self.together and self.request.workers_per_trial == 1,
             view=lambda arms: self._trade.records(arms, self._next_number),
+            more_s=lambda config: max(0.0, self.finishing_s(config) - self._finishing[1]),
+            cost_aware=self.cost_aware,
         )
         self._replay(begun)
 
@@ -437,6 +441,8 @@ class Driver:
         if running.arm is not None:
             _learn(self._arms[running.arm], results)
             self._trade.learn(running.arm, results)
+            if all(_late(result) for result in results):
+                self._proposer.give_up(running.arm)
         if task.heads:
             configs = [member.config for member in running.members]
             self._proposer.learn_heads(running.cost_s * len(results), configs)
@@ -470,12 +476,20 @@ def _points(told: dict[str, Any]) -> list[tuple[CurvePoint, float]]:
 
 def _learn(record: ArmRecord, results: list[TrialResult]) -> None:
     """What a trial, or heads that were trained together, teach about their arm."""
+    if all(_late(result) for result in results):
+        return  # which says nothing of how good it is
     values = [result.value for result in results if result.value is not None]
     if values:
         record.values.append(max(values))
     else:
         record.failed += 1
     record.seconds.append(sum(result.seconds - result.feature_s for result in results))
+    record.each_s.append(record.seconds[-1] / len(results))
+
+
+def _late(result: TrialResult) -> bool:
+    """Whether a trial ended before it had any value, because there was no time for it."""
+    return result.state is TrialState.STOPPED and result.value is None
 
 
 def _digest(config: dict[str, Any]) -> str:

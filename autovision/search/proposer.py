@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autovision.search.arms import FEATURES, SHAPE, Arm, ArmRecord, arm_of, choose
+from autovision.search.arms import FEATURES, SHAPE, Arm, ArmRecord, arm_of
+from autovision.search.beliefs import Beliefs, Scale, choose
 from autovision.search.cost import CostModel, config_of
 from autovision.search.sampler import Proposal, Sampler
 from autovision.search.warm import Start
 from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig
+from autovision.trial.data import views_of
 
 _DRAWS = 20
 """so many draws in a row that were all tried before, break a limit, or take too long, mean that there is nothing
@@ -24,6 +26,12 @@ _START_EXCESS = 1.5
 so many times the cheapest arm"""
 _BATCH_S = 4.0
 """heads are trained together for about so long: what they teach is known soon enough"""
+_BATCH_SHARE = 0.25
+"""of the seconds that are left, at most"""
+_FRESH_S = 1.0
+"""what a trial of an arm takes is predicted anew after so long"""
+_EVERY_EPOCH = 8.0
+"""views that an image counts as having which is augmented anew in every epoch"""
 _REFUSED = 8
 """so many draws for a batch may come to nothing"""
 _FIRST, _MOST = 16, 64
@@ -56,6 +64,8 @@ class Proposer:
         best_head: the best head on an arm's features so far, as its resolved configuration.
         together: whether heads may be trained together.
         view: the arms as the next choice among them is to see them.
+        more_s: seconds that finishing a configuration takes beyond what is set aside for the best so far.
+        cost_aware: whether what an arm costs matters to the choice among them.
     """
 
     space: Space
@@ -68,18 +78,24 @@ class Proposer:
     best_head: Callable[[Arm], TrialConfig | None] = lambda arm: None
     together: bool = True
     view: Callable[[Mapping[Arm, ArmRecord]], Mapping[Arm, ArmRecord]] = lambda arms: arms
+    more_s: Callable[[TrialConfig], float] = lambda config: 0.0
+    cost_aware: bool = True
 
     def __post_init__(self) -> None:
         self.starts = [start for start in self.starts if self.usable(self.space.config(start.point))]
         # The costs of all arms are asked for before every trial: what stands for each is made once.
         default = self.space.config(self.space.default()).model_dump()
         self._standard = {arm: config_of(arm, default) for arm in self.arms}
+        self._beliefs = Beliefs(list(self.arms), self._scale) if self.arms else None
+        self._predicted: dict[Arm, tuple[float, float]] = {}
+        """how many seconds were left then, and how many it takes"""
         self._exhausted: set[Arm] = set()
         self._waiting: list[Drawn] = []
         self._inherited: set[Arm] = set()
         self._slower: list[float] = []
         """how much longer batches of heads took than by arithmetic"""
-        self._remaining = math.inf
+        self._remaining = self._left = math.inf
+        """seconds, and infinity as long as time is no reason against anything; seconds"""
         self.out_of_time = False
         """whether the last draw was empty for lack of time"""
 
@@ -91,6 +107,10 @@ class Proposer:
         """Heads that were trained together took so long, without features."""
         self._slower.append(seconds / sum(map(self.cost.head_s, configs)))
 
+    def give_up(self, arm: Arm) -> None:
+        """A trial of an arm was out of time before it had a value: so would others be."""
+        self._exhausted.add(arm)
+
     def draw(self, remaining: float, most: int, *, first: bool) -> list[Drawn]:
         """One configuration, or heads to be trained together; empty if nothing fits any more, or nothing is new.
 
@@ -99,7 +119,7 @@ class Proposer:
             most: configurations at most.
             first: nothing has a value yet, so that time is no reason against anything.
         """
-        self._remaining, self.out_of_time = math.inf if first else remaining, False
+        self._remaining, self._left, self.out_of_time = math.inf if first else remaining, remaining, False
         while self._waiting:
             waiting = self._waiting.pop(0)
             if self._fits(waiting.config) and waiting.config.digest not in self.tried:
@@ -146,9 +166,15 @@ class Proposer:
         if start is not None:
             arm = arm_of(start.point, arms)
             return self._drawn(start.point, arm, start.origin, start.initial_model)
-        if not arms:
+        if self._beliefs is None:
             return self._drawn(None, None, "sampled")
-        arm = choose(self.view(self.arms), self._predicted_s, remaining)
+        arm = choose(
+            self._beliefs,
+            self.view(self.arms),
+            self._predicted_s if self.cost_aware else self._takes_long,
+            remaining,
+            lambda arm: self.more_s(self._standard[arm]),
+        )
         if arm is None or arm in self._exhausted:
             self.out_of_time = True
             return None
@@ -185,12 +211,28 @@ class Proposer:
         return None
 
     def _predicted_s(self, arm: Arm) -> float:
+        """Seconds until the next trial of an arm has a value, or the next batch of heads."""
         if arm in self._exhausted:
             return math.inf
         record = self.arms[arm]
         if record.seconds and not record.running:
-            return statistics.median_low(record.seconds[-9:])
-        return self.cost.predicted_s(self._standard[arm])
+            # Of heads there may be fewer in a batch, where little time is left.
+            whole = statistics.median_low(record.seconds[-9:])
+            return min(whole, max(_BATCH_SHARE * self._remaining, statistics.median_low(record.each_s[-9:])))
+        at, seconds = self._predicted.get(arm, (math.inf, 0.0))
+        if not 0.0 <= at - self._left < _FRESH_S:
+            seconds = self.cost.predicted_s(self._standard[arm])
+            self._predicted[arm] = self._left, seconds
+        return seconds
+
+    def _takes_long(self, arm: Arm) -> float:
+        """As if all took the same, but for whether there is anything left to try."""
+        return math.inf if arm in self._exhausted else 1.0
+
+    def _scale(self, arm: Arm) -> Scale:
+        standard = self._standard[arm]
+        views = views_of(standard).number or _EVERY_EPOCH
+        return Scale(self.cost.gflops(standard), views)
 
     def _with_companions(self, first: Drawn, most: int) -> list[Drawn]:
         """A head with others of its shape that read the same features, as many as are trained in a few seconds.
@@ -205,7 +247,8 @@ class Proposer:
         slower = statistics.median(self._slower[-5:]) if self._slower else 1.0
         found, seconds = [first], slower * self.cost.head_s(first.config)
         refused = 0
-        while len(found) < most and seconds < _BATCH_S and refused < _REFUSED:
+        enough_s = min(_BATCH_S, _BATCH_SHARE * self._remaining)
+        while len(found) < most and seconds < enough_s and refused < _REFUSED:
             drawn = self._drawn(fixed, first.arm, "sampled")
             if drawn.config.digest in self.tried or not self.usable(drawn.config):
                 self.sampler.refuse(drawn.proposal.number)

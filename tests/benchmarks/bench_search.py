@@ -13,7 +13,6 @@ noise in the same configurations; intervals are of the mean over seeds, by boots
 from __future__ import annotations
 
 import functools
-import math
 import os
 import statistics
 import tempfile
@@ -115,15 +114,6 @@ class Unstored:
         return self._lab.together_s(configs) + prefix
 
 
-class Unaware(Driver):
-    """Takes every trial for as expensive as any other."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        exhausted = self._proposer._exhausted
-        self._proposer._predicted_s = lambda arm: math.inf if arm in exhausted else 0.7
-
-
 @dataclass(frozen=True)
 class Search:
     """What to simulate."""
@@ -189,7 +179,7 @@ def ours(search: Search, **settings: Any) -> tuple[Driver, Simulation]:
     if variant == "no promotion":
         settings["scheduler"] = "asha"
     if variant == "not aware of costs":
-        settings["driver"] = Unaware
+        settings["cost_aware"] = False
     driver = simulated_driver(
         search.lab, Demo(), clock, shelf, budget_s=search.budget_s, seed=search.seed, **settings
     )

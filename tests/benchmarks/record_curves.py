@@ -4,7 +4,7 @@
 
 Real trials on two data sets: the solar cells, and the handwritten digits that come with scikit-learn. Configurations
 are drawn at random from `search_spaces.demo`: heads on the pooled features of every backbone at every resolution, and
-fine-tuned networks at 160 px until the minutes are over. Every rung's validation and test metrics are kept; images and
+fine-tuned networks until the minutes are over. Every rung's validation and test metrics are kept; images and
 weights are not.
 
 Seconds are CPU seconds of this process with one thread, so that what else the machine does hardly matters. Those of
@@ -37,6 +37,7 @@ from autovision.dataset.listing import SourceImage
 from autovision.features.views import Views
 from autovision.model.flops import stage_gflops
 from autovision.records import DatasetVersion, Split, now
+from autovision.search.arms import SHAPE
 from autovision.space import Choice
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
@@ -51,15 +52,15 @@ from search_spaces.demo import Demo
 
 FRACTIONS = {Split.TRAIN: 1 / 3, Split.VALIDATION: 2 / 9, Split.TEST: 4 / 9}
 """few to train on, so that trials are short; many to judge by, so that curves are smooth"""
-IMAGES = 1_500
+IMAGES = {"solar": 1_500, "digits": 750}
 REPEATED = 16
 """heads of each group that are trained with a second seed, which tells noise from what configurations differ in"""
 TOGETHER = 16
 """heads of each group that are trained together once more, to see what that saves"""
 TIMED = 6
 """heads of each group that are trained alone, too"""
-FINE_TUNED_EPOCHS = (4, 9)
-PARTS = ("heads", "fine-tuned")
+FINE_TUNED_EPOCHS = (4, 14)
+PARTS = ("heads", "together", "fine-tuned")
 KEPT = ("accuracy", "balanced_accuracy", "neg_log_loss")
 
 
@@ -137,10 +138,14 @@ class Recorder:
     def together(self, backbone: str, resolution: int) -> dict[str, Any]:
         """What a batch takes as a search trains it, and what the same heads take as trials of their own.
 
-        They differ in anything but the features that they read.
+        They differ in anything but the features that they read and the shape that they have.
         """
         rng, fixed = np.random.default_rng(TOGETHER), {"augmentation": "flip", "unfreeze": 0}
-        batch = points(rng, TOGETHER, backbone=backbone, resolution=resolution, **fixed)
+        first = points(rng, 1, backbone=backbone, resolution=resolution, **fixed)[0]
+        shape = {name: first[name] for name in SHAPE if name in first}
+        drawn = points(rng, TOGETHER, backbone=backbone, resolution=resolution, **fixed)
+        # Widths and the like belong to a shape, or do not exist in it.
+        batch = [{k: v for k, v in (point | shape).items() if k in first} for point in drawn]
         began = time.process_time()
         self.heads(batch, 0)
         together, began = time.process_time() - began, time.process_time()
@@ -213,15 +218,15 @@ def points(rng: np.random.Generator, count: int, **fixed: Any) -> list[dict[str,
 
 
 def fine_tuned_points(rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Without end: small images, few epochs, few views, so that they are affordable."""
+    """Without end: mostly small images, few epochs, few views, so that they are affordable."""
     low, high = FINE_TUNED_EPOCHS
     while True:
         yield points(
             rng,
             1,
             backbone=str(rng.choice(["tf_efficientnet_lite0", "tf_efficientnet_lite1"])),
-            resolution=160,
-            augmentation=str(rng.choice(["none", "flip"])),
+            resolution=int(rng.choice([160, 224], p=[0.75, 0.25])),
+            augmentation=str(rng.choice(["none", "flip", "dihedral"], p=[0.4, 0.4, 0.2])),
             unfreeze=int(rng.integers(1, 3)),
         )[0] | {"epochs": round(math.exp(rng.uniform(math.log(low), math.log(high))))}
 
@@ -276,6 +281,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="folder of features, kept between runs")
     parser.add_argument("--out", type=Path, default=curve_table.FOLDER)
     parser.add_argument("--heads", type=int, default=64, help="of each backbone at each resolution")
+    parser.add_argument("--data", choices=list(IMAGES), nargs="+", default=list(IMAGES))
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--minutes", type=float, default=40, help="after which no fine-tuned trial begins")
     args = parser.parse_args()
@@ -286,11 +292,16 @@ def main() -> None:
     until = time.monotonic() + 60 * args.minutes
     store = LocalStore(args.store)
     bench = Workbench(store, 1)
-    count = 60 if args.quick else IMAGES
-    versions = {"solar": solar_cells(store, count), "digits": digits(store, args.store / "digits", count)}
-    recorders = {name: Recorder.of(bench, version) for name, version in versions.items()}
+    counts = {name: 60 if args.quick else images for name, images in IMAGES.items()}
+    recorders = {}
+    for name in args.data:
+        own = counts[name]
+        version = solar_cells(store, own) if name == "solar" else digits(store, args.store / "digits", own)
+        recorders[name] = Recorder.of(bench, version)
     if "heads" in args.only:
         record_heads(recorders, args.out, args.heads)
+    if "together" in args.only:
+        record_together(recorders, args.out)
     if "fine-tuned" in args.only:
         record_fine_tuned(recorders, args.out, until)
 
@@ -298,15 +309,14 @@ def main() -> None:
 def record_heads(recorders: Mapping[str, Recorder], out: Path, count: int) -> None:
     """Begin the tables anew, with the heads of every backbone at every resolution."""
     plain = plain_costs()
-    for number, (name, recorder) in enumerate(recorders.items()):
-        rng = np.random.default_rng(number)
-        rows, timed, features, together = [], [], [], []
+    for name, recorder in recorders.items():
+        rng = np.random.default_rng(list(IMAGES).index(name))
+        rows, timed, features = [], [], []
         for backbone in choices("backbone"):
             for resolution in choices("resolution"):
                 features.append(recorder.features(backbone, resolution))
                 drawn = points(rng, count, backbone=backbone, resolution=resolution, unfreeze=0)
                 rows += recorder.heads(drawn, 0) + recorder.heads(drawn[:REPEATED], 1)
-                together.append(recorder.together(backbone, resolution))
                 # The first one compiles and loads what the others find.
                 alone = [recorder.alone(point, 0) for point in drawn[: TIMED + 1]][1:]
                 timed += [
@@ -328,25 +338,36 @@ def record_heads(recorders: Mapping[str, Recorder], out: Path, count: int) -> No
             "classes": splits.train.classes,
             "seconds_of_heads": seconds_of_heads(recorder, rows, timed),
             "features": features,
-            "together": together,
+            "together": [],
             "plain": plain,
             "rows": rows,
         }
         curve_table.write(out / f"{name}.json.gz", table)
 
 
+def record_together(recorders: Mapping[str, Recorder], out: Path) -> None:
+    """Into the tables that are there, what heads save that are trained together."""
+    for name, recorder in recorders.items():
+        table = dict(curve_table.CurveTable.load(name, out).data)
+        found = [
+            recorder.together(backbone, r) for backbone in choices("backbone") for r in choices("resolution")
+        ]
+        curve_table.write(out / f"{name}.json.gz", table | {"together": found})
+        print(name, [(round(each["cpu_s"], 1), round(each["alone_cpu_s"], 1)) for each in found], flush=True)
+
+
 def record_fine_tuned(recorders: Mapping[str, Recorder], out: Path, until: float) -> None:
     """Add fine-tuned trials to the tables that are there, one of each data set in turn."""
     drawn: dict[str, Iterator[dict[str, Any]]] = {}
     while time.monotonic() < until:
-        for number, (name, recorder) in enumerate(recorders.items()):
+        for name, recorder in recorders.items():
             if not (out / f"{name}.json.gz").exists():
                 continue
             table = dict(curve_table.CurveTable.load(name, out).data)
             if name not in drawn:
                 done = sum(row["parameters"]["unfreeze"] > 0 for row in table["rows"])
                 drawn[name] = itertools.islice(
-                    fine_tuned_points(np.random.default_rng(100 + number)), done, None
+                    fine_tuned_points(np.random.default_rng(100 + list(IMAGES).index(name))), done, None
                 )
             row = recorder.alone(next(drawn[name]), 0)
             curve_table.write(out / f"{name}.json.gz", table | {"rows": [*table["rows"], row]})

@@ -83,6 +83,9 @@ class World:
         self.asked.append(config)
         return self.missing_s(config) + self.training_s / 9
 
+    def gflops(self, config: TrialConfig) -> float:
+        return FEATURES_S.get(config.backbone, 4.0) / 4
+
     def head_s(self, config: TrialConfig) -> float:
         return 0.1
 
