@@ -194,6 +194,7 @@ _LATER = (
     "costs",
     "refit",
     "soup",
+    "confirm",
     "sampler",
     "objectives",
 )
@@ -255,6 +256,8 @@ class SearchRequest(Record):
     """train the winner again on train and validation together, if the budget allows it"""
     soup: bool = True
     """average the weights of the best trials where validation says that it helps"""
+    confirm: bool = True
+    """judge the best heads once more before one is chosen, by cross-validation on train"""
 
     @property
     def id(self) -> str:
@@ -539,6 +542,16 @@ class Refit(Record):
     """weights of before, which have not seen validation: what starts from this model must start from these"""
 
 
+class Confirmation(Record):
+    """A trial that was judged once more, on train and validation together, when its search was finished."""
+
+    trial: str
+    value: float
+    """on validation, by which trials are ranked"""
+    confirmed: float
+    """the same of all images: of train by cross-validation"""
+
+
 class FinishRecord(Record):
     """What the finish of a search made of its ledger: written once, so that it is the same however often it runs."""
 
@@ -552,6 +565,8 @@ class FinishRecord(Record):
     final_key: str
     """weights of the model: those, or trained again"""
     refit: Refit | None = None
+    confirmed: tuple[Confirmation, ...] = ()
+    """trials that were judged once more, the best first"""
     notes: tuple[str, ...] = ()
     created_at: AwareDatetime
 

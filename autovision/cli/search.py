@@ -67,6 +67,10 @@ def submit(
         bool,
         typer.Option("--no-refit", help="Do not train the winner again on train and validation together."),
     ] = False,
+    no_confirm: Annotated[
+        bool,
+        typer.Option("--no-confirm", help="Do not judge the best heads once more, by cross-validation."),
+    ] = False,
     no_soup: Annotated[
         bool, typer.Option("--no-soup", help="Do not average the weights of the best trials.")
     ] = False,
@@ -199,6 +203,7 @@ def submit(
             **_ranked_by(metric, costs),
             "refit": not no_refit,
             "soup": not no_soup,
+            "confirm": not no_confirm,
             "scheduler": scheduler,
             "sampler": sampler,
             "objectives": tuple(objective or ()),

@@ -202,7 +202,15 @@ def _costs(request: SearchRequest) -> str:
 
 def _finish(request: SearchRequest) -> str:
     """What was asked to be left out."""
-    left_out = [name for name, wanted in (("refit", request.refit), ("soup", request.soup)) if not wanted]
+    left_out = [
+        name
+        for name, wanted in (
+            ("refit", request.refit),
+            ("soup", request.soup),
+            ("judging the best once more", request.confirm),
+        )
+        if not wanted
+    ]
     return f"without {' and '.join(left_out)}" if left_out else ""
 
 

@@ -206,9 +206,10 @@ def head_s(config: TrialConfig, weights: int, images: int, rates: Rates) -> floa
 
 
 def evaluation(config: TrialConfig, images: int, rates: Rates) -> Work:
-    """Sending images through the whole network once."""
-    gflops = images * sum(stage_gflops(config.backbone, config.resolution))
-    seconds = gflops / rates.inference + images * (_ROW_S + _DECODE_S)
+    """Sending images through the whole network once, under all views of its test-time augmentation."""
+    stages, views = stage_gflops(config.backbone, config.resolution), judged_views_of(config).number or 1
+    gflops = images * views * sum(stages[: len(stages) - config.drop_stages])
+    seconds = gflops / rates.inference + images * (views * _ROW_S + _DECODE_S)
     return Work(_COMPILE_S, seconds, _BEGIN_S, 0.0, gflops)
 
 

@@ -178,13 +178,10 @@ def choose(
         )
     arms = list(records)
     seconds = np.array([predicted_s(arm) for arm in arms]) + _OVERHEAD_S
-    fits = [
-        i
-        for i, arm in enumerate(arms)
-        if seconds[i] <= 1.0
-        or seconds[i] + more_s(arm) <= (1 if records[arm].seconds else _MOST_SHARE) * remaining_s
-    ]
-    if not fits:
-        return None
     gains = expected_improvement(*beliefs.of(records), max(bests)) / seconds
-    return arms[max(fits, key=lambda i: gains[i])]
+    for i in np.argsort(-gains, kind="stable").tolist():
+        share = 1.0 if records[arms[i]].seconds else _MOST_SHARE
+        if seconds[i] <= 1.0 or seconds[i] <= share * (remaining_s - more_s(arms[i])):
+            chosen: Arm = arms[i]
+            return chosen
+    return None

@@ -1,4 +1,4 @@
-"""What of a ledger becomes the model: a soup of trials or the best one, trained again on more images or as it is.
+"""What of a ledger becomes the model: the best trial, or a soup of it and others, trained again on more images or not.
 
 Written down once (`FinishRecord`), because it depends on the clock: whoever finishes the same ledger again reads it.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import numpy as np
 from safetensors.torch import load as load_tensors
 
 from autovision.decisions import Measure
@@ -18,14 +17,18 @@ from autovision.model.predictor import probabilities_of
 from autovision.records import FinishRecord, Refit, SearchRequest, TrialResult, digest_of, now
 from autovision.search import refit as again
 from autovision.search import soup
+from autovision.search.confirm import Confirmed, confirm
 from autovision.search.cost import CostModel
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
+from autovision.trial.folds import kinds_of
 from autovision.trial.tasting import Tasting
 from autovision.trial.trial import Workbench, weights_key
 
+_CONFIRM_SHARE = 0.6
+"""of the time that a refit leaves, which judging the best once more may take"""
 _SOUP_SHARE = 0.25
 """of the time that is left, which choosing a soup may take"""
 
@@ -51,7 +54,8 @@ def choose(
         return records.read(store, key, FinishRecord)
     except KeyNotFound:
         pass
-    members, chosen_key, notes = _soup(store, request, ledger, bench, deadline)
+    confirmed = _confirmed(request, ledger, bench, cost, deadline)
+    members, chosen_key, notes = _soup(store, request, confirmed.best, ledger, bench, deadline)
     final_key, refitted, refit_notes = _refit(store, request, members, chosen_key, bench, cost, deadline)
     record = FinishRecord(
         search=request.id,
@@ -60,25 +64,42 @@ def choose(
         chosen_key=chosen_key,
         final_key=final_key or chosen_key,
         refit=refitted,
-        notes=(*notes, *refit_notes),
+        confirmed=confirmed.judged,
+        notes=(*((confirmed.note,) if confirmed.note else ()), *notes, *refit_notes),
         created_at=now(),
     )
     return records.create_or_read(store, key, record)[0]
 
 
+def _confirmed(
+    request: SearchRequest,
+    ledger: Sequence[TrialResult],
+    bench: Workbench,
+    cost: CostModel,
+    deadline: float,
+) -> Confirmed:
+    best = best_trial(ledger)
+    assert best is not None
+    if not request.confirm:
+        return Confirmed(best)
+    again_s = again.predicted_s(cost, request, [best]) if request.refit else 0.0
+    left_s = max(0.0, _CONFIRM_SHARE * (deadline - time.time() - again_s))
+    return confirm(bench, request, best, ledger, cost.head_s, time.time() + left_s, left_s)
+
+
 def _soup(
     store: Store,
     request: SearchRequest,
+    best: TrialResult,
     ledger: Sequence[TrialResult],
     bench: Workbench,
     deadline: float,
 ) -> tuple[list[TrialResult], str, tuple[str, ...]]:
     """The trials to average, the best first; the key of their average; and how it came to that."""
-    best = best_trial(ledger)
-    assert best is not None and best.weights_key is not None
+    assert best.weights_key is not None
     if not request.soup:
         return [best], best.weights_key, ()
-    found = soup.candidates(ledger)
+    found = soup.candidates(best, ledger)
     if len(found) < 2:
         return [best], best.weights_key, ()
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
@@ -93,9 +114,8 @@ def _soup(
             measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
         ),
     )
-    kinds = np.unique(truth, axis=0, return_inverse=True)[1].ravel()
     until = time.time() + _SOUP_SHARE * (deadline - time.time())
-    chosen = soup.cook(kitchen, kinds, seed=request.seed, deadline=until)
+    chosen = soup.cook(kitchen, kinds_of(truth), seed=request.seed, deadline=until)
     if len(chosen.members) < 2:
         return [best], best.weights_key, (chosen.why,)
     data = bundle.tensors_file(soup.averaged([tensors[i] for i in chosen.members]))

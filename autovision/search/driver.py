@@ -86,7 +86,7 @@ class Driver:
         """by the trial, or the first of the heads"""
         self.paused: dict[str, Running] = {}
         self.suspended = False
-        self._finishing = "", 0.0
+        self._finishing: tuple[str | None, float] = None, self.finishing_s(None)
         """the best trial, and what finishing it takes"""
         self._again: list[str] = []
         self._tally = Tally(self.request.metric)
@@ -287,10 +287,10 @@ class Driver:
     def _until(self) -> float:
         """Seconds since the epoch, after which no trial works: what is the best so far has to be finished, too."""
         best = self._tally.best
-        if best is None:
-            return self.deadline
-        if self._finishing[0] != best.trial:
-            self._finishing = best.trial, self.finishing_s(TrialConfig.model_validate(best.config))
+        trial = None if best is None else best.trial
+        if self._finishing[0] != trial:
+            config = None if best is None else TrialConfig.model_validate(best.config)
+            self._finishing = trial, self.finishing_s(config)
         return self.deadline - self._finishing[1]
 
     @property

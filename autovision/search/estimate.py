@@ -120,9 +120,12 @@ class Estimate:
         return f"{what}{cost}; {self.basis}"
 
 
-def finish_s(cost: CostModel, space: Space, images: int, budget_s: float, threads: int) -> float:
-    """Seconds that evaluating and registering the winner will take, at most a quarter of the budget."""
-    config = space.config(space.default())
+def finish_s(cost: CostModel, config: TrialConfig, images: int, budget_s: float, threads: int) -> float:
+    """Seconds that evaluating and registering a winner will take, at most a quarter of the budget.
+
+    Args:
+        images: that are evaluated.
+    """
     return min(_FINISH_SHARE * budget_s, _FINISH_S + cost.evaluation_s(config, images, threads=threads))
 
 
@@ -155,7 +158,7 @@ def estimate(
         default = default.with_(backbone=usable[0], resolution=None) if usable else default
     head = default.with_(unfreeze=0, adapters=0)
     splits = cost.splits
-    finishing = finish_s(cost, space, len(splits.validation) + len(splits.test), budget_s, cpus)
+    finishing = finish_s(cost, space.config(space.default()), len(splits.test), budget_s, cpus)
     first = cost.predict(head)
     shared = 1 + _HELP * (cpus - 1)
     whole = cost.predict(head, epochs=head.epochs)

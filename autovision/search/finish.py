@@ -44,7 +44,16 @@ from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import Workbench, assemble
+from autovision.trial.trial import DataSplits, Workbench, assemble
+
+_REFERENCE = 400
+"""images that drift is measured against, at least, if there are so many that the model was not trained on"""
+
+
+def evaluated(splits: DataSplits) -> int:
+    """How many images finishing a search sends through the network of its model."""
+    more = len(splits.validation) if len(splits.test) < _REFERENCE else 0
+    return len(splits.test) + more
 
 
 def finish(
@@ -69,29 +78,27 @@ def finish(
     Raises:
         AutoVisionError: no trial left a model.
     """
-    best = best_trial(ledger)
-    if best is None:
+    if best_trial(ledger) is None:
         raise AutoVisionError(_nothing(request, ledger))
-    config = TrialConfig.model_validate(best.config)
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     version = splits.version
     chosen = choose(store, request, ledger, bench, cost or CostModel(bench, splits), deadline)
+    best = next(result for result in ledger if result.trial == chosen.trials[0])
+    config = TrialConfig.model_validate(best.config)
     network = assemble(bench, config, store.get(chosen.final_key).data, len(version.classes))
     prep, precision = backbones.preprocessing(config), native_precision()
     scorer = Scorer(network, (prep.height, prep.width), precision, bench.threads)
 
     rows = {split: _rows(store, version, split) for split in (Split.VALIDATION, Split.TEST)}
-    scored = {
-        split: scorer(load_pixels(store, [row.image for row in of], prep, threads=bench.threads))
-        for split, of in rows.items()
-    }
+
+    def scored(split: Split) -> tuple[np.ndarray, np.ndarray]:
+        pixels = load_pixels(store, [row.image for row in rows[split]], prep, threads=bench.threads)
+        return scorer(pixels)
+
     several = version.multi_label
     labels = truth(rows[Split.VALIDATION], version.classes, multi_label=several)
-    judged = scored[Split.VALIDATION][0]
-    if chosen.refit is not None:
-        judged = Tasting(bench, splits.validation, config).logits(
-            load_tensors(store.get(chosen.chosen_key).data)
-        )
+    # From the features that trials were judged on: the network need not see these images once more.
+    judged = Tasting(bench, splits.validation, config).logits(load_tensors(store.get(chosen.chosen_key).data))
     temperature = fit_temperature(judged, labels)
     measure = Measure.of(request.metric, request.costs, version.classes)
     rule = choose_rule(
@@ -102,11 +109,12 @@ def finish(
         version.classes,
         seed=request.seed,
     )
-    probabilities = probabilities_of(scored[Split.TEST][0], temperature, multi_label=several)
+    logits, reference = scored(Split.TEST)
+    probabilities = probabilities_of(logits, temperature, multi_label=several)
     test = Predictions.of(rows[Split.TEST], version.classes, probabilities, multi_label=several, rule=rule)
     # Stages that were trained on an image do not see it as they see new ones: then it is no reference for these.
-    unseen = (Split.TEST,) if chosen.refit and config.needs_maps else (Split.VALIDATION, Split.TEST)
-    reference = np.concatenate([scored[split][1] for split in unseen])
+    if len(splits.test) < _REFERENCE and not (chosen.refit and config.needs_maps):
+        reference = np.concatenate([scored(Split.VALIDATION)[1], reference])
     files = {
         bundle.WEIGHTS_FILE: bundle.weights_of(network),
         bundle.REFERENCE_FILE: bundle.reference_bytes(reference),

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from autovision.dataset import catalog
@@ -27,13 +26,14 @@ from autovision.search import begun, cluster, preflight, prices, requests, simil
 from autovision.search.cost import CostModel
 from autovision.search.costs import Costs
 from autovision.search.driver import Driver
-from autovision.search.estimate import estimate, finish_s
+from autovision.search.estimate import estimate
 from autovision.search.feasibility import infeasible_backbones
-from autovision.search.finish import finish
+from autovision.search.finish import evaluated, finish
 from autovision.search.footprints import remembered
 from autovision.search.limits import Limits
 from autovision.search.node import this_node
 from autovision.search.progress import ProgressEvent
+from autovision.search.reserve import Reserve
 from autovision.search.select import best_trial, counts
 from autovision.search.tune_loop import nodes, placement, run_trials
 from autovision.search.turn import Turn
@@ -48,7 +48,6 @@ from autovision.trial.trial import Workbench
 
 _LEASE_S = 30.0
 _POLL_S = 1.0
-_REFIT_SHARE = 0.2
 _MEASURING_SHARE = 0.2
 """of the seconds that are left may go by before no more architectures are measured, where latency is an objective"""
 _SKETCHED = 2
@@ -280,7 +279,7 @@ def _known_model(store: Store, before: SearchState, ledger: list[TrialResult]) -
         known = read_version(store, before.model)
     except NotFound:
         return None
-    return known.id if known.lineage.trial == best.trial else None
+    return known.id if best.created_at <= known.created_at else None
 
 
 def _caught_up(store: Store, state: SearchState) -> SearchState:
@@ -356,7 +355,7 @@ def _trials(
         )
         requests.set_state(store, request.id, estimate=str(buys))
         on_progress(_last_event(request, [], before, started, f"estimate: {buys}"))
-    reserve = finish_s(cost, space, len(splits.validation) + len(splits.test), left, bench.threads)
+    reserve = Reserve(request, cost, space.config(space.default()), evaluated(splits), left, bench.threads)
     granted = requests.granted_s(request, before)
     driver = Driver(
         store=store,
@@ -366,7 +365,7 @@ def _trials(
         starts=starting_points(store, request, space),
         ledger=ledger,
         attempt=before.attempt + 1,
-        deadline=started + left - reserve,
+        deadline=started + left,
         search_started=started - before.spent_s,
         threads=1,
         left_out=frozenset(left_out),
@@ -374,7 +373,7 @@ def _trials(
         costs=costs,
         emit=lambda event: on_progress(replace(event, budget_s=granted)),
         share=turn.share,
-        finishing_s=partial(_refit_s, request, cost, left),
+        finishing_s=reserve,
     )
 
     def late_starts() -> list[Start] | None:
@@ -403,12 +402,9 @@ def _trials(
     requests.set_state(store, request.id, ended_early=ended_early)
     if ended_early and not stop.asked:
         on_progress(_last_event(request, driver.ledger, before, started, f"ended early: {ended_early}"))
-    return Ran(driver.results, stop.asked, cost, started + left - reserve)
-
-
-def _refit_s(request: SearchRequest, cost: CostModel, left: float, best: TrialConfig | None) -> float:
-    """Seconds to set aside for training the best again: a fifth of the budget at most."""
-    return 0.0 if best is None or not request.refit else min(_REFIT_SHARE * left, cost.refit_s(best))
+    best = best_trial(driver.results)
+    evaluation_s = 0.0 if best is None else reserve.evaluation_s(TrialConfig.model_validate(best.config))
+    return Ran(driver.results, stop.asked, cost, started + left - evaluation_s)
 
 
 def _reported(driver: Driver) -> list[TrialConfig]:
@@ -444,6 +440,14 @@ def _last_event(
     )
 
 
+def _won(store: Store, ledger: list[TrialResult], model: object) -> TrialResult | None:
+    """The trial that became the model: not always the one that is best on validation."""
+    if model is None:
+        return None
+    trial = read_version(store, str(model)).lineage.trial
+    return next((result for result in ledger if result.trial == trial), None)
+
+
 def _note(
     store: Store,
     request: SearchRequest,
@@ -452,7 +456,7 @@ def _note(
     started: float,
     **changes: object,
 ) -> SearchState:
-    best = best_trial(ledger)
+    best = _won(store, ledger, changes.get("model")) or best_trial(ledger)
     spent_s = time.time() - started
     if before.per_hour is not None:
         changes["cost"] = (before.cost or 0.0) + spent_s / 3600 * before.per_hour

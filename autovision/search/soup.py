@@ -19,9 +19,9 @@ from torch import Tensor
 from autovision.decisions import Measure
 from autovision.metrics import Floats, Ints, neg_log_loss
 from autovision.records import TrialResult
-from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
 from autovision.trial.execution import value_of
+from autovision.trial.folds import stratified
 
 MOST = 12
 """trials that are tried"""
@@ -43,14 +43,13 @@ class Chosen:
     why: str
 
 
-def candidates(ledger: Sequence[TrialResult]) -> list[TrialResult]:
-    """The best trial and those of its architecture that left weights, by value, `MOST` at most."""
-    best = best_trial(ledger)
-    if best is None:
-        return []
-    usable = [r for r in ledger if r.value is not None and r.weights_key is not None]
+def candidates(best: TrialResult, ledger: Sequence[TrialResult]) -> list[TrialResult]:
+    """The best trial, and then those of its architecture that left weights, by value, `MOST` at most."""
+    usable = [
+        r for r in ledger if r.value is not None and r.weights_key is not None and r.trial != best.trial
+    ]
     same = [r for r in usable if _architecture(r) == _architecture(best)]
-    return sorted(same, key=lambda r: (-(r.value or 0.0), r.number))[:MOST]
+    return [best, *sorted(same, key=lambda r: (-(r.value or 0.0), r.number))][:MOST]
 
 
 def _architecture(result: TrialResult) -> tuple[object, ...]:
@@ -123,10 +122,7 @@ def cook(kitchen: Kitchen, kinds: Ints, *, seed: int, deadline: float) -> Chosen
     soup = kitchen.greedy(range(count), rows, deadline)
     if len(soup) < 2:
         return Chosen((0,), f"averaging in none of {count - 1} other trials made validation better")
-    rng = np.random.default_rng(seed)
-    order = np.lexsort([rng.random(len(kinds)), kinds])
-    fold = np.empty(len(kinds), np.intp)
-    fold[order] = np.arange(len(kinds)) % _FOLDS
+    fold = stratified(kinds, _FOLDS, seed)
     of_soup, of_single = (np.empty_like(kitchen.logits([0])) for _ in range(2))
     for number in range(_FOLDS):
         there, elsewhere = np.flatnonzero(fold == number), np.flatnonzero(fold != number)

@@ -28,12 +28,14 @@ class Labelled:
         targets: (N, C) float32: one-hot for one label an image, multi-hot for several.
         confidence: (N,) float32, 0 to 1: of the labels.
         multi_label: whether an image may have any number of labels.
+        groups: (N,) of each image, those that are kept together; none: each is by itself.
     """
 
     images: tuple[str, ...]
     targets: Tensor
     confidence: Tensor
     multi_label: bool = False
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -66,6 +66,7 @@ def load_splits(store: Store, dataset: str) -> DataSplits:
             targets,
             torch.tensor([row.confidence for row in of], dtype=torch.float32),
             multi_label=version.multi_label,
+            groups=tuple(row.group or row.image for row in of) if any(row.group for row in of) else (),
         )
 
     return DataSplits(version, split(Split.TRAIN), split(Split.VALIDATION), split(Split.TEST))

@@ -67,7 +67,7 @@ def test_an_arm_whose_model_could_not_be_finished_in_time_is_not_begun() -> None
     records = {arm("small"): ArmRecord(values=[0.5] * 9, seconds=[1.0]), arm("big"): ArmRecord()}
     cost = {arm("small"): 1.0, arm("big"): 2.0}
     assert choose(beliefs(records), records, cost.__getitem__, 100.0) == arm("big")
-    late = {arm("small"): 0.0, arm("big"): 90.0}
+    late = {arm("small"): 0.0, arm("big"): 98.0}
     found = choose(beliefs(records), records, cost.__getitem__, 100.0, late.__getitem__)
     assert found == arm("small")
 

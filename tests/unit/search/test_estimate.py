@@ -96,8 +96,12 @@ def test_it_says_what_it_rests_on(cost: CostModel) -> None:
 
 
 def test_the_end_takes_at_most_a_quarter(cost: CostModel) -> None:
-    assert finish_s(cost, Varied(), 10_000, 8.0, 2) == 2.0
-    assert 5.0 < finish_s(cost, Varied(), 60, 600.0, 2) < 15.0
+    config = Varied().config(Varied.default())
+    assert finish_s(cost, config, 10_000, 8.0, 2) == 2.0
+    alone = finish_s(cost, config, 6_000, 6e5, 2)
+    assert 5.0 < finish_s(cost, config, 60, 600.0, 2) < 15.0
+    views = finish_s(cost, config.with_(test_time_augmentation="dihedral"), 6_000, 6e5, 2)
+    assert views > alone + 1.0, "it sees every image eight times"
 
 
 def test_a_request_is_estimated_without_being_submitted(tiny: History) -> None:

@@ -17,7 +17,7 @@ from autovision.model import bundle
 from autovision.model.inference import native_precision
 from autovision.model.predictor import Prediction, Predictor
 from autovision.provenance import code_version, package_versions
-from autovision.records import DecisionRule, ModelVersion, Split, TrialResult, TrialState
+from autovision.records import DecisionRule, FinishRecord, ModelVersion, Split, TrialResult, TrialState
 from autovision.registry.evaluate import predictions
 from autovision.search import finish as finishing
 from autovision.search import requests
@@ -61,12 +61,23 @@ def test_the_same_ledger_gives_the_same_model(tiny: History, store: MemoryStore,
     assert again.with_(created_at=model.created_at) == model, "on a store that lost it"
 
 
-def test_the_winner_is_the_best_trial_that_left_weights(tiny: History) -> None:
+def test_the_winner_is_the_best_of_those_that_were_judged_once_more(tiny: History) -> None:
     for request, model in zip(tiny.searches, tiny.models, strict=True):
-        best = best_trial(requests.trials(tiny.store, request.id))
-        assert best is not None
-        assert model.lineage.trial == best.trial
-        assert model.lineage.config == best.config
+        (record,) = records.read_all(tiny.store, f"searches/{request.id}/finishes/", FinishRecord)
+        ledger = {result.trial: result for result in requests.trials(tiny.store, request.id)}
+        assert {each.trial for each in record.confirmed} == set(ledger)
+        assert model.lineage.trial == record.confirmed[0].trial
+        assert model.lineage.config == ledger[model.lineage.trial].config
+
+
+def test_the_winner_is_the_best_on_validation_where_nothing_is_judged_once_more(
+    tiny: History, store: MemoryStore, bench: Workbench
+) -> None:
+    request = tiny.searches[1].with_(nonce="again", confirm=False)
+    ledger = requests.trials(store, tiny.searches[1].id)
+    best = best_trial(ledger)
+    assert best is not None
+    assert finish(store, request, ledger, bench).lineage.trial == best.trial
 
 
 def test_another_winner_is_another_model(tiny: History, store: MemoryStore, bench: Workbench) -> None:

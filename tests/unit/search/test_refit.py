@@ -71,16 +71,15 @@ def test_the_model_is_what_was_trained_again_and_says_so(tiny: History) -> None:
     images = sum(sum(version.counts[split].values()) for split in (Split.TRAIN, Split.VALIDATION))
     assert model.lineage.refit is not None
     assert model.lineage.refit.images == images
-    best = best_trial(requests.trials(tiny.store, request.id))
-    assert best is not None
-    assert model.lineage.refit.epochs[best.trial] == refit.epochs_of(best, request.metric)
+    won = next(r for r in requests.trials(tiny.store, request.id) if r.trial == model.lineage.trial)
+    assert model.lineage.refit.epochs[won.trial] == refit.epochs_of(won, request.metric)
     assert list(tiny.store.list(f"searches/{request.id}/finishes/"))
 
 
 def test_without_it_the_weights_are_those_of_the_trial(
     tiny: History, store: MemoryStore, bench: Workbench
 ) -> None:
-    plain, again = (untried(tiny, store, bench, refit=on, soup=False) for on in (False, True))
+    plain, again = (untried(tiny, store, bench, refit=on, soup=False, confirm=False) for on in (False, True))
     assert plain.lineage.refit is None and plain.lineage.notes == ()
     assert plain.files != again.files and plain.id != again.id
 
@@ -99,7 +98,7 @@ def test_what_was_decided_once_stands(
 def test_it_is_left_out_where_the_budget_has_no_room(
     tiny: History, store: MemoryStore, bench: Workbench
 ) -> None:
-    request = tiny.searches[1].with_(nonce="late", soup=False)
+    request = tiny.searches[1].with_(nonce="late", soup=False, confirm=False)
     model = finish(
         store, request, requests.trials(store, tiny.searches[1].id), bench, deadline=time.time() - 1
     )
@@ -138,7 +137,7 @@ def test_one_that_fails_leaves_the_trials_own_weights(
         return trial.trained()
 
     monkeypatch.setattr(Trial, "refit", fail)
-    model = untried(tiny, store, bench, soup=False)
+    model = untried(tiny, store, bench, soup=False, confirm=False)
     (note,) = model.lineage.notes
     assert model.lineage.refit is None
     assert ("diverged" if failure == "diverged" else "the budget ended before") in note

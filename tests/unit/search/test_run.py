@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.errors import AutoVisionError, Conflict, InvalidInput
-from autovision.records import PriceTable, SearchRequest, SearchStatus, TrialResult
+from autovision.records import PriceTable, SearchRequest, SearchStatus, TrialResult, now
 from autovision.search import requests
 from autovision.search.run import finish_search, run_search
 from autovision.space import Choice, Space
@@ -79,7 +79,9 @@ def test_an_extended_search_keeps_its_model_until_a_better_one_comes(tiny: Histo
     assert same.model == first.model, "nothing was tried since"
     requests.extend(store, request.id, 60.0)
     (known,) = requests.trials(store, request.id)
-    better = known.with_(trial="02-00001-abcdef", number=1, value=(known.value or 0.0) + 0.1)
+    better = known.with_(
+        trial="02-00001-abcdef", number=1, value=(known.value or 0.0) + 0.1, created_at=now()
+    )
     records.create(
         store, keys.trial(request.id, better.trial), TrialResult.model_validate(better.model_dump())
     )

@@ -92,9 +92,11 @@ def test_candidates_have_the_architecture_of_the_best_and_left_weights(
         line(5, 0.70, config=TrialConfig(test_time_augmentation="flip")),
         line(6, None),
     ]
-    assert [result.number for result in soup.candidates(ledger)] == [1, 4, 0]
-    assert len(soup.candidates([line(i, 0.5) for i in range(40)])) == soup.MOST
-    assert soup.candidates([line(0, None)]) == []
+    best = next(result for result in ledger if result.number == 1)
+    assert [result.number for result in soup.candidates(best, ledger)] == [1, 4, 0]
+    many = [line(i, 0.5) for i in range(40)]
+    assert len(soup.candidates(many[7], many)) == soup.MOST
+    assert soup.candidates(many[7], many)[0] is many[7]
 
 
 def test_the_average_is_of_each_tensor() -> None:

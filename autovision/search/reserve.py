@@ -1,0 +1,53 @@
+"""Seconds at the end of a budget that belong to finishing the best configuration so far, not to more trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autovision.records import SearchRequest
+from autovision.search import confirm
+from autovision.search.cost import CostModel
+from autovision.search.estimate import finish_s
+from autovision.space.config import TrialConfig
+from autovision.trial import folds
+
+_REFIT_SHARE = 0.2
+_CONFIRM_SHARE = 0.08
+_CONFIRMED = 8
+"""heads that are judged once more, as a rule"""
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """What to set aside; each part is at most a share of the budget, for a search is to have trials, too.
+
+    Attributes:
+        default: stands for the best as long as there is none.
+        images: that the winner is evaluated on.
+        budget_s: all that is left.
+        threads: of the process that finishes.
+    """
+
+    request: SearchRequest
+    cost: CostModel
+    default: TrialConfig
+    images: int
+    budget_s: float
+    threads: int
+
+    def __call__(self, best: TrialConfig | None) -> float:
+        """Seconds for choosing, training again and evaluating."""
+        config = best or self.default
+        return self.evaluation_s(config) + self._refit_s(config) + self._confirm_s(config)
+
+    def evaluation_s(self, config: TrialConfig) -> float:
+        """Seconds for evaluating and registering alone."""
+        return finish_s(self.cost, config, self.images, self.budget_s, self.threads)
+
+    def _refit_s(self, config: TrialConfig) -> float:
+        return min(_REFIT_SHARE * self.budget_s, self.cost.refit_s(config)) if self.request.refit else 0.0
+
+    def _confirm_s(self, config: TrialConfig) -> float:
+        if not self.request.confirm or not folds.can_be(config):
+            return 0.0
+        return min(_CONFIRM_SHARE * self.budget_s, _CONFIRMED * confirm.seconds(self.cost.head_s(config)))

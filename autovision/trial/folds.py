@@ -1,0 +1,100 @@
+"""Heads judged on the images that they would be trained on: cross-validation from stored features."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+
+from autovision.features.compute import OutOfTime
+from autovision.metrics import Ints
+from autovision.space.config import TrialConfig
+from autovision.trial.data import Labelled, judged_views_of, views_of
+from autovision.trial.fused import HeadProblem, fit_heads
+from autovision.trial.pooled import load_pooled
+from autovision.trial.trial import DataSplits, Workbench
+
+FOLDS = 5
+
+
+def can_be(config: TrialConfig) -> bool:
+    """Whether a configuration is a head that is judged under views that it is also trained on: nothing is missing."""
+    return not config.needs_maps and set(judged_views_of(config).names()) <= set(views_of(config).names())
+
+
+def cross_validated(
+    bench: Workbench, splits: DataSplits, configs: Sequence[TrialConfig], seed: int, deadline: float
+) -> list[np.ndarray | None]:
+    """Logits (N, C) of the training images, each by a head of the configuration that did not see it or its group.
+
+    None for a head that failed in some fold. Heads of one backbone are trained together.
+
+    Args:
+        configs: of one backbone at one resolution; for each `can_be` holds.
+        deadline: seconds since the epoch.
+
+    Raises:
+        OutOfTime: not all folds were over by then.
+    """
+    train, found = splits.train, [np.full((len(splits.train), splits.train.classes), np.nan) for _ in configs]
+    source, channels = bench.source(configs[0]), bench.channels(configs[0])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fold = folds_of(train, FOLDS, seed)
+    for number in range(FOLDS):
+        elsewhere, there = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        if not len(there) or not len(elsewhere):
+            continue
+        learnt, judged = (
+            load_pooled(source, rows_of(train, rows), configs, channels, training=training, deadline=deadline)
+            for rows, training in ((elsewhere, True), (there, False))
+        )
+        problem = HeadProblem(learnt, judged, channels, splits.positive)
+        heads = fit_heads(configs, problem, seed, deadline, device)
+        if time.time() >= deadline:
+            raise OutOfTime
+        for logits, head in zip(found, heads, strict=True):
+            if head.reports and head.error is None:
+                logits[there] = head.reports[-1].logits
+    return [logits.astype(np.float32) if np.isfinite(logits).all() else None for logits in found]
+
+
+def folds_of(split: Labelled, folds: int, seed: int) -> Ints:
+    """(N,) the fold of each image: stratified by label, a group's images all in one."""
+    kinds = kinds_of(split.truth)
+    if len(set(split.groups)) in (0, len(split)):
+        return stratified(kinds, folds, seed)
+    fold = np.zeros(len(split), np.intp)
+    cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for number, (_, there) in enumerate(cut.split(np.zeros(len(split)), kinds, np.array(split.groups))):
+        fold[there] = number
+    return fold
+
+
+def stratified(kinds: Ints, folds: int, seed: int) -> Ints:
+    """(N,) the fold of each of N images, of which those of a kind are spread evenly."""
+    rng = np.random.default_rng(seed)
+    order = np.lexsort([rng.random(len(kinds)), kinds])
+    fold = np.empty(len(kinds), np.intp)
+    fold[order] = np.arange(len(kinds)) % folds
+    return fold
+
+
+def kinds_of(truth: Ints) -> Ints:
+    """(N,) numbers of the distinct labels, or sets of labels."""
+    return np.unique(truth, axis=0, return_inverse=True)[1].ravel()
+
+
+def rows_of(split: Labelled, rows: Ints) -> Labelled:
+    """Some images of a split."""
+    at = torch.from_numpy(np.asarray(rows, np.int64))
+    return replace(
+        split,
+        images=tuple(split.images[i] for i in rows),
+        targets=split.targets[at],
+        confidence=split.confidence[at],
+        groups=tuple(split.groups[i] for i in rows) if split.groups else (),
+    )
