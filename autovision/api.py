@@ -52,10 +52,10 @@ from autovision.store import keys, labels, open_store, records
 if TYPE_CHECKING:
     from autovision.controller import Controller
     from autovision.model.predictor import Prediction
-    from autovision.search.estimate import Estimate
+    from autovision.search.estimates.estimate import Estimate
     from autovision.search.explain import Explanation
     from autovision.search.fleet import Fleet
-    from autovision.search.queue import Entry, Outlook
+    from autovision.search.sharing.queue import Entry, Outlook
     from autovision.serving.deploy import ServerHandle
 
 OnProgress = Callable[[ProgressEvent], None]
@@ -189,7 +189,7 @@ class AutoVision:
             prices: what the cluster costs; None: what `AUTOVISION_PRICES` says, or nothing.
             warm_start: whether to predict from what earlier searches measured.
         """
-        from autovision.search import preview
+        from autovision.search.estimates import preview
 
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(
@@ -218,8 +218,8 @@ class AutoVision:
 
         The cluster is that of a controller which runs, else the one that this process connects to.
         """
-        from autovision.search import preflight
-        from autovision.search.queue import outlook
+        from autovision.search.sharing import preflight
+        from autovision.search.sharing.queue import outlook
 
         resolved = load_space(space) if isinstance(space, str) else space
         options = {"budget_s": 120.0} | options
@@ -235,7 +235,7 @@ class AutoVision:
 
     def _preflight(self, request: SearchRequest) -> None:
         """Raises `InvalidInput` for what can never fit, as far as that is known without connecting to Ray."""
-        from autovision.search import preflight
+        from autovision.search.sharing import preflight
 
         view = self._cluster()
         classes = len(self.dataset(f"{request.dataset}@{request.dataset_version}").classes)
@@ -247,7 +247,7 @@ class AutoVision:
         """The cluster that this process is connected to, or the one of a controller that runs."""
         import ray
 
-        from autovision.search import cluster, queue
+        from autovision.search.sharing import cluster, queue
 
         if not ray.is_initialized():
             if queue.held(self.store, "controller") and (view := cluster.known(self.store)) is not None:
@@ -492,6 +492,6 @@ class AutoVision:
 
     def queue(self) -> list[Entry]:
         """Searches that run or wait: their order, their shares, and why each of them waits."""
-        from autovision.search.queue import entries  # Ray, which most commands do not need
+        from autovision.search.sharing.queue import entries  # Ray, which most commands do not need
 
         return entries(self.store)

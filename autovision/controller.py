@@ -40,10 +40,11 @@ from autovision.registry.searches import all_searches
 from autovision.retraining import policy as retraining_policy
 from autovision.retraining import request as retraining
 from autovision.retraining.policy import Snapshot
-from autovision.search import queue, requests
+from autovision.search import requests
 from autovision.search.fleet import Fleet
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
+from autovision.search.sharing import queue
 from autovision.store import captures, keys, lease, records
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store

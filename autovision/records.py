@@ -166,7 +166,7 @@ Costs = dict[str, dict[str, float]]
 
 
 class PriceTable(Record):
-    """What a cluster costs for an hour; see `autovision.search.prices`."""
+    """What a cluster costs for an hour; see `autovision.search.estimates.prices`."""
 
     currency: str = Field(min_length=1, max_length=8)
     cpu: float | None = Field(default=None, ge=0)
@@ -236,9 +236,9 @@ class SearchRequest(Record):
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
     sampler: str = "tpe"
-    """what draws configurations; see `autovision.search.samplers`"""
+    """what draws configurations; see `autovision.search.sampling.samplers`"""
     objectives: tuple[str, ...] = ()
-    """what is minimised beside the metric; see `autovision.search.objectives.COSTS`"""
+    """what is minimised beside the metric; see `autovision.search.multiobjective.objectives.COSTS`"""
     patience_s: float | None = Field(default=None, gt=0)
     """end after so many seconds in which the best did not rise above noise; None: never"""
     converged: bool = False

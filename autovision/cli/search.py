@@ -291,7 +291,7 @@ def queue(store: Store = None, as_json: Json = False) -> None:
 @app.command()
 def show(search: Search, store: Store = None, as_json: Json = False) -> None:
     """Show what a search was asked, how it stands, its best trials and why trials failed."""
-    from autovision.search.front import front_of
+    from autovision.search.multiobjective.front import front_of
 
     with answering(as_json) as out:
         av = library(store)
@@ -453,7 +453,7 @@ def _queued(out: Output, state: SearchState) -> None:
 
 def _prices(path: Path | None, *, needed: bool = False) -> PriceTable | None:
     """The table of an option; where one is needed, else that of the environment."""
-    from autovision.search import prices
+    from autovision.search.estimates import prices
 
     if path is not None:
         return prices.load(path)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from autovision.records import CurvePoint, Record, TrialResult, TrialState, now
 from autovision.search.arms import Arm
-from autovision.search.cost import Expected
+from autovision.search.costing.cost import Expected
 from autovision.search.schedulers import Report, kind_of
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records

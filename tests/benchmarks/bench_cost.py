@@ -25,7 +25,7 @@ from autovision.dataset.importer import import_images
 from autovision.model.flops import stage_gflops
 from autovision.model.network import cut_of
 from autovision.records import CurvePoint
-from autovision.search.cost import CostModel
+from autovision.search.costing.cost import CostModel
 from autovision.space import Choice, Space
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore

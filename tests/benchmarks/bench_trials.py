@@ -39,7 +39,7 @@ from autovision.model import backbone, weights
 from autovision.model.flops import stage_gflops
 from autovision.records import DatasetVersion, Split, TrialResult
 from autovision.search import requests
-from autovision.search.cost import CostModel
+from autovision.search.costing.cost import CostModel
 from autovision.search.driver import Driver
 from autovision.search.tune_loop import nodes, placement, run_trials
 from autovision.search.warm import Start

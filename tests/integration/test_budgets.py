@@ -8,7 +8,7 @@ import pytest
 
 from autovision.api import AutoVision
 from autovision.records import PriceTable, SearchState, SearchStatus
-from autovision.search.prices import cluster
+from autovision.search.estimates.prices import cluster
 from autovision.space import Space
 
 

@@ -158,9 +158,9 @@ def run_alone(driver: Driver) -> None:
 def search_alone(store: Store, request: SearchRequest, bench: Workbench) -> ModelVersion:
     """A search from its request to its model, without Ray."""
     from autovision.search import requests
-    from autovision.search.cost import CostModel
+    from autovision.search.costing.cost import CostModel
     from autovision.search.driver import Driver
-    from autovision.search.finish import finish
+    from autovision.search.finishing.finish import finish
     from autovision.search.warm import starting_points
 
     requests.submit(store, request)

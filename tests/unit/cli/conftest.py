@@ -94,7 +94,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> World:
     from autovision.dataset.importer import SourceImage, import_images
     from autovision.records import SearchStatus
     from autovision.search import requests
-    from autovision.search.finish import finish
+    from autovision.search.finishing.finish import finish
     from autovision.search.select import best_trial
     from autovision.space import Choice, Float, Space
     from autovision.trial.trial import Workbench

@@ -20,7 +20,8 @@ from autovision.records import (
     TrialState,
     now,
 )
-from autovision.search import cluster, requests
+from autovision.search import requests
+from autovision.search.sharing import cluster
 from autovision.space.config import TrialConfig
 from autovision.store import keys, lease, open_store, records
 

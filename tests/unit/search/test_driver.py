@@ -17,7 +17,7 @@ from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialStat
 from autovision.search import requests
 from autovision.search.begun import settle
 from autovision.search.driver import Driver
-from autovision.search.objectives import pareto_front
+from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.progress import ProgressEvent
 from autovision.search.proposer import Drawn
 from autovision.search.warm import Start

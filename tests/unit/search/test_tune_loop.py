@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from autovision.errors import InvalidInput
-from autovision.search.shares import UNLIMITED
+from autovision.search.sharing.shares import UNLIMITED
 from autovision.search.tune_loop import BudgetStopper, DriverScheduler, DriverSearcher, Placement, placement
 from autovision.space.config import TrialConfig
 from autovision.trial.assignment import Assignment
