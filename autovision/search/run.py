@@ -37,8 +37,9 @@ from autovision.search.multiobjective.model_costs import Costs
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial, counts
 from autovision.search.sharing import cluster, preflight
+from autovision.search.sharing.placement import placement
 from autovision.search.sharing.turn import Turn
-from autovision.search.tune_loop import nodes, placement, run_trials
+from autovision.search.tune_loop import nodes, run_trials
 from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
 from autovision.space import Space

@@ -349,7 +349,7 @@ def test_the_figures_of_the_demo_stand_in_one_place() -> None:
 
 
 def test_placement_on_a_cluster_is_as_documented() -> None:
-    from autovision.search.tune_loop import placement
+    from autovision.search.sharing.placement import placement
 
     documented = rows("cluster/README.md", "CPUs")
     assert len(documented) >= 3

@@ -11,7 +11,7 @@ from autovision.search.costing.node import this_node
 from autovision.search.estimates import prices
 from autovision.search.estimates.estimate import Estimate, estimate
 from autovision.search.feasibility import infeasible_backbones
-from autovision.search.tune_loop import placement
+from autovision.search.sharing.placement import placement
 from autovision.space import Space
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from autovision.errors import InvalidInput
 from autovision.records import ClusterView, SearchRequest
-from autovision.search.tune_loop import placement
+from autovision.search.sharing.placement import placement
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 

@@ -1,6 +1,6 @@
 """How searches share one cluster: whose turn it is, and how many trials each may run. Pure functions.
 
-A *place* is what one worker takes: a GPU with its CPUs, or one CPU (`tune_loop.placement`). A trial takes as many
+A *place* is what one worker takes: a GPU with its CPUs, or one CPU (`placement.placement`). A trial takes as many
 places as it has workers, all or none.
 """
 
