@@ -1,11 +1,15 @@
-"""A file with the costs of answers."""
+"""Files that a search is given: the costs of answers, and prices."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autovision.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from autovision.records import PriceTable
 
 
 def read_costs(path: Path) -> dict[str, dict[str, float]]:
@@ -32,3 +36,12 @@ def read_costs(path: Path) -> dict[str, dict[str, float]]:
 
 
 _SHAPE = '{"TRUE CLASS": {"ANSWER": COST}}, such as {"defective": {"functional": 5}, "functional": {"defective": 1}}'
+
+
+def read_prices(path: Path | None, *, needed: bool = False) -> PriceTable | None:
+    """The table of an option; where one is needed, else that of the environment."""
+    from autovision.search.estimates import prices
+
+    if path is not None:
+        return prices.load(path)
+    return prices.configured() if needed else None
