@@ -20,26 +20,16 @@ from autovision.space import Choice, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.trial.memory import predict
 from autovision.trial.train import rung_epochs
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import History
+    pass
 
 
 def config(**changes: object) -> TrialConfig:
     return TrialConfig.model_validate(
         {"backbone": "test_resnet", "weights": "random", "resolution": 64, **changes}
     )
-
-
-@pytest.fixture
-def cost(tiny: History) -> CostModel:
-    """Of a store that has images, and neither features nor measurements."""
-    store = tiny.copy()
-    for key in [*store.list("features/"), *store.list("speeds/")]:
-        store.delete(key)
-    bench = Workbench(store, threads=2)
-    return CostModel(bench, bench.splits("colours@1"))
 
 
 @pytest.mark.parametrize(

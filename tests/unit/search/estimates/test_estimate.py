@@ -12,7 +12,6 @@ from autovision.search.costing.cost import CostModel
 from autovision.search.estimates.estimate import Estimate, estimate, finish_s
 from autovision.search.estimates.preview import preview
 from autovision.space import Choice, Float, Space
-from autovision.trial.trial import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -33,15 +32,6 @@ class Heads(Space):
     weights = "random"
     resolution = 64
     lr = Float(1e-3, 1e-1)
-
-
-@pytest.fixture
-def cost(tiny: History) -> CostModel:
-    store = tiny.copy()
-    for key in [*store.list("features/"), *store.list("speeds/")]:
-        store.delete(key)
-    bench = Workbench(store, threads=2)
-    return CostModel(bench, bench.splits("colours@1"))
 
 
 def of(cost: CostModel, budget_s: float, space: Space | None = None, cpus: int = 2) -> Estimate:

@@ -31,17 +31,6 @@ if TYPE_CHECKING:
     from tests.unit.conftest import History, Scenes
 
 
-@pytest.fixture
-def store(tiny: History) -> MemoryStore:
-    return tiny.copy()
-
-
-@pytest.fixture(scope="module")
-def bench(tiny: History) -> Workbench:
-    """Backbones stay loaded; it writes nothing here, as all features are there."""
-    return Workbench(tiny.copy(), threads=2)
-
-
 def images(tiny: History, *splits: Split) -> list[list[str]]:
     rows = manifest.read(tiny.store, tiny.versions[1])
     return [sorted(row.image for row in rows if row.split is split) for split in splits]

@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from tests.unit.conftest import History
 
 
-@pytest.fixture
-def store(tiny: History) -> MemoryStore:
-    return tiny.copy()
-
-
-@pytest.fixture(scope="module")
-def bench(tiny: History) -> Workbench:
-    return Workbench(tiny.copy(), threads=2)
-
-
 def untried(tiny: History, store: MemoryStore, bench: Workbench, **changes: object) -> ModelVersion:
     """The second search's ledger, finished as if it were another search's."""
     request = tiny.searches[1].with_(nonce="again", **changes)
