@@ -21,25 +21,12 @@ from autovision.errors import InvalidInput, NotFound
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
-from autovision.records import (
-    ClusterView,
-    DatasetVersion,
-    Decision,
-    Deployment,
-    DriftReport,
-    Evaluation,
-    ImportedWeights,
-    Label,
-    Labels,
-    ModelVersion,
-    PriceTable,
-    RetrainingPolicy,
-    SearchRequest,
-    SearchState,
-    Split,
-    TrialResult,
-    now,
-)
+from autovision.records.base import now
+from autovision.records.datasets import DatasetVersion, Labels, Split
+from autovision.records.deployments import Decision, Deployment, DriftReport, Label, RetrainingPolicy
+from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
+from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
+from autovision.records.trials import TrialResult
 from autovision.registry import catalog as models
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches

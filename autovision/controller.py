@@ -25,16 +25,9 @@ from autovision.model.version import read_version
 from autovision.monitoring.report import examine
 from autovision.monitoring.window import latest_window
 from autovision.promotion import rollout
-from autovision.records import (
-    Decision,
-    DecisionKind,
-    Deployment,
-    DriftReport,
-    SearchRequest,
-    SearchState,
-    SearchStatus,
-    now,
-)
+from autovision.records.base import now
+from autovision.records.deployments import Decision, DecisionKind, Deployment, DriftReport
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
 from autovision.retraining import policy as retraining_policy

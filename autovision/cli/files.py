@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autovision.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from autovision.records import PriceTable
+    from autovision.records.searches import PriceTable
 
 
 def read_costs(path: Path) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from autovision.cli.output import Output, answering, check_output_file, library,
 if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.console import SearchProgress
-    from autovision.records import SearchRequest, SearchState
+    from autovision.records.searches import SearchRequest, SearchState
 
 _POLL_S = 1.0
 _OVERDUE_S = 60.0
@@ -149,7 +149,7 @@ def explain(
 
 def _follow(out: Output, av: AutoVision, search: str, progress: SearchProgress) -> SearchState:
     """Show a search once a second until nobody works on it any more."""
-    from autovision.records import SearchStatus
+    from autovision.records.searches import SearchStatus
 
     elapsed, said = 0.0, ""
     while True:

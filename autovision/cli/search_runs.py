@@ -18,7 +18,8 @@ from autovision.cli.signals import StopFlag
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
-    from autovision.records import ModelVersion, SearchRequest, SearchState
+    from autovision.records.models import ModelVersion
+    from autovision.records.searches import SearchRequest, SearchState
 
 
 def submit(
@@ -298,7 +299,7 @@ def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: floa
     """Run a search to its end, or until a signal, and print its model."""
     from autovision.console import SearchProgress
     from autovision.errors import Interrupted
-    from autovision.records import SearchStatus
+    from autovision.records.searches import SearchStatus
 
     request, state = av.search_of(search)
     if state.status is SearchStatus.FINISHED and more_s is None:

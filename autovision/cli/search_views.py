@@ -13,7 +13,8 @@ from autovision.cli.output import facts, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records import SearchRequest, SearchState, TrialResult
+    from autovision.records.searches import SearchRequest, SearchState
+    from autovision.records.trials import TrialResult
     from autovision.search.estimates.estimate import Estimate
     from autovision.search.explain import Cut, Explanation, Winner
     from autovision.search.progress import ProgressEvent

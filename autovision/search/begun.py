@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from autovision.records import CurvePoint, Record, TrialResult, TrialState, now
+from autovision.records.base import Record, now
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.arms import Arm
 from autovision.search.costing.cost import Expected
 from autovision.search.schedulers import Report, kind_of

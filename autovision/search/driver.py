@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of
 from autovision.search.begun import Begun, Member, Running, heads_of, reports_of, told_by
 from autovision.search.constraints.limits import values_of

@@ -22,7 +22,9 @@ from autovision.errors import AutoVisionError, Conflict, Interrupted, InvalidInp
 from autovision.features import budget
 from autovision.model.footprint import Footprint, measure
 from autovision.model.version import read_version
-from autovision.records import ModelVersion, SearchRequest, SearchState, SearchStatus, TrialResult
+from autovision.records.models import ModelVersion
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
+from autovision.records.trials import TrialResult
 from autovision.search import begun, requests, similarity
 from autovision.search.constraints.footprints import remembered
 from autovision.search.constraints.limits import Limits

@@ -27,7 +27,8 @@ import torch
 from autovision.features.views import Views
 from autovision.model import backbone as backbones
 from autovision.model.stages import channels_of, stages_of
-from autovision.records import SearchRequest, TrialResult
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.search.costing.arithmetic import needed
 from autovision.search.costing.cost import CostModel
 from autovision.search.driver import Driver

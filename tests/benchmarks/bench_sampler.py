@@ -25,7 +25,7 @@ import optuna
 from common import options, show, write_json
 from scipy.stats import t as student
 
-from autovision.records import TrialResult, TrialState
+from autovision.records.trials import TrialResult, TrialState
 from autovision.search.sampling.coordinates import Coordinates
 from autovision.search.sampling.sampler import Sampler
 from autovision.search.sampling.samplers import SAMPLERS

@@ -37,7 +37,8 @@ from autovision.dataset import manifest
 from autovision.evaluation import wilson
 from autovision.model import backbone, weights
 from autovision.model.flops import stage_gflops
-from autovision.records import DatasetVersion, Split, TrialResult
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.trials import TrialResult
 from autovision.search import requests
 from autovision.search.costing.cost import CostModel
 from autovision.search.driver import Driver

@@ -14,7 +14,8 @@ import ray
 from autovision import runtime
 from autovision.api import AutoVision
 from autovision.errors import Interrupted
-from autovision.records import LiveSearch, SearchStatus, TrialState
+from autovision.records.searches import LiveSearch, SearchStatus
+from autovision.records.trials import TrialState
 from autovision.search.begun import Begun
 from autovision.search.fleet import Fleet
 from autovision.search.sharing import queue

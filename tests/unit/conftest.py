@@ -19,7 +19,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from autovision.records import Capture, DatasetVersion, ModelVersion, SearchRequest, SearchStatus
+from autovision.records.datasets import DatasetVersion
+from autovision.records.deployments import Capture
+from autovision.records.models import ModelVersion
+from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.space import Choice, Float, Space
 from autovision.store import MemoryStore, keys
 from autovision.store.protocol import Store

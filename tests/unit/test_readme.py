@@ -25,7 +25,7 @@ from autovision.cli.deployment import REFUSED
 from autovision.cli.main import BUG, app, commands
 from autovision.errors import InvalidImage
 from autovision.image import decode
-from autovision.records import RetrainingPolicy
+from autovision.records.deployments import RetrainingPolicy
 from autovision.serving.app import build_app
 from autovision.serving.problems import problem_of
 from autovision.serving.schema import Answer, Problem

@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 
 from autovision.model.footprint import Footprint
-from autovision.records import digest_of
+from autovision.records.base import digest_of
 from autovision.search.constraints.limits import Measure, architecture_of
 from autovision.search.costing.node import this_node
 from autovision.space.config import TrialConfig

@@ -21,7 +21,7 @@ from autovision.model import backbone as backbones
 from autovision.model.flops import stage_gflops
 from autovision.model.footprint import Footprint, size_mb
 from autovision.model.heads import attends
-from autovision.records import SearchRequest
+from autovision.records.searches import SearchRequest
 from autovision.space import Choice, Constant, Float, Integer, Parameter, Space
 from autovision.space.config import TrialConfig
 

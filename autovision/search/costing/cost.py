@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autovision.features.views import Views
-from autovision.records import CurvePoint
+from autovision.records.trials import CurvePoint
 from autovision.search.arms import Arm
 from autovision.search.costing import arithmetic, speeds
 from autovision.search.costing.arithmetic import Part, Rows, Work

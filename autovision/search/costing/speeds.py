@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from autovision.records import Record, digest_of
+from autovision.records.base import Record, digest_of
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from autovision.features import budget
-from autovision.records import PriceTable, SearchRequest
+from autovision.records.searches import PriceTable, SearchRequest
 from autovision.search.costing.cost import CostModel
 from autovision.search.costing.node import this_node
 from autovision.search.estimates import prices

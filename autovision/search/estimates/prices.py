@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from autovision.errors import InvalidInput
-from autovision.records import PriceTable
+from autovision.records.searches import PriceTable
 
 ENVIRONMENT_VARIABLE = "AUTOVISION_PRICES"
 _ACCELERATOR = "accelerator_type:"

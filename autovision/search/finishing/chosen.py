@@ -15,7 +15,10 @@ from autovision.decisions import Measure
 from autovision.errors import AutoVisionError
 from autovision.model import bundle
 from autovision.model.predictor import probabilities_of
-from autovision.records import FinishRecord, Refit, SearchRequest, TrialResult, digest_of, now
+from autovision.records.base import digest_of, now
+from autovision.records.models import FinishRecord, Refit
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.search.costing.cost import CostModel
 from autovision.search.finishing import refit as again
 from autovision.search.finishing import soup

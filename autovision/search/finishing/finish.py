@@ -22,19 +22,11 @@ from autovision.model.inference import native_precision
 from autovision.model.predictor import Scorer, probabilities_of
 from autovision.model.version import read_version
 from autovision.provenance import code_version, package_versions
-from autovision.records import (
-    DatasetVersion,
-    DecisionRule,
-    Evaluation,
-    FinishRecord,
-    Lineage,
-    ModelVersion,
-    SearchRequest,
-    Split,
-    TrialResult,
-    digest_of,
-    now,
-)
+from autovision.records.base import digest_of, now
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.models import DecisionRule, Evaluation, FinishRecord, Lineage, ModelVersion
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.registry.evaluate import Predictions, evaluate_subgroups, store_predictions, truth
 from autovision.search.costing.cost import CostModel
 from autovision.search.finishing.chosen import choose

@@ -8,7 +8,8 @@ from safetensors.torch import load as load_tensors
 
 from autovision.errors import AutoVisionError
 from autovision.features.compute import OutOfTime
-from autovision.records import SearchRequest, TrialResult
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.search.costing.cost import CostModel
 from autovision.space.config import TrialConfig
 from autovision.trial.data import views_of

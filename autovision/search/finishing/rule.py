@@ -17,7 +17,7 @@ import numpy as np
 from autovision import metrics
 from autovision.decisions import DEFAULT, Measure, scores, told
 from autovision.metrics import Counts, Floats, Ints, Mask, answers, members
-from autovision.records import DecisionRule
+from autovision.records.models import DecisionRule
 
 _FOLDS = 5
 _DEALS = 5

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from autovision.decisions import Measure
 from autovision.metrics import Floats, Ints, neg_log_loss
-from autovision.records import TrialResult
+from autovision.records.trials import TrialResult
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
 from autovision.trial.execution import value_of

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from autovision.records import SearchRequest, TrialResult
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.search.multiobjective import pareto
 from autovision.search.multiobjective.objectives import knee_of, pareto_front, values_of
 from autovision.search.select import best_trial

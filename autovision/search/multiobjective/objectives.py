@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from autovision.errors import InvalidInput, near
-from autovision.records import TrialResult
+from autovision.records.trials import TrialResult
 from autovision.search.arms import Arm, ArmRecord
 from autovision.search.multiobjective import pareto
 from autovision.search.schedulers import Report

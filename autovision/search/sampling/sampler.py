@@ -16,8 +16,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autovision.records import TrialResult
-from autovision.records import TrialState as Ended
+from autovision.records.trials import TrialResult
+from autovision.records.trials import TrialState as Ended
 from autovision.search.multiobjective.objectives import vector
 from autovision.search.sampling.coordinates import Coordinates
 from autovision.search.sampling.history import Told

@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import ray
 
-from autovision.records import ClusterView, now
+from autovision.records.base import now
+from autovision.records.searches import ClusterView
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 

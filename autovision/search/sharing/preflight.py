@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from autovision.errors import InvalidInput
-from autovision.records import ClusterView, SearchRequest
+from autovision.records.searches import ClusterView, SearchRequest
 from autovision.search.sharing.placement import placement
 from autovision.space import Space
 from autovision.space.config import TrialConfig

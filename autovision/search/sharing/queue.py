@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from autovision.errors import NotFound
-from autovision.records import ClusterView, Lease, LiveSearch, SearchRequest, SearchState, SearchStatus, now
+from autovision.records.base import now
+from autovision.records.leases import Lease
+from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight

@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Self
 
 from autovision.errors import AutoVisionError, Interrupted, StoreUnavailable
-from autovision.records import ClusterView, LiveSearch, SearchRequest, SearchStatus, now
+from autovision.records.base import now
+from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.queue import claim_of, live

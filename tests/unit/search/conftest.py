@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autovision.records import CurvePoint, TrialResult, TrialState
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.costing.cost import CostModel
 from autovision.space.config import TrialConfig
 from autovision.trial.trial import Workbench

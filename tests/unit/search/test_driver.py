@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search import requests
 from autovision.search.begun import settle
 from autovision.search.driver import Driver

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from autovision.errors import AutoVisionError, InvalidInput
 from autovision.model.bundle import build_network, weights_of
 from autovision.model.footprint import Footprint, measure, size_mb
-from autovision.records import SearchRequest
+from autovision.records.searches import SearchRequest
 from autovision.search.constraints.limits import Limits, gflops, heaviest
 from autovision.space import Choice, Integer, Space
 from autovision.space.config import TrialConfig

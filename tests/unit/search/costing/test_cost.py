@@ -11,7 +11,7 @@ import pytest
 from autovision.features.shards import FeatureTable
 from autovision.features.views import Views
 from autovision.model.flops import stage_gflops
-from autovision.records import CurvePoint
+from autovision.records.trials import CurvePoint
 from autovision.search.arms import arms_of
 from autovision.search.costing.arithmetic import Part
 from autovision.search.costing.cost import CostModel, Expected, config_of

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from autovision.records import CurvePoint, PriceTable
+from autovision.records.searches import PriceTable
+from autovision.records.trials import CurvePoint
 from autovision.search import requests
 from autovision.search.costing.cost import CostModel
 from autovision.search.estimates.estimate import Estimate, estimate, finish_s

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autovision.errors import InvalidInput
-from autovision.records import PriceTable
+from autovision.records.searches import PriceTable
 from autovision.search.estimates import prices
 
 TABLE = PriceTable(currency="EUR", cpu=0.05, gpu=2.0, gpus={"A100": 3.0}, nodes={"spot": 0.7})

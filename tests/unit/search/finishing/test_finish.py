@@ -17,7 +17,9 @@ from autovision.model import bundle
 from autovision.model.inference import native_precision
 from autovision.model.predictor import Prediction, Predictor
 from autovision.provenance import code_version, package_versions
-from autovision.records import DecisionRule, ModelVersion, Split, TrialResult, TrialState
+from autovision.records.datasets import Split
+from autovision.records.models import DecisionRule, ModelVersion
+from autovision.records.trials import TrialResult, TrialState
 from autovision.registry.evaluate import predictions
 from autovision.search import requests
 from autovision.search.finishing import finish as finishing

@@ -13,7 +13,9 @@ from safetensors.torch import load as load_tensors
 from autovision.errors import AutoVisionError
 from autovision.model import bundle
 from autovision.model.version import read_file
-from autovision.records import CurvePoint, ModelVersion, Split
+from autovision.records.datasets import Split
+from autovision.records.models import ModelVersion
+from autovision.records.trials import CurvePoint
 from autovision.search import requests
 from autovision.search.costing.cost import CostModel
 from autovision.search.finishing import chosen, refit

@@ -7,7 +7,7 @@ import pytest
 
 from autovision.decisions import Measure, scores, told
 from autovision.metrics import Floats, Ints
-from autovision.records import DecisionRule
+from autovision.records.models import DecisionRule
 from autovision.search.finishing.rule import choose_rule
 
 NAMES = ("a", "b", "c", "d")

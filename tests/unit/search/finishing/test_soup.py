@@ -12,7 +12,7 @@ import torch
 from autovision.decisions import Measure
 from autovision.metrics import Floats, Ints
 from autovision.model.predictor import softmax
-from autovision.records import TrialResult
+from autovision.records.trials import TrialResult
 from autovision.search.finishing import soup
 from autovision.space.config import TrialConfig
 

@@ -10,7 +10,8 @@ import pytest
 
 from autovision.errors import InvalidInput
 from autovision.model.footprint import Footprint
-from autovision.records import SearchRequest, TrialResult
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.search.arms import ArmRecord
 from autovision.search.constraints.footprints import remembered
 from autovision.search.constraints.limits import gflops

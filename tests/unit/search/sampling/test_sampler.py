@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
-from autovision.records import TrialResult, TrialState
+from autovision.records.trials import TrialResult, TrialState
 from autovision.search.sampling.history import KEEP, MOST, History, Told
 from autovision.search.sampling.sampler import Sampler
 from autovision.space import Choice, Float, Integer, Space

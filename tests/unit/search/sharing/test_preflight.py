@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.errors import InvalidInput
-from autovision.records import ClusterView, SearchRequest, now
+from autovision.records.base import now
+from autovision.records.searches import ClusterView, SearchRequest
 from autovision.search.sharing import preflight
 from autovision.space import Choice, Space
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.errors import Interrupted, InvalidInput
-from autovision.records import ClusterView, LiveSearch, SearchRequest, SearchStatus, now
+from autovision.records.base import now
+from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
 from autovision.search import requests
 from autovision.search.sharing import cluster, queue
 from autovision.search.sharing.shares import UNLIMITED
