@@ -21,25 +21,12 @@ from autovision.errors import InvalidInput, NotFound
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
-from autovision.records import (
-    ClusterView,
-    DatasetVersion,
-    Decision,
-    Deployment,
-    DriftReport,
-    Evaluation,
-    ImportedWeights,
-    Label,
-    Labels,
-    ModelVersion,
-    PriceTable,
-    RetrainingPolicy,
-    SearchRequest,
-    SearchState,
-    Split,
-    TrialResult,
-    now,
-)
+from autovision.records.base import now
+from autovision.records.datasets import DatasetVersion, Labels, Split
+from autovision.records.deployments import Decision, Deployment, DriftReport, Label, RetrainingPolicy
+from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
+from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
+from autovision.records.trials import TrialResult
 from autovision.registry import catalog as models
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
@@ -52,10 +39,10 @@ from autovision.store import keys, labels, open_store, records
 if TYPE_CHECKING:
     from autovision.controller import Controller
     from autovision.model.predictor import Prediction
-    from autovision.search.estimate import Estimate
+    from autovision.search.estimates.estimate import Estimate
     from autovision.search.explain import Explanation
     from autovision.search.fleet import Fleet
-    from autovision.search.queue import Entry, Outlook
+    from autovision.search.sharing.queue import Entry, Outlook
     from autovision.serving.deploy import ServerHandle
 
 OnProgress = Callable[[ProgressEvent], None]
@@ -189,7 +176,7 @@ class AutoVision:
             prices: what the cluster costs; None: what `AUTOVISION_PRICES` says, or nothing.
             warm_start: whether to predict from what earlier searches measured.
         """
-        from autovision.search import preview
+        from autovision.search.estimates import preview
 
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(
@@ -218,8 +205,8 @@ class AutoVision:
 
         The cluster is that of a controller which runs, else the one that this process connects to.
         """
-        from autovision.search import preflight
-        from autovision.search.queue import outlook
+        from autovision.search.sharing import preflight
+        from autovision.search.sharing.queue import outlook
 
         resolved = load_space(space) if isinstance(space, str) else space
         options = {"budget_s": 120.0} | options
@@ -235,7 +222,7 @@ class AutoVision:
 
     def _preflight(self, request: SearchRequest) -> None:
         """Raises `InvalidInput` for what can never fit, as far as that is known without connecting to Ray."""
-        from autovision.search import preflight
+        from autovision.search.sharing import preflight
 
         view = self._cluster()
         classes = len(self.dataset(f"{request.dataset}@{request.dataset_version}").classes)
@@ -247,7 +234,7 @@ class AutoVision:
         """The cluster that this process is connected to, or the one of a controller that runs."""
         import ray
 
-        from autovision.search import cluster, queue
+        from autovision.search.sharing import cluster, queue
 
         if not ray.is_initialized():
             if queue.held(self.store, "controller") and (view := cluster.known(self.store)) is not None:
@@ -492,6 +479,6 @@ class AutoVision:
 
     def queue(self) -> list[Entry]:
         """Searches that run or wait: their order, their shares, and why each of them waits."""
-        from autovision.search.queue import entries  # Ray, which most commands do not need
+        from autovision.search.sharing.queue import entries  # Ray, which most commands do not need
 
         return entries(self.store)

@@ -18,7 +18,7 @@ import numpy as np
 from autovision import metrics
 from autovision.decisions import Measure
 from autovision.metrics import Counts, Floats, Ints, Mask, share
-from autovision.records import Interval
+from autovision.records.models import Interval
 
 _AT_ONCE = 2**22
 """drawn images of as many resamples as are computed at once"""

@@ -25,25 +25,19 @@ from autovision.model.version import read_version
 from autovision.monitoring.report import examine
 from autovision.monitoring.window import latest_window
 from autovision.promotion import rollout
-from autovision.records import (
-    Decision,
-    DecisionKind,
-    Deployment,
-    DriftReport,
-    SearchRequest,
-    SearchState,
-    SearchStatus,
-    now,
-)
+from autovision.records.base import now
+from autovision.records.deployments import Decision, DecisionKind, Deployment, DriftReport
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
 from autovision.retraining import policy as retraining_policy
 from autovision.retraining import request as retraining
 from autovision.retraining.policy import Snapshot
-from autovision.search import queue, requests
+from autovision.search import requests
 from autovision.search.fleet import Fleet
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
+from autovision.search.sharing import queue
 from autovision.store import captures, keys, lease, records
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store

@@ -15,7 +15,8 @@ import numpy as np
 from autovision import metrics
 from autovision.errors import InvalidInput, near
 from autovision.metrics import Floats, Ints
-from autovision.records import Costs, DecisionRule
+from autovision.records.models import DecisionRule
+from autovision.records.searches import Costs
 
 DEFAULT = DecisionRule()
 _LEAST = float(np.finfo(np.float64).tiny)

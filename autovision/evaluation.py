@@ -32,7 +32,8 @@ from autovision.metrics import (
     right,
     share,
 )
-from autovision.records import Evaluation, Interval, Split
+from autovision.records.datasets import Split
+from autovision.records.models import Evaluation, Interval
 
 Z95 = NormalDist().inv_cdf(0.975)
 _DENSE_CLASSES = 32

@@ -30,7 +30,7 @@ from PIL import (
 )
 
 from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput, near
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 
 Pixels = npt.NDArray[np.uint8]
 

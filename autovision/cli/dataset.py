@@ -15,7 +15,7 @@ from autovision.cli.output import Output, answering, facts, library, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records import DatasetVersion
+    from autovision.records.datasets import DatasetVersion
 
 app = typer.Typer(no_args_is_help=True, help="Import, list and show data sets.")
 

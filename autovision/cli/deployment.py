@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.api import AutoVision
-    from autovision.records import Decision, DriftReport
+    from autovision.records.deployments import Decision, DriftReport
 
 REFUSED = 8
 """exit code of a promotion that the gates refused"""

@@ -10,7 +10,7 @@ from autovision.cli.output import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records import Evaluation, Interval
+    from autovision.records.models import Evaluation, Interval
 
 INTERVALS = ("accuracy", "balanced_accuracy", "f1", "auroc")
 """the figures that have a 95 % interval"""

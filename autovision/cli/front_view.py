@@ -9,7 +9,7 @@ from autovision.cli.output import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.search.front import Front
+    from autovision.search.multiobjective.front import Front
 
 
 def front_table(found: Front, metric: str, search: str) -> Table:

@@ -20,7 +20,7 @@ from autovision.cli.output import answering, facts, heading, library, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records import Evaluation, ModelVersion
+    from autovision.records.models import Evaluation, ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="List, show and evaluate models.")
 

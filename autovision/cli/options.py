@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""The options and arguments that commands share."""
 
 from __future__ import annotations
 
@@ -42,3 +42,5 @@ Prices = Annotated[
         help="A TOML or JSON file with what a CPU, a GPU or a node costs for an hour; or AUTOVISION_PRICES.",
     ),
 ]
+
+Search = Annotated[str, typer.Argument(metavar="SEARCH", help="A search's id; `search list` shows them.")]

@@ -13,11 +13,12 @@ from autovision.cli.output import facts, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records import SearchRequest, SearchState, TrialResult
-    from autovision.search.estimate import Estimate
+    from autovision.records.searches import SearchRequest, SearchState
+    from autovision.records.trials import TrialResult
+    from autovision.search.estimates.estimate import Estimate
     from autovision.search.explain import Cut, Explanation, Winner
     from autovision.search.progress import ProgressEvent
-    from autovision.search.queue import Entry, Outlook
+    from autovision.search.sharing.queue import Entry, Outlook
 
 _BEST = 10
 _REASONS = 5
@@ -139,7 +140,7 @@ def cost_of(request: SearchRequest, state: SearchState) -> str | None:
     """What a search cost so far, of what it may; None: nobody gave prices."""
     if state.cost is None:
         return None
-    from autovision.search.prices import money
+    from autovision.search.estimates.prices import money
 
     most = "" if request.max_cost is None else f" of {money(request.max_cost, state.currency)}"
     return f"{money(state.cost, state.currency)}{most}, at {money(state.per_hour or 0.0, state.currency)} an hour"
@@ -156,7 +157,7 @@ def _stops(request: SearchRequest) -> str:
 
 def estimate(found: Estimate) -> list[Any]:
     """What a budget buys: in a few facts, and by backbone and resolution."""
-    from autovision.search.prices import money
+    from autovision.search.estimates.prices import money
 
     cost = None if found.cost is None else f"{money(found.cost, found.currency)} for all of the budget"
     what = f"about {found.heads} heads"

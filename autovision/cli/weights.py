@@ -13,7 +13,7 @@ from autovision.cli.output import answering, facts, library, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records import ImportedWeights
+    from autovision.records.models import ImportedWeights
 
 app = typer.Typer(no_args_is_help=True, help="Import, list and show pretrained weights.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autovision.errors import InvalidInput, NotFound, near
-from autovision.records import DatasetVersion
+from autovision.records.datasets import DatasetVersion
 from autovision.store import keys, records
 from autovision.store.protocol import Store
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from autovision.dataset.listing import SPLIT_NAMES, Listing, SourceImage, printable
 from autovision.errors import InvalidInput
 from autovision.image import EXTENSIONS
-from autovision.records import ImportProblem, Split
+from autovision.records.datasets import ImportProblem, Split
 
 
 def read_folder(root: Path) -> Listing:

@@ -19,7 +19,8 @@ from autovision.dataset.listing import SourceImage, printable
 from autovision.dataset.manifest import Row
 from autovision.dataset.split import FRACTIONS, Item, assign
 from autovision.errors import CorruptObject, InvalidInput, near
-from autovision.records import DatasetVersion, ImportProblem, Split, labels_of, now, spoken
+from autovision.records.base import now
+from autovision.records.datasets import DatasetVersion, ImportProblem, Split, labels_of, spoken
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autovision.errors import InvalidInput
-from autovision.records import ImportProblem, Labels, Split, labels_of
+from autovision.records.datasets import ImportProblem, Labels, Split, labels_of
 
 SPLIT_NAMES = {
     "train": Split.TRAIN,

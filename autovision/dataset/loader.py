@@ -10,7 +10,7 @@ import numpy as np
 from autovision import image
 from autovision.errors import CorruptObject, InvalidImage
 from autovision.image import Pixels
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store import keys
 from autovision.store.protocol import Store
 

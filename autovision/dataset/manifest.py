@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autovision.errors import CorruptObject
-from autovision.records import DatasetVersion, Labels, Split, digest_of, labels_of
+from autovision.records.base import digest_of
+from autovision.records.datasets import DatasetVersion, Labels, Split, labels_of
 from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, Store
 

@@ -21,7 +21,7 @@ from fractions import Fraction
 from hashlib import sha256
 
 from autovision.errors import InvalidInput
-from autovision.records import Labels, Split, labels_of
+from autovision.records.datasets import Labels, Split, labels_of
 
 FRACTIONS: Mapping[Split, float] = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15, Split.TEST: 0.25}
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from autovision.dataset.listing import SPLIT_NAMES, Listing, SourceImage
 from autovision.errors import InvalidInput, near
-from autovision.records import ImportProblem, Labels, Split
+from autovision.records.datasets import ImportProblem, Labels, Split
 
 PATH, LABEL, LABELS = "path", "label", "labels"
 OPTIONAL = ("split", "confidence", "group")

@@ -13,7 +13,7 @@ from autovision.console import format_seconds
 from autovision.demo.result import CELL_TYPES, MEASURES, DemoResult
 from autovision.demo.timeline import chapters
 from autovision.demo.verdict import judge
-from autovision.records import Interval
+from autovision.records.models import Interval
 
 _NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "defect-class F1"}
 

@@ -13,7 +13,7 @@ from autovision.demo.sections import (
     percent,
     timeline,
 )
-from autovision.records import ModelVersion
+from autovision.records.models import ModelVersion
 from autovision.report.document import document
 from autovision.report.search_sections import lineage_section, searches_section
 from autovision.report.svg import Markup, join, tag

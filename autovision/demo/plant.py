@@ -10,7 +10,7 @@ import numpy as np
 from autovision.dataset.elpv import load_elpv
 from autovision.dataset.importer import SourceImage
 from autovision.demo.result import Part
-from autovision.records import DatasetVersion, Split
+from autovision.records.datasets import DatasetVersion, Split
 
 MONO_TRAFFIC = 120
 """cells that production sends before anything changes; never imported"""

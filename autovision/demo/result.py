@@ -9,14 +9,9 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, field_validator
 
 from autovision.errors import InvalidImage
-from autovision.records import (
-    Decision,
-    DriftReport,
-    Evaluation,
-    Interval,
-    ModelVersion,
-    Record,
-)
+from autovision.records.base import Record
+from autovision.records.deployments import Decision, DriftReport
+from autovision.records.models import Evaluation, Interval, ModelVersion
 from autovision.report.search_view import SearchView
 
 CELL_TYPES = ("mono", "poly")

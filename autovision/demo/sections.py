@@ -19,7 +19,8 @@ from autovision.demo.result import (
 )
 from autovision.demo.timeline import Chapter, chapters
 from autovision.demo.verdict import judge
-from autovision.records import Decision, Interval
+from autovision.records.deployments import Decision
+from autovision.records.models import Interval
 from autovision.report.charts import (
     Bar,
     Estimate,

@@ -36,7 +36,9 @@ from autovision.demo.result import (
 )
 from autovision.demo.traffic import Traffic
 from autovision.errors import AutoVisionError, InvalidInput
-from autovision.records import DatasetVersion, DriftReport, RetrainingPolicy, Split, now
+from autovision.records.base import now
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.deployments import DriftReport, RetrainingPolicy
 from autovision.registry.evaluate import Predictions, evaluate_subgroups, predictions
 from autovision.report.search_view import SearchView
 from autovision.serving.client import Client

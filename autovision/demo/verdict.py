@@ -6,7 +6,9 @@ import math
 from enum import StrEnum
 
 from autovision.demo.result import DemoResult, Outcomes
-from autovision.records import DecisionKind, Evaluation, Interval, Record
+from autovision.records.base import Record
+from autovision.records.deployments import DecisionKind
+from autovision.records.models import Evaluation, Interval
 
 _Z95 = 1.959963984540054
 

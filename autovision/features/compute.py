@@ -42,7 +42,7 @@ from autovision.image import Pixels
 from autovision.model.backbone import LoadedBackbone
 from autovision.model.inference import Compiled, compile_module, native_precision
 from autovision.model.stages import StagedBackbone
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store.protocol import Store
 
 __all__ = ["FeatureSource", "Helpers", "OutOfTime", "Work", "nobody"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autovision.model.heads import POOLS, pool
 from autovision.model.network import Normalize
 from autovision.model.stages import StagedBackbone
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 
 
 class FrozenPrefix(nn.Module):

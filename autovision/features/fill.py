@@ -23,7 +23,8 @@ from autovision.features.spec import FeatureSpec
 from autovision.features.tables import Tables
 from autovision.features.views import apply
 from autovision.image import Pixels
-from autovision.records import Preprocessing, digest_of
+from autovision.records.base import digest_of
+from autovision.records.models import Preprocessing
 from autovision.store import keys, lease
 from autovision.store.protocol import Store
 

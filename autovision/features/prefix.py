@@ -21,7 +21,7 @@ from autovision.features.views import Views, apply
 from autovision.image import Pixels
 from autovision.model.inference import Compiled
 from autovision.model.network import Normalize
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store.protocol import Store
 
 BATCH = 64

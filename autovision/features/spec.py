@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-from autovision.records import Preprocessing, Record, digest_of
+from autovision.records.base import Record, digest_of
+from autovision.records.models import Preprocessing
 
 Output = Literal["pooled", "cut", "pixels"]
 

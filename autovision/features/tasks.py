@@ -20,7 +20,7 @@ from autovision.features.budget import NoRoom
 from autovision.features.compute import FeatureSource, OutOfTime, Work
 from autovision.model.backbone import LoadedBackbone
 from autovision.model.inference import native_precision
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store.open import open_store
 
 _FEWEST_CHUNKS = 4

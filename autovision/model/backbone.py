@@ -14,7 +14,7 @@ from autovision.errors import InvalidInput, UnknownBackbone, UnsupportedBackbone
 from autovision.model import weights
 from autovision.model.stages import StagedBackbone, stages_of, verify
 from autovision.model.weights import WeightsInfo
-from autovision.records import CropMode, Preprocessing
+from autovision.records.models import CropMode, Preprocessing
 from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
 

@@ -19,7 +19,7 @@ from autovision.model import backbone as backbones
 from autovision.model.network import Network
 from autovision.model.stages import channels_of
 from autovision.model.version import read_file
-from autovision.records import ModelVersion
+from autovision.records.models import ModelVersion
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, Store

@@ -19,7 +19,7 @@ from torch import nn
 
 from autovision.model.weights import digest_of_tensors
 from autovision.provenance import code_version
-from autovision.records import digest_of
+from autovision.records.base import digest_of
 
 _MOST = 48
 """networks that are kept; of some 5 to 100 MB each"""

@@ -23,7 +23,7 @@ from autovision.model import backbone as backbones
 from autovision.model.bundle import build_network
 from autovision.model.inference import native_precision
 from autovision.model.predictor import MAX_BATCH, Scorer
-from autovision.records import Record
+from autovision.records.base import Record
 from autovision.space.config import TrialConfig
 
 _LEAST, _MOST_S = 10, 2.0

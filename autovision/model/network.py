@@ -24,7 +24,7 @@ from autovision.model.heads import (
 )
 from autovision.model.noise import Noise, install_stochastic_depth
 from autovision.model.stages import Layout, StagedBackbone, spatial
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.space.config import TrialConfig
 
 

@@ -17,7 +17,8 @@ from autovision.model import bundle
 from autovision.model.inference import Compiled, compile_module
 from autovision.model.network import Network
 from autovision.model.version import read_version
-from autovision.records import Labels, ModelVersion
+from autovision.records.datasets import Labels
+from autovision.records.models import ModelVersion
 from autovision.store.protocol import Store
 
 MAX_BATCH = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from autovision.errors import CorruptObject, NotFound, near
-from autovision.records import ModelVersion
+from autovision.records.models import ModelVersion
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 

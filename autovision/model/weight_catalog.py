@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autovision.errors import NotFound, near
-from autovision.records import ImportedWeights
+from autovision.records.models import ImportedWeights
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 

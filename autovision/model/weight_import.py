@@ -19,7 +19,8 @@ from autovision.model import backbone as backbones
 from autovision.model import licenses, weight_files, weight_match
 from autovision.model.stages import stages_of
 from autovision.model.weights import digest_of_stored
-from autovision.records import ImportedWeights, now
+from autovision.records.base import now
+from autovision.records.models import ImportedWeights
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import Store

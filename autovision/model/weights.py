@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from autovision.errors import CorruptObject, InvalidInput, InvalidWeights, WeightsUnavailable
 from autovision.model import licenses, weight_catalog, weight_files, weight_match
-from autovision.records import ImportedWeights
+from autovision.records.models import ImportedWeights
 from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.store.protocol import KeyNotFound, Store

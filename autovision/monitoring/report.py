@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autovision.errors import InvalidInput
 from autovision.monitoring.detectors import drift_test
-from autovision.records import Capture, DriftReport
+from autovision.records.deployments import Capture, DriftReport
 from autovision.store.keys import timestamped_id
 
 

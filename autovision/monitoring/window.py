@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from autovision.errors import InvalidInput
-from autovision.records import Capture
+from autovision.records.deployments import Capture
 
 
 def latest_window(

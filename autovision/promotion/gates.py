@@ -42,7 +42,7 @@ from autovision.promotion.significance import (
     sign_test,
     z_of,
 )
-from autovision.records import spoken
+from autovision.records.datasets import spoken
 
 MARGIN = 0.03
 

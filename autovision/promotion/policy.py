@@ -16,7 +16,7 @@ from autovision.promotion.gates import (
     not_worse_on,
     not_worse_overall,
 )
-from autovision.records import Verdict
+from autovision.records.deployments import Verdict
 
 
 def decide(paired: Paired, *, metric: str = "accuracy", margin: float = MARGIN) -> Verdict:

@@ -12,16 +12,11 @@ from autovision.decisions import cost_matrix
 from autovision.model.version import read_version
 from autovision.promotion.gates import Paired
 from autovision.promotion.policy import decide
-from autovision.records import (
-    Costs,
-    Decision,
-    DecisionKind,
-    Deployment,
-    ModelVersion,
-    Split,
-    Verdict,
-    now,
-)
+from autovision.records.base import now
+from autovision.records.datasets import Split
+from autovision.records.deployments import Decision, DecisionKind, Deployment, Verdict
+from autovision.records.models import ModelVersion
+from autovision.records.searches import Costs
 from autovision.registry import deployments
 from autovision.registry.evaluate import Predictions, predictions
 from autovision.store import keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autovision.errors import NotFound
 from autovision.model.version import read_version
-from autovision.records import ModelVersion
+from autovision.records.models import ModelVersion
 from autovision.registry import deployments
 from autovision.store import keys, records
 from autovision.store.protocol import Store

@@ -7,7 +7,8 @@ from typing import Any
 
 from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model.version import read_version
-from autovision.records import Decision, Deployment, RetrainingPolicy, now
+from autovision.records.base import now
+from autovision.records.deployments import Decision, Deployment, RetrainingPolicy
 from autovision.store import keys, records
 from autovision.store.keys import check_name
 from autovision.store.protocol import KeyNotFound, Store

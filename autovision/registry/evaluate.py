@@ -18,7 +18,8 @@ from autovision.decisions import DEFAULT, Measure, scores
 from autovision.errors import InvalidInput
 from autovision.model.predictor import Predictor
 from autovision.model.version import read_version
-from autovision.records import DatasetVersion, DecisionRule, Evaluation, Split
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.models import DecisionRule, Evaluation
 from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autovision.records import SearchRequest, SearchState
+from autovision.records.searches import SearchRequest, SearchState
 from autovision.store import keys, records
 from autovision.store.protocol import Store
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from autovision.console import format_seconds, format_value
-from autovision.records import SearchRequest, SearchState, TrialResult
+from autovision.records.searches import SearchRequest, SearchState
+from autovision.records.trials import TrialResult
 from autovision.report.charts import Bar, bar_chart
 from autovision.report.document import document
 from autovision.report.front_section import front_section

@@ -5,8 +5,8 @@ from __future__ import annotations
 from autovision.report.charts import Line, Mark, trace_chart
 from autovision.report.parts import HALF, WIDE, code, figure, responsive, row, section, table
 from autovision.report.svg import Markup, tag
-from autovision.search.front import Front
-from autovision.search.objectives import COSTS
+from autovision.search.multiobjective.front import Front
+from autovision.search.multiobjective.objectives import COSTS
 
 
 def front_section(front: Front | None, metric: str, search: str) -> Markup:

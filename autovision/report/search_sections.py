@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from autovision.console import format_seconds, format_value, short_config
-from autovision.records import ModelVersion, TrialResult, TrialState
+from autovision.records.models import ModelVersion
+from autovision.records.trials import TrialResult, TrialState
 from autovision.report.charts import Line, LineKind, Mark, MarkKind, steps, trace_chart
 from autovision.report.parts import (
     HALF,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from autovision.records import Record, SearchRequest, SearchState, TrialResult, TrialState
+from autovision.records.base import Record
+from autovision.records.searches import SearchRequest, SearchState
+from autovision.records.trials import TrialResult, TrialState
 
 
 class SearchView(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from autovision.records import Capture, Label
+from autovision.records.deployments import Capture, Label
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from autovision.records import DriftReport, RetrainingPolicy, Verdict
+from autovision.records.deployments import DriftReport, RetrainingPolicy, Verdict
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,9 @@ from datetime import datetime
 from autovision.dataset import catalog, importer, manifest
 from autovision.dataset.importer import SourceImage
 from autovision.model.version import read_version
-from autovision.records import (
-    DatasetVersion,
-    Deployment,
-    DriftReport,
-    SearchRequest,
-    SearchState,
-    SearchStatus,
-)
+from autovision.records.datasets import DatasetVersion
+from autovision.records.deployments import Deployment, DriftReport
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.retraining.join import Joined, join
 from autovision.retraining.policy import Snapshot

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
-from autovision.records import CurvePoint, Record, TrialResult, TrialState, now
+from autovision.records.base import Record, now
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.arms import Arm
-from autovision.search.cost import Expected
+from autovision.search.costing.cost import Expected
 from autovision.search.schedulers import Report, kind_of
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records

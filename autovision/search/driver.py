@@ -10,18 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of
 from autovision.search.begun import Begun, Member, Running, heads_of, reports_of, told_by
-from autovision.search.cost import CostModel, config_of
-from autovision.search.limits import values_of
-from autovision.search.objectives import Trade
+from autovision.search.constraints.limits import values_of
+from autovision.search.costing.cost import CostModel, config_of
+from autovision.search.multiobjective.objectives import Trade
 from autovision.search.progress import ProgressEvent
 from autovision.search.proposer import Drawn, Proposer
-from autovision.search.sampler import Sampler
+from autovision.search.sampling.sampler import Sampler
 from autovision.search.schedulers import Report, Verdict, scheduler_of
 from autovision.search.select import Tally
-from autovision.search.shares import UNLIMITED
+from autovision.search.sharing.shares import UNLIMITED
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig

@@ -11,10 +11,11 @@ from typing import Any
 
 import optuna
 
-from autovision.records import SearchRequest, SearchState, TrialResult, TrialState
+from autovision.records.searches import SearchRequest, SearchState
+from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
-from autovision.search.front import Front, front_of
-from autovision.search.sampler import frozen_trial
+from autovision.search.multiobjective.front import Front, front_of
+from autovision.search.sampling.sampler import frozen_trial
 from autovision.search.schedulers import scheduler_of
 from autovision.search.select import best_trial
 from autovision.space import Constant, Space

@@ -20,9 +20,10 @@ from typing import IO
 import ray
 
 from autovision.errors import InvalidInput
-from autovision.records import SearchState, SearchStatus
-from autovision.search import cluster, job, queue, requests
+from autovision.records.searches import SearchState, SearchStatus
+from autovision.search import job, requests
 from autovision.search.progress import ProgressEvent
+from autovision.search.sharing import cluster, queue
 from autovision.store.protocol import Store
 
 _TAIL = 2000

@@ -10,8 +10,8 @@ from typing import Any
 
 from autovision.search.arms import FEATURES, SHAPE, Arm, ArmRecord, arm_of
 from autovision.search.beliefs import Beliefs, Scale, choose
-from autovision.search.cost import CostModel, config_of
-from autovision.search.sampler import Proposal, Sampler
+from autovision.search.costing.cost import CostModel, config_of
+from autovision.search.sampling.sampler import Proposal, Sampler
 from autovision.search.warm import Start
 from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig

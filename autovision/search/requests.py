@@ -11,10 +11,13 @@ from autovision.decisions import check_measure
 from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
-from autovision.records import SearchRequest, SearchState, SearchStatus, Split, TrialResult, now
+from autovision.records.base import now
+from autovision.records.datasets import Split
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
+from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
-from autovision.search import samplers
-from autovision.search.objectives import check_objectives
+from autovision.search.multiobjective.objectives import check_objectives
+from autovision.search.sampling import samplers
 from autovision.search.schedulers import scheduler_of
 from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autovision.records import SearchRequest
-from autovision.search import confirm
-from autovision.search.cost import CostModel
-from autovision.search.estimate import finish_s
+from autovision.records.searches import SearchRequest
+from autovision.search.costing.cost import CostModel
+from autovision.search.estimates.estimate import finish_s
+from autovision.search.finishing import confirm
 from autovision.space.config import TrialConfig
 from autovision.trial import folds
 

@@ -21,22 +21,27 @@ from autovision.errors import AutoVisionError, Conflict, Interrupted, InvalidInp
 from autovision.features import budget
 from autovision.model.footprint import Footprint, measure
 from autovision.model.version import read_version
-from autovision.records import ModelVersion, SearchRequest, SearchState, SearchStatus, TrialResult
-from autovision.search import begun, cluster, preflight, prices, requests, similarity
-from autovision.search.cost import CostModel
-from autovision.search.costs import Costs
+from autovision.records.models import ModelVersion
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
+from autovision.records.trials import TrialResult
+from autovision.search import begun, requests, similarity
+from autovision.search.constraints.footprints import remembered
+from autovision.search.constraints.limits import Limits
+from autovision.search.costing.cost import CostModel
+from autovision.search.costing.node import this_node
 from autovision.search.driver import Driver
-from autovision.search.estimate import estimate
+from autovision.search.estimates import prices
+from autovision.search.estimates.estimate import estimate
 from autovision.search.feasibility import infeasible_backbones
-from autovision.search.finish import evaluated, finish
-from autovision.search.footprints import remembered
-from autovision.search.limits import Limits
-from autovision.search.node import this_node
+from autovision.search.finishing.finish import evaluated, finish
+from autovision.search.multiobjective.model_costs import Costs
 from autovision.search.progress import ProgressEvent
 from autovision.search.reserve import Reserve
 from autovision.search.select import best_trial, counts
-from autovision.search.tune_loop import nodes, placement, run_trials
-from autovision.search.turn import Turn
+from autovision.search.sharing import cluster, preflight
+from autovision.search.sharing.placement import placement
+from autovision.search.sharing.turn import Turn
+from autovision.search.tune_loop import nodes, run_trials
 from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
 from autovision.space import Space

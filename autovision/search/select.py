@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from autovision.records import TrialResult, TrialState
+from autovision.records.trials import TrialResult, TrialState
 
 
 def best_trial(ledger: Sequence[TrialResult]) -> TrialResult | None:

@@ -17,8 +17,9 @@ import numpy as np
 
 from autovision.features.views import Views
 from autovision.model.heads import tapped_stages
-from autovision.records import DatasetVersion, Record, Split
-from autovision.search.inventory import specs_of
+from autovision.records.base import Record
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.search.costing.inventory import specs_of
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store

@@ -6,8 +6,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -17,9 +16,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from autovision.errors import InvalidInput
 from autovision.search import idle_actors
 from autovision.search.driver import Driver
+from autovision.search.sharing.placement import placement
 from autovision.trial.group import TrialGroup
 from autovision.trial.worker import TrialWorker
 
@@ -146,48 +145,6 @@ def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
         driver.close()
 
 
-@dataclass(frozen=True)
-class Placement:
-    """How trials share a cluster.
-
-    Attributes:
-        concurrent: so many trials at once.
-        cpus: of each worker.
-        gpu: whether each worker has a GPU.
-    """
-
-    concurrent: int
-    cpus: int
-    gpu: bool
-
-    def of_worker(self) -> dict[str, float]:
-        """What a worker takes, as Tune wants to be told."""
-        return {"cpu": float(self.cpus)} | ({"gpu": 1.0} if self.gpu else {})
-
-
 def nodes() -> list[dict[str, float]]:
     """What each living node of the cluster has."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def placement(nodes: Sequence[Mapping[str, float]], workers: int = 1) -> Placement:
-    """How trials of so many workers share the nodes: one GPU for each worker, or one CPU where there are no GPUs.
-
-    No more trials run at once than have all their workers placed, so that none waits with half of them.
-
-    Raises:
-        InvalidInput: not even one trial of several workers fits.
-    """
-    gpu = sum(node.get("GPU", 0.0) for node in nodes) >= 1
-    if gpu:
-        fit = [node for node in nodes if node.get("GPU", 0.0) >= 1]
-        cpus = max(1, min(int(node.get("CPU", 0.0)) // int(node["GPU"]) for node in fit))
-        places = sum(min(int(node["GPU"]), int(node.get("CPU", 0.0)) // cpus) for node in fit)
-    else:
-        cpus, places = 1, sum(int(node.get("CPU", 0.0)) for node in nodes)
-    if workers > max(1, places):
-        raise InvalidInput(
-            f"{workers} workers per trial need {workers} {'GPUs' if gpu else 'CPUs'} at once, one each, and this "
-            f"cluster has {places}; ask for at most {places}, or join a larger cluster"
-        )
-    return Placement(max(1, places // workers), cpus, gpu)

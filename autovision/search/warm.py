@@ -11,7 +11,8 @@ from typing import Any
 
 from autovision.errors import NotFound
 from autovision.model.version import read_version
-from autovision.records import SearchRequest, TrialResult
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.search.similarity import Neighbour
 from autovision.space import Space
 from autovision.space.config import TrialConfig

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autovision.records import SearchRequest, TrialResult
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
 from autovision.search import stopping
 from autovision.search.driver import Driver
 from autovision.search.stopping import Moment

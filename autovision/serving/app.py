@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from autovision.records import Record, now
+from autovision.records.base import Record, now
 from autovision.serving.body import image_of, metadata_of, read_body
 from autovision.serving.engine import Engine
 from autovision.serving.problems import InvalidFeedback, escaped_trace, problem_of, shape_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 
 from autovision.errors import InvalidImage
-from autovision.records import ModelVersion
+from autovision.records.models import ModelVersion
 from autovision.serving.predicting import Prediction, Predictor
 from autovision.serving.problems import NoModel, QueueFull, ShuttingDown
 

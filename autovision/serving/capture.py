@@ -17,7 +17,8 @@ from threading import Condition, Thread
 from time import monotonic, sleep
 
 from autovision.errors import Conflict, StoreUnavailable
-from autovision.records import Capture, now
+from autovision.records.base import now
+from autovision.records.deployments import Capture
 from autovision.serving.predicting import Prediction
 from autovision.serving.problems import escaped_trace
 from autovision.serving.schema import CaptureStatus

@@ -11,7 +11,7 @@ from typing import Self
 import httpx
 
 from autovision.errors import AutoVisionError, ImageTooLarge, InvalidImage, InvalidInput
-from autovision.records import Labels
+from autovision.records.datasets import Labels
 from autovision.serving.schema import Answer, FeedbackReceipt, Health, ServerInfo
 
 

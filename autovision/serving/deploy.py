@@ -14,7 +14,7 @@ from ray.serve.config import BackpressureConfig, ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from autovision.errors import AutoVisionError, Conflict, InvalidInput, NotFound, near
-from autovision.records import Deployment
+from autovision.records.deployments import Deployment
 from autovision.serving.client import Client
 from autovision.serving.engine import EngineConfig
 from autovision.serving.ports import claim_port

@@ -12,7 +12,8 @@ from datetime import datetime
 from time import perf_counter
 
 from autovision.errors import InvalidInput, near
-from autovision.records import Deployment, Label, now
+from autovision.records.base import now
+from autovision.records.deployments import Deployment, Label
 from autovision.serving.batcher import Batcher
 from autovision.serving.capture import Answered, CaptureSink
 from autovision.serving.follower import Follower

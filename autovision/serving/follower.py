@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from threading import Event, Thread
 
 from autovision.errors import AutoVisionError
-from autovision.records import now
+from autovision.records.base import now
 from autovision.serving.predicting import Predictor
 from autovision.serving.problems import escaped_trace
 from autovision.serving.schema import FollowStatus

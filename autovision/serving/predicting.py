@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from autovision.errors import InvalidImage
-from autovision.records import Labels, ModelVersion
+from autovision.records.datasets import Labels
+from autovision.records.models import ModelVersion
 from autovision.store.protocol import Store
 
 

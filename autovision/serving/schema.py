@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, field_validator
 
-from autovision.records import Labelling, Labels, Record, labels_of
+from autovision.records.base import Record
+from autovision.records.datasets import Labelling, Labels, labels_of
 
 REQUEST_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}-[0-9a-f]{6,32}")
 """The form of a request id. Nothing else may become part of a store key."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from autovision.records import Record, digest_of
+from autovision.records.base import Record, digest_of
 
 Augmentation = Literal["none", "flip", "dihedral", "crop", "randaugment", "trivialaugment"]
 RANDOM_AUGMENTATIONS: tuple[Augmentation, ...] = ("randaugment", "trivialaugment")

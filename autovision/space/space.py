@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from pydantic import ValidationError
 
 from autovision.errors import InvalidSpace, near
-from autovision.records import digest_of
+from autovision.records.base import digest_of
 from autovision.space import wire
 from autovision.space.config import TrialConfig
 from autovision.space.declare import normal_form

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from autovision.errors import InvalidInput
-from autovision.records import Capture
+from autovision.records.deployments import Capture
 from autovision.store import keys
 from autovision.store.protocol import KeyNotFound, Store
 

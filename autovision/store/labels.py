@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from autovision.records import Label, digest_of
+from autovision.records.base import digest_of
+from autovision.records.deployments import Label
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, Store
 

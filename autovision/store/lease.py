@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from autovision.errors import Conflict, InvalidInput, StoreUnavailable
-from autovision.records import Lease, now
+from autovision.records.base import now
+from autovision.records.leases import Lease
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, ETagMismatch, KeyNotFound, Store
 

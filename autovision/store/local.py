@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from autovision.errors import InvalidInput, StoreUnavailable
-from autovision.records import now
+from autovision.records.base import now
 from autovision.store import durable
 from autovision.store.content import etag_of, is_damaged
 from autovision.store.keypaths import (

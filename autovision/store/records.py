@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from autovision.errors import Conflict, CorruptObject, InvalidInput, NotFound
-from autovision.records import Record
+from autovision.records.base import Record
 from autovision.store.protocol import AlreadyExists, ETagMismatch, KeyNotFound, Store
 
 R = TypeVar("R", bound=Record)

@@ -27,9 +27,10 @@ import torch
 from autovision.features.views import Views
 from autovision.model import backbone as backbones
 from autovision.model.stages import channels_of, stages_of
-from autovision.records import SearchRequest, TrialResult
-from autovision.search.arithmetic import needed
-from autovision.search.cost import CostModel
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
+from autovision.search.costing.arithmetic import needed
+from autovision.search.costing.cost import CostModel
 from autovision.search.driver import Driver
 from autovision.search.warm import Start
 from autovision.space import Space

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from autovision.records import Costs, Record
+from autovision.records.base import Record
+from autovision.records.searches import Costs
 from autovision.space.config import TrialConfig
 
 

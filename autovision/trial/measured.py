@@ -9,7 +9,7 @@ import torch
 
 from autovision.decisions import Measure
 from autovision.metrics import METRICS
-from autovision.records import Costs
+from autovision.records.searches import Costs
 from autovision.trial.loss import probabilities
 from autovision.trial.train import RungReport
 from autovision.trial.trial import DataSplits

@@ -19,7 +19,8 @@ from autovision.model import bundle
 from autovision.model.network import Network, Suffix
 from autovision.model.stages import channels_of
 from autovision.model.version import read_file, read_version
-from autovision.records import DatasetVersion, ModelVersion, Preprocessing, Split
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.models import ModelVersion, Preprocessing
 from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.store.protocol import Store

@@ -34,7 +34,7 @@ from training import answers, train
 from autovision import metrics
 from autovision.dataset import manifest
 from autovision.provenance import code_version
-from autovision.records import Split
+from autovision.records.datasets import Split
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
 from autovision.trial.trial import Workbench

@@ -24,8 +24,8 @@ from common import fresh_store, options, show, solar_cells, some, write_json
 from autovision.dataset.importer import import_images
 from autovision.model.flops import stage_gflops
 from autovision.model.network import cut_of
-from autovision.records import CurvePoint
-from autovision.search.cost import CostModel
+from autovision.records.trials import CurvePoint
+from autovision.search.costing.cost import CostModel
 from autovision.space import Choice, Space
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore

@@ -36,7 +36,7 @@ from autovision.features.views import Views
 from autovision.model.heads import tapped_stages
 from autovision.model.inference import Compiled, EagerModule, compile_module, native_precision
 from autovision.model.network import cut_of
-from autovision.records import Split
+from autovision.records.datasets import Split
 from autovision.space.config import TrialConfig
 from autovision.trial.data import columns_of, tensors, views_of
 from autovision.trial.state import Training

@@ -31,10 +31,13 @@ from autovision.calibration import fit_temperature
 from autovision.decisions import Measure, scores
 from autovision.model import bundle
 from autovision.model.predictor import probabilities_of
-from autovision.records import CurvePoint, SearchRequest, Split, TrialResult, TrialState, now
-from autovision.search.chosen import choose
-from autovision.search.cost import CostModel
-from autovision.search.rule import choose_rule
+from autovision.records.base import now
+from autovision.records.datasets import Split
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
+from autovision.search.costing.cost import CostModel
+from autovision.search.finishing.chosen import choose
+from autovision.search.finishing.rule import choose_rule
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore

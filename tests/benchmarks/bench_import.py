@@ -26,7 +26,7 @@ from common import fresh_store, options, ratios, show, solar_cells, some, spread
 
 from autovision.dataset.importer import extend, import_images
 from autovision.dataset.listing import SourceImage
-from autovision.records import DatasetVersion
+from autovision.records.datasets import DatasetVersion
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
 from autovision.trial.data import load_inputs

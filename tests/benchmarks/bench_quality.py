@@ -29,7 +29,7 @@ import numpy as np
 from common import fresh_store, import_solar_cells, options, show, write_json
 from scipy import stats
 
-from autovision.records import Split
+from autovision.records.datasets import Split
 
 FRACTIONS = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15, Split.TEST: 0.25}
 REACH = {300: 0.865, 900: 0.884}

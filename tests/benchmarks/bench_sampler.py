@@ -25,11 +25,11 @@ import optuna
 from common import options, show, write_json
 from scipy.stats import t as student
 
-from autovision.records import TrialResult, TrialState
-from autovision.search.coordinates import Coordinates
-from autovision.search.sampler import Sampler
-from autovision.search.samplers import SAMPLERS
-from autovision.search.strategies import Tpe
+from autovision.records.trials import TrialResult, TrialState
+from autovision.search.sampling.coordinates import Coordinates
+from autovision.search.sampling.sampler import Sampler
+from autovision.search.sampling.samplers import SAMPLERS
+from autovision.search.sampling.strategies import Tpe
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.space.load import load_space

@@ -28,7 +28,7 @@ import numpy as np
 import rivals
 from curve_table import FINAL_TEST, NAMES, CurveLab, CurveTable, Surrogate
 
-from autovision.records import TrialResult
+from autovision.records.trials import TrialResult
 from autovision.search import requests
 from autovision.search.driver import Driver
 from autovision.search.select import best_trial

@@ -37,11 +37,13 @@ from autovision.dataset import manifest
 from autovision.evaluation import wilson
 from autovision.model import backbone, weights
 from autovision.model.flops import stage_gflops
-from autovision.records import DatasetVersion, Split, TrialResult
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.trials import TrialResult
 from autovision.search import requests
-from autovision.search.cost import CostModel
+from autovision.search.costing.cost import CostModel
 from autovision.search.driver import Driver
-from autovision.search.tune_loop import nodes, placement, run_trials
+from autovision.search.sharing.placement import placement
+from autovision.search.tune_loop import nodes, run_trials
 from autovision.search.warm import Start
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig

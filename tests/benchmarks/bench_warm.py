@@ -21,7 +21,8 @@ from common import fresh_store, options, show, solar_cells, some, write_json
 
 from autovision import runtime
 from autovision.dataset.importer import extend, import_images
-from autovision.records import DatasetVersion, SearchState, Split
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.searches import SearchState
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search

@@ -26,7 +26,7 @@ from autovision.dataset.listing import SourceImage
 from autovision.dataset.split import FRACTIONS
 from autovision.model.inference import native_precision
 from autovision.provenance import code_version, package_versions
-from autovision.records import DatasetVersion, Split
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.store.local import LocalStore
 
 SIBLINGS = 60

@@ -36,7 +36,8 @@ from autovision.dataset.importer import import_images
 from autovision.dataset.listing import SourceImage
 from autovision.features.views import Views
 from autovision.model.flops import stage_gflops
-from autovision.records import DatasetVersion, Split, now
+from autovision.records.base import now
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.search.arms import SHAPE
 from autovision.space import Choice
 from autovision.space.config import TrialConfig

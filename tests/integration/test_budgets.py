@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from autovision.api import AutoVision
-from autovision.records import PriceTable, SearchState, SearchStatus
-from autovision.search.prices import cluster
+from autovision.records.searches import PriceTable, SearchState, SearchStatus
+from autovision.search.estimates.prices import cluster
 from autovision.space import Space
 
 

@@ -17,7 +17,8 @@ from safetensors.numpy import load
 
 from autovision.api import AutoVision
 from autovision.errors import Interrupted, InvalidInput
-from autovision.records import SearchState, SearchStatus, TrialResult, TrialState
+from autovision.records.searches import SearchState, SearchStatus
+from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import Begun
 from autovision.search.schedulers import Halving, Verdict
 from autovision.space import Space

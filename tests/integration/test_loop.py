@@ -11,7 +11,7 @@ import pytest
 
 from autovision.api import AutoVision
 from autovision.dataset import manifest
-from autovision.records import Decision, DecisionKind, DriftReport, RetrainingPolicy
+from autovision.records.deployments import Decision, DecisionKind, DriftReport, RetrainingPolicy
 from autovision.serving.client import Client
 from autovision.space import Space
 

@@ -14,11 +14,12 @@ import ray
 from autovision import runtime
 from autovision.api import AutoVision
 from autovision.errors import Interrupted
-from autovision.records import LiveSearch, SearchStatus, TrialState
-from autovision.search import queue
+from autovision.records.searches import LiveSearch, SearchStatus
+from autovision.records.trials import TrialState
 from autovision.search.begun import Begun
 from autovision.search.fleet import Fleet
-from autovision.search.turn import Turn
+from autovision.search.sharing import queue
+from autovision.search.sharing.turn import Turn
 from autovision.space import Choice, Float, Integer, Space
 from autovision.store import keys, records
 

@@ -26,7 +26,8 @@ from PIL import Image, UnidentifiedImageError
 from ray import cloudpickle
 
 from autovision.errors import Conflict, InvalidImage, InvalidInput, NotFound
-from autovision.records import Deployment, Lineage, ModelVersion, Preprocessing
+from autovision.records.deployments import Deployment
+from autovision.records.models import Lineage, ModelVersion, Preprocessing
 from autovision.serving import deploy
 from autovision.serving.client import Client
 from autovision.store import captures, keys, labels, open_store, records

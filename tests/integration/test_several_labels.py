@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from autovision.api import AutoVision
-from autovision.records import RetrainingPolicy
+from autovision.records.deployments import RetrainingPolicy
 from autovision.serving.client import Client
 from autovision.space import Choice, Float, Space
 

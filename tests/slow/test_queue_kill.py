@@ -17,7 +17,7 @@ from PIL import Image
 
 from autovision import runtime
 from autovision.api import AutoVision
-from autovision.records import SearchStatus
+from autovision.records.searches import SearchStatus
 from autovision.space import Float, Space
 
 

@@ -19,7 +19,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from autovision.records import Capture, DatasetVersion, ModelVersion, SearchRequest, SearchStatus
+from autovision.records.datasets import DatasetVersion
+from autovision.records.deployments import Capture
+from autovision.records.models import ModelVersion
+from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.space import Choice, Float, Space
 from autovision.store import MemoryStore, keys
 from autovision.store.protocol import Store
@@ -158,9 +161,9 @@ def run_alone(driver: Driver) -> None:
 def search_alone(store: Store, request: SearchRequest, bench: Workbench) -> ModelVersion:
     """A search from its request to its model, without Ray."""
     from autovision.search import requests
-    from autovision.search.cost import CostModel
+    from autovision.search.costing.cost import CostModel
     from autovision.search.driver import Driver
-    from autovision.search.finish import finish
+    from autovision.search.finishing.finish import finish
     from autovision.search.warm import starting_points
 
     requests.submit(store, request)

@@ -8,7 +8,7 @@ import pytest
 from autovision import bootstrap, metrics
 from autovision.bootstrap import Said, intervals
 from autovision.decisions import Measure, scores
-from autovision.records import DecisionRule
+from autovision.records.models import DecisionRule
 
 RULE = DecisionRule(kind="threshold", values=(0.3,), column=1)
 

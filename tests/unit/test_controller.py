@@ -15,15 +15,8 @@ from autovision.controller import Controller, Event
 from autovision.dataset import catalog
 from autovision.errors import AutoVisionError, Conflict, Interrupted
 from autovision.model import bundle
-from autovision.records import (
-    Decision,
-    DecisionKind,
-    DriftReport,
-    Label,
-    RetrainingPolicy,
-    SearchState,
-    SearchStatus,
-)
+from autovision.records.deployments import Decision, DecisionKind, DriftReport, Label, RetrainingPolicy
+from autovision.records.searches import SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
 from autovision.retraining import request as retraining

@@ -9,7 +9,7 @@ from sklearn import metrics as reference
 from autovision import metrics
 from autovision.decisions import DEFAULT, Measure, check_measure, cost_matrix, scores
 from autovision.errors import InvalidInput
-from autovision.records import DecisionRule
+from autovision.records.models import DecisionRule
 
 CLASSES = ("defective", "functional")
 COSTS = {"defective": {"functional": 5.0}, "functional": {"defective": 1.0}}

@@ -8,7 +8,8 @@ from sklearn import metrics as reference
 
 from autovision import evaluation, metrics
 from autovision.errors import InvalidInput
-from autovision.records import Evaluation, Split
+from autovision.records.datasets import Split
+from autovision.records.models import Evaluation
 
 
 def sample(n, n_classes, seed=0, signal=1.5, ties=False):

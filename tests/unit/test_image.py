@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from autovision import image
 from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 
 
 def encoded(picture: Image.Image, format_: str, **options: Any) -> bytes:

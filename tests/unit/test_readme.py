@@ -25,7 +25,7 @@ from autovision.cli.deployment import REFUSED
 from autovision.cli.main import BUG, app, commands
 from autovision.errors import InvalidImage
 from autovision.image import decode
-from autovision.records import RetrainingPolicy
+from autovision.records.deployments import RetrainingPolicy
 from autovision.serving.app import build_app
 from autovision.serving.problems import problem_of
 from autovision.serving.schema import Answer, Problem
@@ -349,7 +349,7 @@ def test_the_figures_of_the_demo_stand_in_one_place() -> None:
 
 
 def test_placement_on_a_cluster_is_as_documented() -> None:
-    from autovision.search.tune_loop import placement
+    from autovision.search.sharing.placement import placement
 
     documented = rows("cluster/README.md", "CPUs")
     assert len(documented) >= 3

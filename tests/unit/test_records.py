@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from autovision.records import Label, labels_of, spoken
+from autovision.records.datasets import labels_of, spoken
+from autovision.records.deployments import Label
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

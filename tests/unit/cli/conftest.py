@@ -92,9 +92,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Cats and dogs of two kinds of fur, searched with two trials of a tiny random network."""
     from autovision.api import AutoVision
     from autovision.dataset.importer import SourceImage, import_images
-    from autovision.records import SearchStatus
+    from autovision.records.searches import SearchStatus
     from autovision.search import requests
-    from autovision.search.finish import finish
+    from autovision.search.finishing.finish import finish
     from autovision.search.select import best_trial
     from autovision.space import Choice, Float, Space
     from autovision.trial.trial import Workbench
@@ -152,7 +152,8 @@ def _photo(path: Path, red: int, number: int) -> Path:
 
 def _trial(av: Any, bench: Any, request: Any, number: int, lr: float) -> Any:
     """Run one trial here, and write it into the ledger as a search's driver does."""
-    from autovision.records import CurvePoint, TrialResult, TrialState, now
+    from autovision.records.base import now
+    from autovision.records.trials import CurvePoint, TrialResult, TrialState
     from autovision.space import Space
     from autovision.store import keys, records
     from autovision.trial.trial import Trial, weights_key
@@ -195,7 +196,8 @@ def _trial(av: Any, bench: Any, request: Any, number: int, lr: float) -> Any:
 
 
 def _failed_trial(av: Any, request: Any, number: int) -> Any:
-    from autovision.records import TrialResult, TrialState, now
+    from autovision.records.base import now
+    from autovision.records.trials import TrialResult, TrialState
     from autovision.space import Space
     from autovision.store import keys, records
 

@@ -18,7 +18,7 @@ def story(world: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """In place of the ten minutes of the story: a short one, told of the real search in the store."""
     from autovision.api import AutoVision
     from autovision.demo import story as told
-    from autovision.records import now
+    from autovision.records.base import now
 
     asked: dict[str, Any] = {}
     av = AutoVision(world.folder)

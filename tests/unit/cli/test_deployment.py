@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from autovision.records import Capture
+from autovision.records.deployments import Capture
 from autovision.store import captures, open_store
 from autovision.store import labels as stored_labels
 
@@ -49,7 +49,7 @@ def refusal(world: Any) -> None:
     import numpy as np
 
     from autovision.api import AutoVision
-    from autovision.records import Split
+    from autovision.records.datasets import Split
     from autovision.registry.evaluate import Predictions, predictions
     from autovision.store import keys
 

@@ -20,7 +20,8 @@ from autovision.cli.output import (
     write_file,
 )
 from autovision.errors import InvalidInput
-from autovision.records import Interval, TrialState
+from autovision.records.models import Interval
+from autovision.records.trials import TrialState
 
 
 def test_what_libraries_print_never_reaches_stdout(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,17 +10,11 @@ from typing import Any
 import pytest
 
 from autovision.cli import search_views
-from autovision.records import (
-    ClusterView,
-    CurvePoint,
-    SearchRequest,
-    SearchState,
-    SearchStatus,
-    TrialResult,
-    TrialState,
-    now,
-)
-from autovision.search import cluster, requests
+from autovision.records.base import now
+from autovision.records.searches import ClusterView, SearchRequest, SearchState, SearchStatus
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
+from autovision.search import requests
+from autovision.search.sharing import cluster
 from autovision.space.config import TrialConfig
 from autovision.store import keys, lease, open_store, records
 

@@ -22,7 +22,7 @@ from autovision import image
 from autovision.dataset import catalog, manifest
 from autovision.dataset.importer import SourceImage, extend, import_dataset, import_images
 from autovision.errors import InvalidInput, StoreUnavailable
-from autovision.records import DatasetVersion, Split
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.store import keys
 from autovision.store.local import LocalStore
 from autovision.store.memory import MemoryStore

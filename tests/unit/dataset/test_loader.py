@@ -13,7 +13,7 @@ from autovision.dataset import manifest
 from autovision.dataset.importer import import_dataset
 from autovision.dataset.loader import iter_pixels, load_pixels
 from autovision.errors import CorruptObject
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store import keys
 from autovision.store.memory import MemoryStore
 from autovision.store.protocol import KeyNotFound

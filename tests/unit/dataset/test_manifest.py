@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from autovision.dataset import manifest
 from autovision.dataset.manifest import Row
 from autovision.errors import CorruptObject
-from autovision.records import DatasetVersion, Split
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.store.memory import MemoryStore
 from autovision.store.protocol import KeyNotFound
 

@@ -13,7 +13,7 @@ import pytest
 from autovision.dataset import sources
 from autovision.dataset.listing import SourceImage
 from autovision.errors import InvalidInput
-from autovision.records import Split
+from autovision.records.datasets import Split
 
 
 def kinds(listing: sources.Listing) -> list[tuple[str, str]]:

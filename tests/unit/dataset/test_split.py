@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from autovision.dataset.split import FRACTIONS, Item, assign
 from autovision.errors import InvalidInput
-from autovision.records import Split
+from autovision.records.datasets import Split
 
 ORDER = (Split.TRAIN, Split.TEST, Split.VALIDATION)
 

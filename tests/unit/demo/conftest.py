@@ -24,24 +24,12 @@ from autovision.demo.result import (
     Side,
     Stage,
 )
-from autovision.records import (
-    CurvePoint,
-    Decision,
-    DecisionKind,
-    DriftReport,
-    Evaluation,
-    Interval,
-    Lineage,
-    ModelVersion,
-    Preprocessing,
-    SearchRequest,
-    SearchState,
-    SearchStatus,
-    Split,
-    TrialResult,
-    TrialState,
-    digest_of,
-)
+from autovision.records.base import digest_of
+from autovision.records.datasets import Split
+from autovision.records.deployments import Decision, DecisionKind, DriftReport
+from autovision.records.models import Evaluation, Interval, Lineage, ModelVersion, Preprocessing
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.space.config import TrialConfig
 
 START = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)

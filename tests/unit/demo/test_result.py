@@ -11,7 +11,7 @@ import pytest
 
 from autovision.demo.result import DemoResult, Example, Outcome, Prediction, Stage
 from autovision.errors import InvalidImage
-from autovision.records import Interval
+from autovision.records.models import Interval
 from autovision.report.search_view import SearchView
 
 FIGURES = {"accuracy": float, "balanced_accuracy": float, "f1": float, "n": int}

@@ -9,7 +9,7 @@ import pytest
 
 from autovision.demo.result import DemoResult, Outcomes
 from autovision.demo.verdict import Change, gain, judge, paired_gain, unpaired_gain
-from autovision.records import Interval
+from autovision.records.models import Interval
 
 
 def interval(value: float, half: float) -> Interval:

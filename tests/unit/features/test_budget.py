@@ -15,7 +15,7 @@ from autovision.features import budget
 from autovision.features.budget import FeatureBudget, Keeper, NoRoom, parse_bytes, readable, used_bytes
 from autovision.features.shards import pack
 from autovision.features.spec import FeatureSpec
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store import LocalStore, keys
 from autovision.store.durable import unavailable
 

@@ -30,7 +30,7 @@ from autovision.features.prefix import Prefix
 from autovision.features.spec import FeatureSpec
 from autovision.features.views import Views
 from autovision.model import backbone as backbones
-from autovision.records import digest_of
+from autovision.records.base import digest_of
 from autovision.space.config import TrialConfig
 from autovision.store import LocalStore, lease
 from autovision.store.protocol import Store

@@ -13,7 +13,7 @@ import pytest
 
 from autovision.features.shards import FeatureTable, ShardGone, pack
 from autovision.features.spec import FeatureSpec
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store import LocalStore, MemoryStore, keys
 from autovision.store.protocol import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autovision.features.spec import FeatureSpec
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 
 PREPROCESSING = Preprocessing(
     height=64, width=64, crop_pct=0.9, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)

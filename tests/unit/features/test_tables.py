@@ -10,7 +10,7 @@ import pytest
 from autovision.features.shards import FeatureTable, pack
 from autovision.features.spec import FeatureSpec
 from autovision.features.tables import Tables
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.store import LocalStore, keys
 
 PREPROCESSING = Preprocessing(

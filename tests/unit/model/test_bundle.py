@@ -15,7 +15,7 @@ from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.network import Network
 from autovision.model.version import read_version
-from autovision.records import Lineage, ModelVersion
+from autovision.records.models import Lineage, ModelVersion
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys
 from autovision.store.protocol import Store

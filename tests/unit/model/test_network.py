@@ -28,7 +28,7 @@ from autovision.model.network import (
     taps_below,
 )
 from autovision.model.stages import channels_of
-from autovision.records import Preprocessing
+from autovision.records.models import Preprocessing
 from autovision.space.config import TrialConfig
 
 BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")

@@ -15,7 +15,7 @@ from autovision.dataset.loader import load_pixels
 from autovision.errors import CorruptObject, InvalidImage, NotFound
 from autovision.model import bundle, predictor
 from autovision.model.predictor import Prediction, Predictor, sigmoid, softmax
-from autovision.records import Split
+from autovision.records.datasets import Split
 from autovision.store import keys
 
 if TYPE_CHECKING:

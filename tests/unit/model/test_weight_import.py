@@ -24,7 +24,7 @@ from autovision.errors import (
 from autovision.model import backbone as backbones
 from autovision.model import weight_catalog
 from autovision.model.weight_import import import_weights
-from autovision.records import ImportedWeights
+from autovision.records.models import ImportedWeights
 from autovision.space.config import TrialConfig
 from autovision.store import LocalStore, MemoryStore, Store, keys
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from autovision.records import Capture
+from autovision.records.deployments import Capture
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ import pytest
 
 from autovision.errors import InvalidInput
 from autovision.monitoring.report import examine
-from autovision.records import DriftReport
+from autovision.records.deployments import DriftReport
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from autovision.errors import InvalidInput
 from autovision.promotion.gates import Paired
 from autovision.promotion.policy import decide
-from autovision.records import Verdict
+from autovision.records.deployments import Verdict
 
 
 def one_answer(n, answer, n_classes):

@@ -14,7 +14,8 @@ from autovision.dataset.importer import SourceImage, extend
 from autovision.errors import Conflict, InvalidInput, NotFound
 from autovision.model.version import read_version
 from autovision.promotion import rollout
-from autovision.records import DecisionKind, ModelVersion, RetrainingPolicy
+from autovision.records.deployments import DecisionKind, RetrainingPolicy
+from autovision.records.models import ModelVersion
 from autovision.registry import deployments
 from autovision.store import MemoryStore
 from autovision.trial.trial import Workbench

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.errors import Conflict, InvalidInput, NotFound
-from autovision.records import Deployment, RetrainingPolicy
+from autovision.records.deployments import Deployment, RetrainingPolicy
 from autovision.registry import deployments
 from autovision.store import MemoryStore
 

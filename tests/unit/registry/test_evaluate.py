@@ -15,7 +15,7 @@ from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
 from autovision.errors import InvalidInput, NotFound
 from autovision.model.predictor import Predictor
-from autovision.records import Split
+from autovision.records.datasets import Split
 from autovision.registry import evaluate
 from autovision.registry.evaluate import Predictions, evaluate_subgroups, predictions, store_predictions
 from autovision.store import MemoryStore, keys

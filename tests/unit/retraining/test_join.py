@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autovision.records import Capture, Label
+from autovision.records.deployments import Capture, Label
 from autovision.retraining.join import join
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

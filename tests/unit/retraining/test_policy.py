@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autovision.records import DriftReport, RetrainingPolicy, Verdict
+from autovision.records.deployments import DriftReport, RetrainingPolicy, Verdict
 from autovision.retraining.policy import Snapshot, decide
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

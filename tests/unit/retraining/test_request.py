@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from autovision.dataset import catalog, manifest
-from autovision.records import Deployment, DriftReport, Label, RetrainingPolicy, SearchStatus
+from autovision.records.deployments import Deployment, DriftReport, Label, RetrainingPolicy
+from autovision.records.searches import SearchStatus
 from autovision.registry import deployments
 from autovision.retraining import request as retraining
 from autovision.search import requests

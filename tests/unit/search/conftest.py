@@ -1,15 +1,20 @@
-"""Lines of a ledger."""
+"""Lines of a ledger, and predictions where nothing was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autovision.records import CurvePoint, TrialResult, TrialState
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
+from autovision.search.costing.cost import CostModel
 from autovision.space.config import TrialConfig
+from autovision.trial.trial import Workbench
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import History
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,3 +44,13 @@ def line() -> Callable[..., TrialResult]:
         return TrialResult.model_validate(fields | changes)
 
     return make
+
+
+@pytest.fixture
+def cost(tiny: History) -> CostModel:
+    """Of a store that has images, and neither features nor measurements."""
+    store = tiny.copy()
+    for key in [*store.list("features/"), *store.list("speeds/")]:
+        store.delete(key)
+    bench = Workbench(store, threads=2)
+    return CostModel(bench, bench.splits("colours@1"))

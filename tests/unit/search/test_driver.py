@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from autovision.records import CurvePoint, SearchRequest, TrialResult, TrialState
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search import requests
 from autovision.search.begun import settle
 from autovision.search.driver import Driver
-from autovision.search.objectives import pareto_front
+from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.progress import ProgressEvent
 from autovision.search.proposer import Drawn
 from autovision.search.warm import Start

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autovision.records import CurvePoint, SearchRequest, SearchState, SearchStatus, TrialResult, TrialState
+from autovision.records.searches import SearchRequest, SearchState, SearchStatus
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.report.explanation import headline, render
 from autovision.search.explain import cuts, explain, importance, improvements
 from autovision.search.schedulers import Halving, Report, Verdict

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.errors import InvalidInput
-from autovision.records import SearchStatus
+from autovision.records.searches import SearchStatus
 from autovision.search import requests
 from autovision.search.fleet import Fleet, News
 from autovision.store import MemoryStore

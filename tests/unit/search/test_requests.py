@@ -10,7 +10,9 @@ import pytest
 
 from autovision.dataset.importer import SourceImage, import_images
 from autovision.errors import Conflict, InvalidInput, NotFound, UnknownBackbone
-from autovision.records import SearchRequest, SearchStatus, Split, TrialResult
+from autovision.records.datasets import Split
+from autovision.records.searches import SearchRequest, SearchStatus
+from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.space import Choice, Float, Space

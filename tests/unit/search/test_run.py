@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.errors import AutoVisionError, Conflict, InvalidInput
-from autovision.records import PriceTable, SearchRequest, SearchStatus, TrialResult, now
+from autovision.records.base import now
+from autovision.records.searches import PriceTable, SearchRequest, SearchStatus
+from autovision.records.trials import TrialResult
 from autovision.search import requests
 from autovision.search.run import finish_search, run_search
 from autovision.space import Choice, Space

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autovision.records import TrialResult, TrialState
+from autovision.records.trials import TrialResult, TrialState
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial, counts
 

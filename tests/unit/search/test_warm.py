@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autovision.records import SearchRequest, TrialResult, TrialState
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult, TrialState
 from autovision.search.similarity import Neighbour
 from autovision.search.warm import similar_points, starting_points
 from autovision.space import Choice, Float, Integer, Space

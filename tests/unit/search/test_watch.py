@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from autovision.records import CurvePoint, SearchRequest, TrialResult
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import CurvePoint, TrialResult
 from autovision.search.warm import Start
 from autovision.search.watch import Watch
 from autovision.space import Choice, Float, Space

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from autovision.errors import ImageTooLarge, InvalidImage
-from autovision.records import Lineage, ModelVersion, Preprocessing
+from autovision.records.models import Lineage, ModelVersion, Preprocessing
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CLASSES = ("bright", "dark")

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput, StoreUnavailable
-from autovision.records import Deployment
+from autovision.records.deployments import Deployment
 from autovision.serving.app import MAX_FEEDBACK, build_app
 from autovision.serving.client import Client, ServerUnavailable
 from autovision.serving.engine import Engine, EngineConfig

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autovision.errors import InvalidInput, StoreUnavailable
-from autovision.records import Capture
+from autovision.records.deployments import Capture
 from autovision.store import MemoryStore, Store, captures, keys
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

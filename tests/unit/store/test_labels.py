@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from autovision.errors import InvalidInput
-from autovision.records import Label, Labels
+from autovision.records.datasets import Labels
+from autovision.records.deployments import Label
 from autovision.store import Store, keys, labels
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from autovision.errors import InvalidInput, StoreUnavailable
-from autovision.records import Lease
+from autovision.records.leases import Lease
 from autovision.store import MemoryStore, Store, keys, records
 from autovision.store.lease import HeldLease, LeaseLost, acquire
 from autovision.testing import FakeClock

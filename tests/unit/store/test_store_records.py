@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from autovision.errors import Conflict, CorruptObject, InvalidInput, NotFound
-from autovision.records import Label, Record, SearchState, SearchStatus
+from autovision.records.base import Record
+from autovision.records.deployments import Label
+from autovision.records.searches import SearchState, SearchStatus
 from autovision.store import AlreadyExists, KeyNotFound, MemoryStore, Store, records
 
 AT = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)

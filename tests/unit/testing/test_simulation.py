@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from autovision.records import TrialState
+from autovision.records.trials import TrialState
 from autovision.search import requests
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig

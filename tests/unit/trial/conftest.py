@@ -1,9 +1,15 @@
-"""Small problems with features that are made without any backbone, and one with the stages of a small ResNet."""
+"""Small problems with features that are made without any backbone, and one with the stages of a small ResNet.
+
+Also a trial of real images as it is assigned to a worker.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,8 +20,13 @@ from autovision.model.heads import pool
 from autovision.model.network import Suffix, taps_below
 from autovision.model.stages import StagedBackbone, channels_of, stages_of
 from autovision.space.config import TrialConfig
+from autovision.trial.assignment import Assignment
 from autovision.trial.data import Inputs, Labelled
 from autovision.trial.state import Problem
+from autovision.trial.trial import Workbench
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import History
 
 
 @dataclass
@@ -74,6 +85,32 @@ def several_labels() -> Problem:
         return Inputs(labelled(labels, 3, name, multi_label=True), prefix, prefix)
 
     return Problem(split(160, 2, "t"), split(80, 1, "v"), positive=None)
+
+
+@pytest.fixture
+def bench(tiny: History) -> Workbench:
+    """Of a copy of `tiny`, which the test may write to."""
+    return Workbench(tiny.copy(), 1)
+
+
+@pytest.fixture
+def task(bench: Workbench) -> Assignment:
+    """One trial of a head on the small images of `tiny`, whose features are there, without a deadline."""
+    return Assignment(
+        store=bench.store.uri,
+        search="s",
+        trial="t",
+        number=0,
+        dataset="colours@1",
+        config=TrialConfig(backbone="test_resnet", weights="random", resolution=64, epochs=9, batch_size=16),
+        metric="accuracy",
+        seed=0,
+        deadline=math.inf,
+        must_report=True,
+        search_started=time.time(),
+        initial_model=None,
+        threads=1,
+    )
 
 
 class Twelve(StagedBackbone):

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load
 
 from autovision.space.config import TrialConfig
-from autovision.store import MemoryStore
 from autovision.trial.assignment import Assignment, Head
 from autovision.trial.batch import HeadBatch
 from autovision.trial.execution import Execution
 from autovision.trial.trial import Workbench, assemble
-
-if TYPE_CHECKING:
-    from tests.unit.conftest import History
 
 BASE = TrialConfig(backbone="test_resnet", weights="random", resolution=64, epochs=9, batch_size=16)
 CONFIGS = [
@@ -32,34 +28,15 @@ CONFIGS = [
 ]
 
 
-@pytest.fixture
-def bench(tiny: History) -> Workbench:
-    return Workbench(tiny.copy(), 1)
-
-
-def task_of(store: MemoryStore, configs: list[TrialConfig], **changes: Any) -> Assignment:
+def batch_of(task: Assignment, configs: list[TrialConfig], **changes: Any) -> Assignment:
     heads = tuple(Head(trial=f"t-{n}", number=n, config=config) for n, config in enumerate(configs))
-    task = Assignment(
-        store=store.uri,
-        search="s",
-        trial="t-0",
-        number=0,
-        dataset="colours@1",
-        config=configs[0],
-        metric="accuracy",
-        seed=0,
-        deadline=math.inf,
-        must_report=True,
-        search_started=time.time(),
-        initial_model=None,
-        threads=1,
-        heads=heads,
-    )
-    return task.with_(**changes)
+    return task.with_(trial="t-0", config=configs[0], heads=heads, **changes)
 
 
-def test_one_report_tells_of_every_head_what_it_would_have_told_alone(bench: Workbench) -> None:
-    task = task_of(bench.store, CONFIGS)  # type: ignore[arg-type]
+def test_one_report_tells_of_every_head_what_it_would_have_told_alone(
+    bench: Workbench, task: Assignment
+) -> None:
+    task = batch_of(task, CONFIGS)
     result = HeadBatch(bench, task).step()
     assert (result["outcome"], result["done"]) == ("complete", True)
     told = json.loads(result["heads"])
@@ -79,8 +56,8 @@ def test_one_report_tells_of_every_head_what_it_would_have_told_alone(bench: Wor
     assert sum(seconds) <= result["seconds"] + 1e-6
 
 
-def test_the_best_heads_leave_weights_that_make_the_network_again(bench: Workbench) -> None:
-    told = json.loads(HeadBatch(bench, task_of(bench.store, CONFIGS)).step()["heads"])  # type: ignore[arg-type]
+def test_the_best_heads_leave_weights_that_make_the_network_again(bench: Workbench, task: Assignment) -> None:
+    told = json.loads(HeadBatch(bench, batch_of(task, CONFIGS)).step()["heads"])
     kept = [n for n, each in enumerate(told) if each["weights_key"]]
     ranked = sorted(range(len(told)), key=lambda n: -told[n]["objective"])
     assert set(kept) == set(ranked[:4])
@@ -93,9 +70,9 @@ def test_the_best_heads_leave_weights_that_make_the_network_again(bench: Workben
             assert torch.equal(tensor, mine[name])
 
 
-def test_a_head_that_diverges_fails_alone(bench: Workbench) -> None:
+def test_a_head_that_diverges_fails_alone(bench: Workbench, task: Assignment) -> None:
     wild = BASE.with_(optimizer="sgd", lr=10.0, weight_decay=1.0, clip_norm=0.0, epochs=30)
-    told = json.loads(HeadBatch(bench, task_of(bench.store, [BASE, wild])).step()["heads"])  # type: ignore[arg-type]
+    told = json.loads(HeadBatch(bench, batch_of(task, [BASE, wild])).step()["heads"])
     assert told[0]["outcome"] == "complete"
     if told[1]["error"]:
         assert (told[1]["outcome"], told[1]["objective"], told[1]["weights_key"]) == ("failed", None, None)
@@ -109,9 +86,11 @@ def test_a_head_that_diverges_fails_alone(bench: Workbench) -> None:
         ({"deadline": 0.0, "must_report": False}, "stopped", "the budget ended"),
     ],
 )
-def test_a_failure_is_a_result(changes: dict[str, Any], outcome: str, said: str, bench: Workbench) -> None:
+def test_a_failure_is_a_result(
+    changes: dict[str, Any], outcome: str, said: str, bench: Workbench, task: Assignment
+) -> None:
     elsewhere = [BASE.with_(resolution=96), BASE.with_(resolution=96, lr=1e-2)]
-    result = HeadBatch(bench, task_of(bench.store, elsewhere, **changes)).step()  # type: ignore[arg-type]
+    result = HeadBatch(bench, batch_of(task, elsewhere, **changes)).step()
     assert (result["outcome"], result["done"]) == (outcome, True)
     errors = (
         [result.get("error")] if "heads" not in result else [e["error"] for e in json.loads(result["heads"])]
@@ -120,9 +99,9 @@ def test_a_failure_is_a_result(changes: dict[str, Any], outcome: str, said: str,
     assert math.isnan(result["objective"])
 
 
-def test_at_the_deadline_heads_are_judged_as_they_are(bench: Workbench) -> None:
-    HeadBatch(bench, task_of(bench.store, CONFIGS)).step()  # type: ignore[arg-type]
-    soon = task_of(bench.store, [c.with_(epochs=900) for c in CONFIGS], deadline=time.time() + 0.3)  # type: ignore[arg-type]
+def test_at_the_deadline_heads_are_judged_as_they_are(bench: Workbench, task: Assignment) -> None:
+    HeadBatch(bench, batch_of(task, CONFIGS)).step()
+    soon = batch_of(task, [c.with_(epochs=900) for c in CONFIGS], deadline=time.time() + 0.3)
     told = json.loads(HeadBatch(bench, soon.with_(must_report=False)).step()["heads"])
     assert {each["outcome"] for each in told} == {"stopped"}
     assert all(each["points"] for each in told)

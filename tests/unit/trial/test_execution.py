@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from autovision.errors import NotFound
 from autovision.space.config import TrialConfig
-from autovision.store import MemoryStore, keys
+from autovision.store import keys
 from autovision.trial.assignment import Assignment, Reported
 from autovision.trial.execution import Execution, value_of
 from autovision.trial.trial import Workbench
 from autovision.trial.world import World
 
-if TYPE_CHECKING:
-    from tests.unit.conftest import History
-
-CONFIG = TrialConfig(backbone="test_resnet", weights="random", resolution=64, epochs=9, batch_size=16)
-
-ELSEWHERE = CONFIG.with_(resolution=96)
+ELSEWHERE = TrialConfig(backbone="test_resnet", weights="random", resolution=96, epochs=9, batch_size=16)
 """features of which are not there yet"""
-
-
-@pytest.fixture
-def bench(tiny: History) -> Workbench:
-    return Workbench(tiny.copy(), 1)
-
-
-def task_of(store: MemoryStore, **changes: Any) -> Assignment:
-    task = Assignment(
-        store=store.uri,
-        search="s",
-        trial="t",
-        number=0,
-        dataset="colours@1",
-        config=CONFIG,
-        metric="accuracy",
-        seed=0,
-        deadline=math.inf,
-        must_report=True,
-        search_started=time.time(),
-        initial_model=None,
-        threads=1,
-    )
-    return task.with_(**changes)
 
 
 def carry_out(execution: Execution) -> list[dict[str, Any]]:
@@ -64,8 +34,8 @@ class SomeoneWaits(World):
         return False
 
 
-def test_each_rung_is_a_result_and_the_best_weights_are_kept(bench: Workbench) -> None:
-    results = carry_out(Execution(bench, task_of(bench.store)))  # type: ignore[arg-type]
+def test_each_rung_is_a_result_and_the_best_weights_are_kept(bench: Workbench, task: Assignment) -> None:
+    results = carry_out(Execution(bench, task))
     assert [json.loads(result["point"])["epoch"] for result in results] == [1, 3, 9]
     assert [result["outcome"] for result in results] == ["running", "running", "complete"]
     assert results[-1]["notes"] == []
@@ -73,8 +43,9 @@ def test_each_rung_is_a_result_and_the_best_weights_are_kept(bench: Workbench) -
         assert bench.store.get(result["weights_key"]).data
 
 
-def test_nothing_is_left_of_a_checkpoint_that_training_went_on_from(bench: Workbench) -> None:
-    task = task_of(bench.store)  # type: ignore[arg-type]
+def test_nothing_is_left_of_a_checkpoint_that_training_went_on_from(
+    bench: Workbench, task: Assignment
+) -> None:
     key = keys.checkpoint(task.search, task.config.digest, task.seed)
     execution = Execution(bench, task)
     execution.step()
@@ -83,9 +54,9 @@ def test_nothing_is_left_of_a_checkpoint_that_training_went_on_from(bench: Workb
     assert not list(bench.store.list(keys.checkpoints(task.search)))
 
 
-def test_workers_after_a_loss_keep_what_was_better_before(bench: Workbench) -> None:
+def test_workers_after_a_loss_keep_what_was_better_before(bench: Workbench, task: Assignment) -> None:
     before = Reported(losses=2, objective=10.0, weights_key="kept")
-    results = carry_out(Execution(bench, task_of(bench.store), before=before))  # type: ignore[arg-type]
+    results = carry_out(Execution(bench, task, before=before))
     assert {result["weights_key"] for result in results} == {"kept"}
     assert results[-1]["notes"] == ["a worker was lost 2 times, and the trial was begun again"]
 
@@ -99,16 +70,16 @@ def test_workers_after_a_loss_keep_what_was_better_before(bench: Workbench) -> N
     ],
 )
 def test_a_failure_is_a_result_where_nobody_else_waits(
-    changes: dict[str, Any], outcome: str, said: str, bench: Workbench
+    changes: dict[str, Any], outcome: str, said: str, bench: Workbench, task: Assignment
 ) -> None:
-    (result,) = carry_out(Execution(bench, task_of(bench.store, **changes)))  # type: ignore[arg-type]
+    (result,) = carry_out(Execution(bench, task.with_(**changes)))
     assert (result["outcome"], result["done"]) == (outcome, True)
     assert said in result["error"]
     assert math.isnan(result["objective"])
 
 
-def test_a_failure_that_others_do_not_know_of_is_raised(bench: Workbench) -> None:
-    execution = Execution(bench, task_of(bench.store, dataset="none@1"), world=SomeoneWaits())  # type: ignore[arg-type]
+def test_a_failure_that_others_do_not_know_of_is_raised(bench: Workbench, task: Assignment) -> None:
+    execution = Execution(bench, task.with_(dataset="none@1"), world=SomeoneWaits())
     with pytest.raises(NotFound):
         execution.step()
 
@@ -121,9 +92,9 @@ def test_a_failure_that_others_do_not_know_of_is_raised(bench: Workbench) -> Non
     ],
 )
 def test_a_trial_is_ranked_by_what_the_user_asked_for(
-    metric: str, costs: dict[str, dict[str, float]] | None, bench: Workbench
+    metric: str, costs: dict[str, dict[str, float]] | None, bench: Workbench, task: Assignment
 ) -> None:
-    results = carry_out(Execution(bench, task_of(bench.store, metric=metric, costs=costs)))  # type: ignore[arg-type]
+    results = carry_out(Execution(bench, task.with_(metric=metric, costs=costs)))
     for result in results:
         measured = json.loads(result["point"])["metrics"]
         assert result["objective"] == pytest.approx(value_of(measured, metric))

@@ -19,7 +19,8 @@ from autovision.dataset.loader import load_pixels
 from autovision.errors import InvalidInput, NotFound
 from autovision.features.compute import OutOfTime
 from autovision.model.inference import EagerModule
-from autovision.records import ModelVersion, Split
+from autovision.records.datasets import Split
+from autovision.records.models import ModelVersion
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
 from autovision.trial.trial import Trial, Workbench, assemble, load_splits, weights_key

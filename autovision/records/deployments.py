@@ -1,0 +1,140 @@
+"""Deployments, what they answered, what people and the monitor said of it, and what was decided."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, Field
+
+from autovision.records.base import Record
+from autovision.records.datasets import Labelling, Labels
+
+
+class RetrainingPolicy(Record):
+    """When captured data re-triggers a search, and what that search may spend."""
+
+    window: int = Field(default=100, ge=20)
+    """requests per drift window"""
+    alpha: float = Field(default=0.001, gt=0, lt=1)
+    """probability of a false alarm of one window"""
+    min_labels: int = Field(default=50, ge=1)
+    """labelled captures that a re-search needs"""
+    volume_labels: int | None = Field(default=1000, ge=1)
+    """this many new labels trigger a re-search without any alarm; None: never"""
+    cooldown_s: float = Field(default=0.0, ge=0)
+    """least time between two re-searches"""
+    budget_s: float = Field(default=120.0, gt=0)
+    """wall seconds of each re-search"""
+    max_trials: int | None = Field(default=None, ge=1)
+    """of each re-search; None: as many as its budget allows"""
+    subgroup: str | None = None
+    """metadata column whose groups the promotion gate protects one by one"""
+
+
+class Deployment(Record):
+    """What a deployment should serve: a mutable record, changed by compare-and-swap only."""
+
+    name: str
+    dataset: str
+    """data set that its labels extend"""
+    model: str | None
+    """the champion; None: nothing promoted yet"""
+    previous: tuple[str, ...] = ()
+    """earlier champions, the latest last"""
+    space: dict[str, Any]
+    """search space of its re-searches, in JSON form"""
+    policy: RetrainingPolicy = RetrainingPolicy()
+    revision: int = 0
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class Capture(Labelling):
+    """One answered request. The image itself is in the store under its digest."""
+
+    request_id: str
+    deployment: str
+    model: str
+    received_at: AwareDatetime
+    latency_ms: float
+    image: str
+    """SHA-256 of the request's bytes"""
+    label: Labels
+    probabilities: dict[str, float]
+    embedding: tuple[float, ...]
+    metadata: dict[str, str] = {}
+    """what the caller said of the image (`X-Autovision-Meta-*` headers)"""
+
+
+class Label(Labelling):
+    """A person's word on a captured request."""
+
+    request_id: str
+    label: Labels
+    annotator: str = "unknown"
+    confidence: float = Field(default=1.0, ge=0, le=1)
+    received_at: AwareDatetime
+
+
+class DriftReport(Record):
+    """What the monitor saw in one window of captured requests."""
+
+    id: str
+    deployment: str
+    model: str
+    n: int
+    """requests in the window"""
+    reference_n: int
+    first_request: str
+    last_request: str
+    window_start: AwareDatetime
+    window_end: AwareDatetime
+    score: float
+    """squared maximum mean discrepancy of the embeddings, unbiased"""
+    threshold: float
+    """an alarm at or above; set so that a window without drift alarms with probability `alpha`"""
+    p_value: float
+    alpha: float
+    alarm: bool
+    details: dict[str, float] = {}
+    """further figures, e.g. `mean_confidence`, `reference_confidence`, `prediction_shift`"""
+    created_at: AwareDatetime
+
+
+class DecisionKind(StrEnum):
+    """What was decided about."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    RETRAIN = "retrain"
+
+
+class Decision(Record):
+    """A decision with the numbers behind it, so that `why` can always be answered."""
+
+    id: str
+    kind: DecisionKind
+    deployment: str
+    accepted: bool
+    """whether it led to an act"""
+    what: str
+    """one line: what was decided"""
+    why: str
+    """the reasons, with numbers"""
+    subject: str | None = None
+    """the model or search that it is about"""
+    numbers: dict[str, Any] = {}
+    created_at: AwareDatetime
+
+
+class Verdict(Record):
+    """What a pure policy decided; storing it as a `Decision` and acting on it are for others."""
+
+    accepted: bool
+    what: str
+    """one line: what was decided"""
+    why: str
+    """the reasons, with numbers"""
+    numbers: dict[str, Any] = {}
+    """JSON-able"""

@@ -1,0 +1,1 @@
+"""From a ledger to a registered model: chosen, averaged, trained once more, calibrated, evaluated once."""

@@ -1,0 +1,160 @@
+"""What of a ledger becomes the model: the best trial, or a soup of it and others, trained again on more images or not.
+
+Written down once (`FinishRecord`), because it depends on the clock: whoever finishes the same ledger again reads it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from safetensors.torch import load as load_tensors
+
+from autovision.decisions import Measure
+from autovision.errors import AutoVisionError
+from autovision.model import bundle
+from autovision.model.predictor import probabilities_of
+from autovision.records.base import digest_of, now
+from autovision.records.models import FinishRecord, Refit
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
+from autovision.search.costing.cost import CostModel
+from autovision.search.finishing import refit as again
+from autovision.search.finishing import soup
+from autovision.search.finishing.confirm import Confirmed, confirm
+from autovision.search.select import best_trial
+from autovision.space.config import TrialConfig
+from autovision.store import keys, records
+from autovision.store.protocol import KeyNotFound, Store
+from autovision.trial.folds import kinds_of
+from autovision.trial.tasting import Tasting
+from autovision.trial.trial import Workbench, weights_key
+
+_CONFIRM_SHARE = 0.6
+"""of the time that a refit leaves, which judging the best once more may take"""
+_SOUP_SHARE = 0.25
+"""of the time that is left, which choosing a soup may take"""
+
+
+def choose(
+    store: Store,
+    request: SearchRequest,
+    ledger: Sequence[TrialResult],
+    bench: Workbench,
+    cost: CostModel,
+    deadline: float,
+) -> FinishRecord:
+    """What this ledger comes to, as it was decided the first time.
+
+    Args:
+        ledger: with a trial that left weights.
+        deadline: seconds since the epoch, by which a refit must be over. One that is predicted to take longer is
+            not begun, and one that takes longer, or comes to nothing, is left.
+    """
+    digest = digest_of(sorted([r.trial, r.value, r.weights_key] for r in ledger if r.weights_key is not None))
+    key = keys.finish(request.id, digest)
+    try:
+        return records.read(store, key, FinishRecord)
+    except KeyNotFound:
+        pass
+    confirmed = _confirmed(request, ledger, bench, cost, deadline)
+    members, chosen_key, notes = _soup(store, request, confirmed.best, ledger, bench, deadline)
+    final_key, refitted, refit_notes = _refit(store, request, members, chosen_key, bench, cost, deadline)
+    record = FinishRecord(
+        search=request.id,
+        ledger=digest,
+        trials=tuple(member.trial for member in members),
+        chosen_key=chosen_key,
+        final_key=final_key or chosen_key,
+        refit=refitted,
+        confirmed=confirmed.judged,
+        notes=(*((confirmed.note,) if confirmed.note else ()), *notes, *refit_notes),
+        created_at=now(),
+    )
+    return records.create_or_read(store, key, record)[0]
+
+
+def _confirmed(
+    request: SearchRequest,
+    ledger: Sequence[TrialResult],
+    bench: Workbench,
+    cost: CostModel,
+    deadline: float,
+) -> Confirmed:
+    best = best_trial(ledger)
+    assert best is not None
+    if not request.confirm:
+        return Confirmed(best)
+    again_s = again.predicted_s(cost, request, [best]) if request.refit else 0.0
+    left_s = max(0.0, _CONFIRM_SHARE * (deadline - time.time() - again_s))
+    return confirm(bench, request, best, ledger, cost.head_s, time.time() + left_s, left_s)
+
+
+def _soup(
+    store: Store,
+    request: SearchRequest,
+    best: TrialResult,
+    ledger: Sequence[TrialResult],
+    bench: Workbench,
+    deadline: float,
+) -> tuple[list[TrialResult], str, tuple[str, ...]]:
+    """The trials to average, the best first; the key of their average; and how it came to that."""
+    assert best.weights_key is not None
+    if not request.soup:
+        return [best], best.weights_key, ()
+    found = soup.candidates(best, ledger)
+    if len(found) < 2:
+        return [best], best.weights_key, ()
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    tensors = [load_tensors(store.get(each.weights_key or "").data) for each in found]
+    measure = Measure.of(request.metric, request.costs, splits.version.classes)
+    truth = splits.validation.truth
+    several = splits.version.multi_label
+    kitchen = soup.Kitchen(
+        tensors,
+        Tasting(bench, splits.validation, TrialConfig.model_validate(best.config)).logits,
+        soup.scorer(
+            measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
+        ),
+    )
+    until = time.time() + _SOUP_SHARE * (deadline - time.time())
+    chosen = soup.cook(kitchen, kinds_of(truth), seed=request.seed, deadline=until)
+    if len(chosen.members) < 2:
+        return [best], best.weights_key, (chosen.why,)
+    data = bundle.tensors_file(soup.averaged([tensors[i] for i in chosen.members]))
+    made = weights_key(request.id, "soup", data)
+    store.put_immutable(made, data)
+    return [found[i] for i in chosen.members], made, (chosen.why,)
+
+
+def _refit(
+    store: Store,
+    request: SearchRequest,
+    members: Sequence[TrialResult],
+    chosen_key: str,
+    bench: Workbench,
+    cost: CostModel,
+    deadline: float,
+) -> tuple[str | None, Refit | None, tuple[str, ...]]:
+    """Key and facts of what was trained again, both None if nothing was; and a note why not."""
+    if not request.refit:
+        return None, None, ()
+    left, needed = deadline - time.time(), again.predicted_s(cost, request, members)
+    if needed > left:
+        return (
+            None,
+            None,
+            (f"no refit: it would take about {needed:.0f} s, and {max(left, 0.0):.0f} s are left",),
+        )
+    trained, images = [], 0
+    for member in members:
+        try:
+            data, images = again.refit(bench, request, member, deadline=deadline)
+        except AutoVisionError as error:
+            return None, None, (f"no refit: {error}",)
+        trained.append(load_tensors(data))
+    data = bundle.tensors_file(soup.averaged(trained))
+    made = weights_key(request.id, "refit", data)
+    store.put_immutable(made, data)
+    epochs = {member.trial: again.epochs_of(member, request.metric) for member in members}
+    return made, Refit(images=images, epochs=epochs, before_key=chosen_key), ()

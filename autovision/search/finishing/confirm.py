@@ -1,0 +1,184 @@
+"""Which of the best trials is the best: judged once more, on more images than validation has.
+
+The best of a thousand trials on a few hundred validation images is mostly the luckiest (Cawley & Talbot 2010). Heads
+train in seconds, so the best few are cross-validated on the training images, and what they say of these is judged
+together with what they said of validation: several times the images, and none that a head was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from safetensors.torch import load as load_tensors
+
+from autovision.decisions import Measure
+from autovision.features.compute import OutOfTime
+from autovision.metrics import Ints
+from autovision.model.predictor import probabilities_of
+from autovision.records.models import Confirmation
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult
+from autovision.search.finishing.soup import scorer
+from autovision.search.select import rank
+from autovision.search.stopping import noise_of
+from autovision.space.config import TrialConfig
+from autovision.trial import folds
+from autovision.trial.tasting import Tasting
+from autovision.trial.trial import DataSplits, Workbench
+
+MOST = 12
+"""trials that are judged once more"""
+_OF_ANY = 6
+"""of these, the best ones; the others are the best of other features"""
+_STANDARD_ERRORS = 4
+"""a trial that is so far behind is not judged; of half a standard error each, as `stopping.noise_of` has it"""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What came of it.
+
+    Attributes:
+        best: the trial to go on with.
+        judged: every trial that was judged once more, the best first; none: it was not done.
+        note: why it was not done, or what it changed; None: there was nothing to do.
+    """
+
+    best: TrialResult
+    judged: tuple[Confirmation, ...] = ()
+    note: str | None = None
+
+
+def candidates(ledger: Sequence[TrialResult], images: int) -> list[TrialResult]:
+    """Heads that may be the best, the most likely first: the best of any features, and the best of other ones.
+
+    Args:
+        images: of validation, which say how large a difference is noise.
+    """
+    heads = [
+        result
+        for result in ledger
+        if result.value is not None
+        and result.weights_key is not None
+        and folds.can_be(TrialConfig.model_validate(result.config))
+    ]
+    if not heads:
+        return []
+    heads.sort(key=rank)
+    top = heads[0].value or 0.0
+    near = [r for r in heads if top - (r.value or 0.0) <= _STANDARD_ERRORS * noise_of(top, images)]
+    found, seen = near[:_OF_ANY], {_features(result) for result in near[:_OF_ANY]}
+    for result in near[_OF_ANY:]:
+        if _features(result) not in seen and len(found) < MOST:
+            seen.add(_features(result))
+            found.append(result)
+    return found
+
+
+def seconds(head_s: float) -> float:
+    """Of judging one head once more, that takes so long to train."""
+    return (folds.FOLDS - 1) * head_s
+
+
+def confirm(
+    bench: Workbench,
+    request: SearchRequest,
+    best: TrialResult,
+    ledger: Sequence[TrialResult],
+    head_s: Callable[[TrialConfig], float],
+    deadline: float,
+    left_s: float,
+) -> Confirmed:
+    """Judge the best heads once more.
+
+    A best trial that is no head stays the best if validation says that it is better than the confirmed head.
+
+    Args:
+        head_s: seconds that training a head is predicted to take.
+        deadline: seconds since the epoch.
+        left_s: seconds until then.
+    """
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    found: list[TrialResult] = []
+    predicted = 0.0
+    for result in candidates(ledger, len(splits.validation)):
+        predicted += seconds(head_s(TrialConfig.model_validate(result.config)))
+        if predicted > left_s and len(found) >= 2:
+            break
+        found.append(result)
+    if len(found) < 2:
+        return Confirmed(best)
+    if predicted > left_s and len(found) == 2:
+        return Confirmed(
+            best, note=f"the best trials were not judged once more: {left_s:.0f} s are left for it"
+        )
+    try:
+        values = _values(bench, request, splits, found, deadline)
+    except OutOfTime:
+        return Confirmed(best, note="the best trials were not judged once more: there was no time to end it")
+    judged = [
+        Confirmation(trial=result.trial, value=result.value or 0.0, confirmed=value)
+        for result, value in zip(found, values, strict=True)
+        if value is not None
+    ]
+    if len(judged) < 2:
+        return Confirmed(best)
+    order = sorted(
+        range(len(judged)), key=lambda i: (-judged[i].confirmed, -judged[i].value, judged[i].trial)
+    )
+    winner = next(result for result in found if result.trial == judged[order[0]].trial)
+    ranked = tuple(judged[i] for i in order)
+    if not folds.can_be(TrialConfig.model_validate(best.config)) and rank(best) < rank(winner):
+        return Confirmed(best, ranked)
+    images = len(splits.train) + len(splits.validation)
+    note = f"{len(ranked)} heads were judged once more, on {images:,} images"
+    if winner.trial != best.trial:
+        note += f": {winner.trial} is better there than {best.trial}, which is the best on validation alone"
+    return Confirmed(winner, ranked, note)
+
+
+def _values(
+    bench: Workbench,
+    request: SearchRequest,
+    splits: DataSplits,
+    found: Sequence[TrialResult],
+    deadline: float,
+) -> list[float | None]:
+    """Of each trial, on train, where others judge each image than were trained on it, and validation together."""
+    configs = [TrialConfig.model_validate(result.config) for result in found]
+    measure = Measure.of(request.metric, request.costs, splits.version.classes)
+    several = splits.version.multi_label
+    truth = np.concatenate([splits.train.truth, splits.validation.truth])
+    score = scorer(
+        measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
+    )
+    rows: Ints = np.arange(len(truth))
+    values: list[float | None] = [None] * len(found)
+    for group in _by_backbone(configs):
+        logits = folds.cross_validated(bench, splits, [configs[i] for i in group], request.seed, deadline)
+        for i, train in zip(group, logits, strict=True):
+            if train is not None:
+                tensors = load_tensors(bench.store.get(found[i].weights_key or "").data)
+                validation = Tasting(bench, splits.validation, configs[i]).logits(tensors)
+                values[i] = score(np.concatenate([train, validation]), rows)
+    return values
+
+
+def _by_backbone(configs: Sequence[TrialConfig]) -> list[list[int]]:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, config in enumerate(configs):
+        groups.setdefault((config.backbone, config.weights, config.resolution), []).append(i)
+    return list(groups.values())
+
+
+def _features(result: TrialResult) -> tuple[object, ...]:
+    config = TrialConfig.model_validate(result.config)
+    return (
+        config.backbone,
+        config.weights,
+        config.resolution,
+        config.augmentation,
+        config.test_time_augmentation,
+    )

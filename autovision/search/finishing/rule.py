@@ -1,0 +1,325 @@
+"""The decision rule that suits the user's metric best, chosen on validation and guarded against its noise.
+
+Candidates, from the simplest: the default (the most probable class, or one half for each label); what decision theory
+makes of calibrated probabilities for the metric, which has nothing to fit but class shares; a rule that is tuned
+to the metric. A candidate takes the place of a simpler one only if it is better when it is fitted on one part of
+validation and judged on another (five folds, dealt five times), and in at least nine of ten resamples of the images
+that were judged so. Otherwise what looks better is noise as likely as not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autovision import metrics
+from autovision.decisions import DEFAULT, Measure, scores, told
+from autovision.metrics import Counts, Floats, Ints, Mask, answers, members
+from autovision.records.models import DecisionRule
+
+_FOLDS = 5
+_DEALS = 5
+_RESAMPLES = 200
+"""of each deal"""
+_SURE = 0.9
+_BAGS = 50
+"""resamples that a threshold is the median over"""
+_MOST_CUTS = 256
+_STEPS = 25
+"""offsets that are tried of a class, in each of two rounds"""
+_LEAST_IMAGES = 20
+_LEAST, _MOST = 1e-3, 1 - 1e-3
+"""thresholds are not taken nearer to 0 and 1: hardly an image would be there to choose them by"""
+
+
+def choose_rule(
+    measure: Measure,
+    probabilities: Floats,
+    labels: Ints,
+    positive: int | None,
+    classes: Sequence[str],
+    *,
+    seed: int = 0,
+) -> DecisionRule:
+    """The rule by which calibrated probabilities (N, C) of validation images should be answered.
+
+    For two classes it is a threshold on the positive class, or the second one if none is positive; for more,
+    offsets of the log-probabilities, found class by class; for several labels a threshold for each; for costs the
+    Bayes rule. Recall at a precision asks for an operating point: the threshold with the largest recall at that
+    precision, of two classes or several labels, which is taken unguarded as no other threshold can stand in for it.
+    Metrics that do not depend on answers leave the default. The temperature was fitted on the same images; it is one
+    number, and no fold is held out from it.
+    """
+    precision = metrics.required_precision(measure.name)
+    if precision is not None:
+        return _operating_point(precision, probabilities, labels, positive, classes, seed)
+    if not measure.decides:
+        return DEFAULT
+    counts = members(labels, probabilities.shape[1]).sum(0)
+    if len(labels) < _LEAST_IMAGES or counts.min() < 2:
+        return DecisionRule(why=f"{len(labels)} validation images are too few to choose another rule by")
+    trial = _Trial(measure, probabilities, labels, positive, classes, seed)
+    best, why = DEFAULT, "no other rule is known for this metric"
+    for fitter in (trial.by_theory, trial.tuned):
+        rule = fitter(probabilities, labels)
+        if rule is None:
+            continue
+        better, figures = trial.compare(fitter, _by_default if best is DEFAULT else trial.by_theory)
+        if better:
+            best = rule
+        if better or best is DEFAULT:
+            why = f"{told(rule, classes)}: {figures}"
+    if best is DEFAULT:
+        return DecisionRule(why=f"not {why}")
+    return best.with_(why=why)
+
+
+Fitter = Callable[[Floats, Ints], DecisionRule | None]
+"""a rule from probabilities (N, C) and labels; None: there is none of this kind"""
+
+
+def _by_default(p: Floats, y: Ints) -> DecisionRule:
+    return DEFAULT
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What rules are fitted to and compared by."""
+
+    measure: Measure
+    probabilities: Floats
+    labels: Ints
+    positive: int | None
+    classes: Sequence[str]
+    seed: int
+
+    @property
+    def column(self) -> int:
+        return 1 if self.positive is None else self.positive
+
+    def by_theory(self, p: Floats, y: Ints) -> DecisionRule | None:
+        """Balanced accuracy: each class against its share (Menon et al. 2021); costs: the least expected one."""
+        if self.measure.costs is not None:
+            return DecisionRule(kind="costs", costs=tuple(tuple(row) for row in self.measure.costs.tolist()))
+        if self.measure.name != "balanced_accuracy":
+            return None
+        shares = np.clip(members(y, p.shape[1]).mean(0), _LEAST, _MOST)
+        if y.ndim == 2:
+            return DecisionRule(kind="thresholds", values=tuple(shares.tolist()))
+        if p.shape[1] == 2:
+            return DecisionRule(kind="threshold", values=(float(shares[self.column]),), column=self.column)
+        offsets = -np.log(shares)
+        return DecisionRule(kind="offsets", values=tuple((offsets - offsets.mean()).tolist()))
+
+    def tuned(self, p: Floats, y: Ints) -> DecisionRule | None:
+        """What does best on these very images."""
+        name = self.measure.name
+        if name == metrics.COST:
+            return None
+        if y.ndim == 2:
+            # The exact match ratio is no sum over labels: each label's own accuracy stands in for it here.
+            of_label = "f1" if name in ("f1", "macro_f1") else name
+            values = [
+                _threshold(p[:, c], y[:, c] == 1, _worth(of_label, 1), self.seed) for c in range(y.shape[1])
+            ]
+            return DecisionRule(kind="thresholds", values=tuple(values))
+        if p.shape[1] > 2:
+            return DecisionRule(kind="offsets", values=_offsets(p, y, name))
+        positive = None if self.positive is None or name == "macro_f1" else 1
+        value = _threshold(
+            p[:, self.column],
+            y == self.column,
+            _worth("f1" if name == "macro_f1" else name, positive),
+            self.seed,
+        )
+        return DecisionRule(kind="threshold", values=(value,), column=self.column)
+
+    def compare(self, challenger: Fitter, incumbent: Fitter) -> tuple[bool, str]:
+        """Whether rules that are fitted elsewhere are better than others, and by what figures."""
+        values: list[tuple[float, float]] = []
+        wins: list[float] = []
+        rng = np.random.default_rng(self.seed)
+        for folds in self._deals(rng):
+            after, before = (self._judged_elsewhere(fitter, folds) for fitter in (challenger, incumbent))
+            weights = rng.multinomial(len(folds), np.full(len(folds), 1 / len(folds)), _RESAMPLES).astype(
+                float
+            )
+            drawn = self._worth_of(after, weights) - self._worth_of(before, weights)
+            wins.append(float((drawn > 1e-12).mean()))
+            once = np.ones((1, len(folds)))
+            values.append((float(self._worth_of(before, once)[0]), float(self._worth_of(after, once)[0])))
+        old, new = np.mean(values, axis=0)
+        share = float(np.mean(wins))
+        better = new > old and share >= _SURE
+        return better, (
+            f"{self.measure.name} {new:.4f} against {old:.4f} by a simpler rule, cross-fitted on "
+            f"{len(self.labels)} validation images; better in {share:.0%} of {_DEALS * _RESAMPLES} resamples"
+            + ("" if better else f", {_SURE:.0%} are needed")
+        )
+
+    def _deals(self, rng: np.random.Generator) -> Iterator[Ints]:
+        """(N,) the fold of each image; images of a class, or with the same labels, are spread over all folds."""
+        kinds = np.unique(self.labels, axis=0, return_inverse=True)[1].ravel()
+        for _ in range(_DEALS):
+            order = np.lexsort([rng.random(len(kinds)), kinds])
+            folds = np.empty(len(kinds), np.intp)
+            folds[order] = (np.arange(len(kinds)) + rng.integers(_FOLDS)) % _FOLDS
+            yield folds
+
+    def _judged_elsewhere(self, fitter: Fitter, folds: Ints) -> Mask:
+        """(N, C) the answers to each fold by a rule that was fitted on the others."""
+        said = np.zeros(self.probabilities.shape, np.bool_)
+        for fold in range(_FOLDS):
+            there, elsewhere = folds == fold, folds != fold
+            rule = fitter(self.probabilities[elsewhere], self.labels[elsewhere])
+            assert rule is not None
+            said[there] = answers(scores(rule, self.probabilities[there]), self.labels[there])
+        return said
+
+    def _worth_of(self, said: Mask, weights: Floats) -> Floats:
+        """(R,) the metric of answers (N, C), under weights (R, N) of the images."""
+        name, y = self.measure.name, self.labels
+        has = members(y, said.shape[1])
+        if self.measure.costs is not None:
+            mean_cost: Floats = weights @ self.measure.costs[y, said.argmax(1)] / weights.sum(1)
+            return -mean_cost
+        if name == "accuracy":
+            shares: Floats = weights @ (said == has).all(1) / weights.sum(1)
+            return shares
+        counts = Counts(weights.sum(1)[:, None], weights @ has, weights @ said, weights @ (has & said))
+        if name == "balanced_accuracy":
+            return counts.balanced_accuracy(several=y.ndim == 2)
+        return counts.overall_f1(self.positive if name == "f1" else None)
+
+
+# ------------------------------------------------------------------------------------------ thresholds
+
+Worth = Callable[[Counts], Floats]
+"""the worth (R, T) of each threshold from counts (R, T, 2): of the other class, and of the one in question"""
+
+
+def _worth(name: str, positive: int | None) -> Worth:
+    match name:
+        case "accuracy":
+            return lambda counts: counts.hits.sum(-1)
+        case "balanced_accuracy":
+            return lambda counts: counts.balanced_accuracy(several=False)
+        case _:
+            return lambda counts: counts.overall_f1(positive)
+
+
+def _at_precision(precision: float) -> Worth:
+    def worth(counts: Counts) -> Floats:
+        hits, answered, actual = (each[..., 1] for each in (counts.hits, counts.answered, counts.actual))
+        return np.where(hits >= precision * answered - 1e-9, hits / np.maximum(actual, 1), -1.0)
+
+    return worth
+
+
+def _threshold(p: Floats, is_class: Mask, worth: Worth, seed: int) -> float:
+    """The threshold on probabilities (N,) of a class with the largest worth: the median over resamples.
+
+    A single sample's best threshold jumps with each image; the median of many is steadier (bagging, Breiman 1996).
+    """
+    cuts, best = _sweep(p, is_class, worth, seed)
+    places = np.log(cuts / (1 - cuts))
+    middle = float(np.median(places[best]))
+    return float(np.clip(1 / (1 + np.exp(-middle)), _LEAST, _MOST))
+
+
+def _sweep(p: Floats, is_class: Mask, worth: Worth, seed: int) -> tuple[Floats, Ints]:
+    """Thresholds (T,), ascending, and the best one (R,) of each resample."""
+    order = np.argsort(p, kind="stable")
+    p, is_class = np.clip(p[order], _LEAST, _MOST), is_class[order]
+    ends = np.flatnonzero(np.diff(p) > 0)  # a cut above the image at this place
+    if len(ends) > _MOST_CUTS:
+        ends = ends[np.linspace(0, len(ends) - 1, _MOST_CUTS).astype(int)]
+    logits = np.log(p / (1 - p))
+    cuts = 1 / (1 + np.exp(-(logits[ends] + logits[ends + 1]) / 2))
+    if not len(cuts):
+        return np.array([0.5]), np.zeros(1, np.intp)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), _BAGS).astype(np.float64)
+    inside = np.cumsum(weights * is_class, 1)
+    outside = np.cumsum(weights * ~is_class, 1)
+    total = np.stack([outside[:, -1:], inside[:, -1:]], -1)
+    below = np.stack([outside[:, ends], inside[:, ends]], -1)
+    above = total - below
+    hits = np.stack([below[..., 0], above[..., 1]], -1)
+    answered = np.stack([below.sum(-1), above.sum(-1)], -1)
+    values = np.nan_to_num(worth(Counts(total.sum(-1, keepdims=True), total, answered, hits)), nan=-np.inf)
+    top = values.max(1, keepdims=True)
+    is_top = values >= top - 1e-12
+    # Of equal ones the middle, in between those that some image would suffer by.
+    best = (is_top.argmax(1) + (is_top.shape[1] - 1 - is_top[:, ::-1].argmax(1))) // 2
+    return cuts, np.where(is_top[np.arange(len(best)), best], best, is_top.argmax(1))
+
+
+def _operating_point(
+    precision: float, p: Floats, y: Ints, positive: int | None, classes: Sequence[str], seed: int
+) -> DecisionRule:
+    several = y.ndim == 2
+    if p.shape[1] > 2 and not several:
+        return DecisionRule(
+            why="a recall at a precision is of one class against the rest, and of more than two classes one is answered"
+        )
+    worth = _at_precision(precision)
+    columns = range(p.shape[1]) if several else (1 if positive is None else positive,)
+    values, reached = [], []
+    for c in columns:
+        is_class = y[:, c] == 1 if several else y == c
+        best = metrics.recall_at_precision(
+            np.c_[1 - p[:, c], p[:, c]], is_class.astype(np.intp), 1, precision
+        )
+        values.append(_threshold(p[:, c], is_class, worth, seed) if best > 0 else 0.5)
+        said = p[:, c] > values[-1]
+        share = (said & is_class).sum() / max(1, said.sum())
+        reached.append(
+            f"{classes[c]}: recall {(said & is_class).sum() / max(1, is_class.sum()):.3f} at precision {share:.3f}"
+            if best > 0
+            else f"{classes[c]}: no threshold has this precision"
+        )
+    why = f"on {len(y)} validation images, {'; '.join(reached)}"
+    if not several:
+        kind_is_known = values[0] != 0.5
+        return (
+            DecisionRule(kind="threshold", values=(values[0],), column=columns[0], why=why)
+            if kind_is_known
+            else DecisionRule(why=why)
+        )
+    return DecisionRule(kind="thresholds", values=tuple(values), why=why)
+
+
+# --------------------------------------------------------------------------------------------- offsets
+
+
+def _offsets(p: Floats, y: Ints, name: str) -> tuple[float, ...]:
+    """Offsets (C,) of log-probabilities, by two rounds over the classes; each is moved where the metric gains."""
+    n_classes = p.shape[1]
+    z = np.log(np.maximum(p, 1e-12))
+    actual = np.bincount(y, minlength=n_classes)
+    offsets = np.zeros(n_classes)
+
+    def value(said: Ints) -> float:
+        answered = np.bincount(said, minlength=n_classes)
+        hits = np.bincount(y[said == y], minlength=n_classes)
+        if name == "accuracy":
+            return float(hits.sum() / len(y))
+        counts = Counts(len(y), actual, answered, hits)
+        if name == "balanced_accuracy":
+            return float(counts.balanced_accuracy(several=False))
+        return float(counts.overall_f1(None))
+
+    best = value(z.argmax(1))
+    for _ in range(2):
+        for c in range(n_classes):
+            others = z + offsets
+            others[:, c] = -np.inf
+            rival, said = others.max(1), others.argmax(1)
+            for offset in np.unique(np.quantile(rival - z[:, c], np.linspace(0.01, 0.99, _STEPS))):
+                reached = value(np.where(z[:, c] + offset > rival, c, said))
+                if reached > best + 1e-12:
+                    best, offsets[c] = reached, offset
+    return tuple((offsets - offsets.mean()).tolist())

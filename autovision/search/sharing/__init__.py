@@ -1,0 +1,1 @@
+"""Many searches on one cluster: what it has, whose turn it is, and how many trials each may run."""

@@ -1,0 +1,59 @@
+"""What the cluster has on which this process runs, and what others saw of theirs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+
+import ray
+
+from autovision.records.base import now
+from autovision.records.searches import ClusterView
+from autovision.store import keys, records
+from autovision.store.protocol import KeyNotFound, Store
+
+_HEAD = "node:__internal_head__"
+_FRESH = timedelta(minutes=5)
+
+
+def here() -> ClusterView:
+    """The cluster that this process is connected to; without a connection, this machine.
+
+    It is named by the host of its head: two embedded Rays on one machine share its processors, and so one name.
+    """
+    if not ray.is_initialized():
+        own = {"CPU": float(len(os.sched_getaffinity(0)))}
+        return ClusterView(name=_safe(socket.gethostname()), nodes=(own,), seen_at=now())
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    heads = [node["NodeManagerHostname"] for node in alive if _HEAD in node["Resources"]]
+    name = _safe(heads[0] if heads else socket.gethostname())
+    return ClusterView(name=name, nodes=tuple(node["Resources"] for node in alive), seen_at=now())
+
+
+def note(store: Store, view: ClusterView) -> None:
+    """Let others know what was seen."""
+    key = keys.cluster_view(view.name)
+    stored, is_this = records.create_or_read(store, key, view)
+    # A view that says the same is written again only now and then.
+    if not is_this and (stored.nodes != view.nodes or view.seen_at - stored.seen_at > _FRESH / 5):
+        records.update(
+            store, key, ClusterView, lambda current: view if view.seen_at > current.seen_at else None
+        )
+
+
+def known(store: Store, name: str | None = None) -> ClusterView | None:
+    """What was seen of a cluster within the last minutes; without a name, of the one that was seen last."""
+    if name is not None:
+        try:
+            seen = [records.read(store, keys.cluster_view(name), ClusterView)]
+        except KeyNotFound:
+            return None
+    else:
+        seen = records.read_all(store, keys.CLUSTERS, ClusterView)
+    fresh = [view for view in seen if now() - view.seen_at < _FRESH]
+    return max(fresh, key=lambda view: view.seen_at, default=None)
+
+
+def _safe(host: str) -> str:
+    return "".join(char if char.isalnum() or char in "-." else "-" for char in host) or "here"

@@ -1,0 +1,228 @@
+"""The queue, read from the store: who runs with what share, who waits, in which order and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from autovision.errors import NotFound
+from autovision.records.base import now
+from autovision.records.leases import Lease
+from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchState, SearchStatus
+from autovision.registry.searches import all_searches
+from autovision.search import requests
+from autovision.search.sharing import cluster, preflight
+from autovision.search.sharing.shares import Claim, shares, turns
+from autovision.store import keys, records
+from autovision.store.protocol import Store
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A search that is not over.
+
+    Attributes:
+        position: among those that wait, from 1; None: it runs.
+        share: trials that it may run at once; None: it waits, or where it runs is not known.
+        running: trials that it runs.
+        cluster: where it runs, or waits with a process.
+        why: why it waits, or how it runs.
+    """
+
+    request: SearchRequest
+    state: SearchState
+    position: int | None
+    share: int | None
+    running: int | None
+    cluster: str | None
+    why: str
+
+
+def live(store: Store, clock: Callable[[], datetime] = now) -> list[LiveSearch]:
+    """Searches with a process that works on them, or waits with them."""
+    found = records.read_all(store, keys.LIVE, LiveSearch)
+    return [each for each in found if held(store, f"search-{each.search}", clock)]
+
+
+def held(store: Store, name: str, clock: Callable[[], datetime] = now) -> bool:
+    """Whether somebody holds a lease."""
+    try:
+        return clock() < records.read(store, keys.lease(name), Lease).expires_at
+    except NotFound:
+        return False
+
+
+def claim_of(search: LiveSearch) -> Claim:
+    """What a live search asks for."""
+    return Claim(
+        search.search, search.submitted_at, search.priority, search.workers, search.wants, search.begun_at
+    )
+
+
+def claim_in_queue(request: SearchRequest, submitted_at: datetime) -> Claim:
+    """What a search would ask for that nobody works on."""
+    return Claim(
+        request.id, submitted_at, request.priority, request.workers_per_trial, wants=request.max_trials
+    )
+
+
+def waiting(store: Store, clock: Callable[[], datetime] = now) -> list[tuple[SearchRequest, SearchState]]:
+    """Searches that want to run and that no process has taken up, in the order of the queue.
+
+    One that is said to run, but whose process is gone, is among them.
+    """
+    found = [
+        (request, state)
+        for request, state in all_searches(store)
+        if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING)
+        and not held(store, f"search-{request.id}", clock)
+    ]
+    return sorted(found, key=lambda pair: claim_in_queue(pair[0], pair[1].created_at).rank)
+
+
+def ready(
+    store: Store, view: ClusterView, started: Collection[str] = (), clock: Callable[[], datetime] = now
+) -> list[SearchRequest]:
+    """Searches that no process has taken up and whose turn it is on a cluster, in the order of the queue.
+
+    What can never fit is among them: whoever takes it up says so.
+
+    Args:
+        started: those that have got a process which may not have said so yet; they keep a place.
+    """
+    taken = live(store, clock)
+    claims = [claim_of(each) for each in taken if each.cluster == view.name]
+    # One that has just been started does not wait any more, and does not yet say that it lives.
+    for search in set(started) - {each.search for each in taken}:
+        request, state = requests.get(store, search)
+        claims.append(replace(claim_in_queue(request, state.created_at), begun_at=clock()))
+    found = []
+    fitting = []
+    for request, state in waiting(store, clock):
+        claim = claim_in_queue(request, state.created_at)
+        if request.id in started:
+            continue
+        if preflight.faults(request, view):
+            found.append(request)
+        else:
+            fitting.append(request)
+            claims.append(claim)
+    whose = turns(preflight.places(view), claims)
+    return found + [request for request in fitting if whose[request.id] is None]
+
+
+def entries(store: Store, clock: Callable[[], datetime] = now) -> list[Entry]:
+    """All searches that run or wait: those that run first, then the queue in its order."""
+    taken = {each.search: each for each in live(store, clock)}
+    controlled = held(store, "controller", clock)
+    view = cluster.known(store)
+    known = [
+        (request, state)
+        for request, state in all_searches(store)
+        if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING)
+    ]
+    running = [
+        Entry(request, state, None, each.share, each.running, each.cluster, _how(each))
+        for request, state in known
+        if (each := taken.get(request.id)) is not None and each.begun_at is not None
+    ]
+    claims: dict[str, Claim] = {search: claim_of(each) for search, each in taken.items()}
+    queued = []
+    for request, state in known:
+        if request.id not in claims:
+            claims[request.id] = claim_in_queue(request, state.created_at)
+        if claims[request.id].begun_at is None:
+            queued.append((request, state))
+    queued.sort(key=lambda pair: claims[pair[0].id].rank)
+    found = []
+    for position, (request, state) in enumerate(queued, 1):
+        each = taken.get(request.id)
+        where = cluster.known(store, each.cluster) if each is not None else view
+        why = _why(request, state, where, list(claims.values()), taken, controlled)
+        found.append(Entry(request, state, position, None, None, each.cluster if each else None, why))
+    return running + found
+
+
+def _how(each: LiveSearch) -> str:
+    if each.wants == 0:
+        return f"finishes on {each.cluster}"
+    return f"runs {each.running} trial{'' if each.running == 1 else 's'} on {each.cluster}"
+
+
+def _why(
+    request: SearchRequest,
+    state: SearchState,
+    view: ClusterView | None,
+    claims: list[Claim],
+    taken: dict[str, LiveSearch],
+    controlled: bool,
+) -> str:
+    """Why a search waits."""
+    gone = "its process is gone; " if state.status is SearchStatus.RUNNING else ""
+    if request.id not in taken and not controlled:
+        return f"{gone}no controller runs: `autovision controller run` works through the queue"
+    if view is None:
+        return f"{gone}a controller will take it up"
+    if faults := preflight.faults(request, view):
+        return f"{gone}{faults[0]}"
+    here = [
+        claim for claim in claims if (each := taken.get(claim.search)) is None or each.cluster == view.name
+    ]
+    reason = turns(preflight.places(view), here).get(request.id)
+    return f"{gone}{reason or 'is about to begin'}"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would happen to a search if it was submitted now.
+
+    Attributes:
+        places: of the cluster, of which each trial takes as many as it has workers.
+        position: in the queue, from 1.
+        ahead: ids of those before it.
+        share: trials that it could run at once if it began now.
+        whole: trials that it could run at once with the cluster to itself.
+        waits: why it could not begin now; None: it could.
+        faults: why it can never run there.
+        remarks: what is worth knowing besides.
+    """
+
+    cluster: str
+    places: int
+    position: int
+    ahead: tuple[str, ...]
+    share: int
+    whole: int
+    waits: str | None
+    faults: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def outlook(
+    store: Store, request: SearchRequest, view: ClusterView, clock: Callable[[], datetime] = now
+) -> Outlook:
+    """What would happen to a request on a cluster, from what the store says."""
+    at = clock()
+    mine = claim_in_queue(request, at)
+    others = [claim_of(each) for each in live(store, clock) if each.cluster == view.name]
+    others += [claim_in_queue(asked, state.created_at) for asked, state in waiting(store, clock)]
+    others = [claim for claim in others if claim.search != request.id]
+    ahead = sorted(
+        (claim for claim in others if claim.begun_at is None and claim.rank < mine.rank),
+        key=lambda claim: claim.rank,
+    )
+    places = preflight.places(view)
+    faults = tuple(preflight.faults(request, view))
+    begun = Claim(mine.search, at, mine.priority, mine.workers, mine.wants, begun_at=at)
+    return Outlook(
+        cluster=view.name,
+        places=places,
+        position=1 + len(ahead),
+        ahead=tuple(claim.search for claim in ahead),
+        share=0 if faults else shares(places, [*others, begun])[request.id],
+        whole=0 if faults else shares(places, [begun])[request.id],
+        waits=None if faults else turns(places, [*others, mine])[request.id],
+        faults=faults,
+        remarks=tuple(preflight.remarks(request, view)),
+    )

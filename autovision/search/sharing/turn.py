@@ -1,0 +1,203 @@
+"""A search among others on its cluster: it waits for its turn, and then keeps to its share.
+
+Each process writes what it asks for into the store (`LiveSearch`) and reads what the others ask for; each works out
+the same shares from that. Nobody assigns them, so that nobody is missed when he is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from autovision.errors import AutoVisionError, Interrupted, StoreUnavailable
+from autovision.records.base import now
+from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
+from autovision.search import requests
+from autovision.search.sharing import cluster, preflight
+from autovision.search.sharing.queue import claim_of, live
+from autovision.search.sharing.shares import UNLIMITED, shares, turns
+from autovision.store import keys, lease, records
+from autovision.store.protocol import KeyNotFound, Store
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_LOOK_S = 5.0
+"""between two looks at the cluster's nodes"""
+_ADMISSION_S = 10.0
+"""lease on letting searches begin, so that two which look at once do not both take the last place"""
+
+Demand = Callable[[], tuple[int, int | None]]
+"""trials at work; and how many there is a use for, None: as many as there is room for"""
+
+
+class Turn:
+    """The place of one search among those on its cluster; a context manager for as long as its lease is held.
+
+    Args:
+        submitted_at: when it came into the queue.
+        look: what the cluster has.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        request: SearchRequest,
+        submitted_at: datetime,
+        look: Callable[[], ClusterView] = cluster.here,
+    ) -> None:
+        self._store, self._request, self._look = store, request, look
+        self._view = look()
+        self._looked = time.monotonic()
+        self._mine = LiveSearch(
+            search=request.id,
+            cluster=self._view.name,
+            priority=request.priority,
+            workers=request.workers_per_trial,
+            wants=request.max_trials,
+            submitted_at=submitted_at,
+        )
+        self._share = UNLIMITED
+        self._demand: Demand = lambda: (0, request.max_trials)
+        self._over = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        self._store.delete(keys.live_search(self._request.id))
+
+    # ------------------------------------------------------------------------------------------- the queue
+
+    def wait(self, should_stop: Callable[[], bool], tell: Callable[[str], None]) -> None:
+        """Return when it is this search's turn. `tell` gets the reason to wait, whenever it is another one.
+
+        Raises:
+            InvalidInput: it can never fit into the cluster.
+            Interrupted: it was stopped while it waited.
+        """
+        self._write()
+        said = None
+        while True:
+            preflight.check(self._request, self._look_again())
+            reason = self._reason()
+            if reason is None:
+                reason = self._begin()
+            if reason is None:
+                break
+            if said is None:
+                requests.set_state(self._store, self._request.id, status=SearchStatus.QUEUED)
+            if reason != said:
+                said = reason
+                tell(f"waits for its turn on {self._view.name}: {reason}")
+            if should_stop() or self._stopped():
+                requests.set_state(self._store, self._request.id, status=SearchStatus.STOPPED)
+                raise Interrupted(
+                    f"search {self._request.id} was stopped before its turn; "
+                    f"`autovision search resume {self._request.id}` puts it into the queue again"
+                )
+            time.sleep(_POLL_S)
+        self.refresh()
+        self._keeper = threading.Thread(target=self._keep, name=f"share-{self._request.id}", daemon=True)
+        self._keeper.start()
+
+    def _begin(self) -> str | None:
+        """Begin, unless somebody else took the place in between; the reason to wait then."""
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        while (held := lease.acquire(self._store, f"turn-{self._view.name}", holder, _ADMISSION_S)) is None:
+            time.sleep(random.uniform(0.02, 0.2))
+        with held:
+            if (reason := self._reason()) is None:
+                self._mine = self._mine.with_(begun_at=now())
+                self._write()
+        return reason
+
+    def _reason(self) -> str | None:
+        others = [claim_of(each) for each in self._others()]
+        return turns(preflight.places(self._view), [*others, claim_of(self._mine)])[self._request.id]
+
+    def _stopped(self) -> bool:
+        return requests.get(self._store, self._request.id)[1].status is SearchStatus.STOPPED
+
+    # ------------------------------------------------------------------------------------------- the share
+
+    def share(self) -> int:
+        """Trials that it may run at once, as of a second ago; at least one.
+
+        Where the cluster has become too small for all that have begun, a search without a share keeps one trial
+        waiting in Ray's queue, which holds nothing.
+        """
+        return self._share
+
+    def follow(self, demand: Demand) -> None:
+        """What the search wants from now on."""
+        self._demand = demand
+
+    def finishing(self) -> None:
+        """It runs no more trials: others may have its places."""
+        self.follow(lambda: (0, 0))
+        self._guarded_refresh()
+
+    def refresh(self) -> None:
+        """Work the share out, and let others know of this search. Raises `StoreUnavailable`."""
+        running, wants = self._demand()
+        others = self._others()
+        mine = self._mine.with_(running=running, wants=wants)
+        given = shares(preflight.places(self._look_again()), map(claim_of, [*others, mine]))[mine.search]
+        alone = all(each.begun_at is None for each in others)
+        self._share = UNLIMITED if alone else max(1, given)
+        mine = mine.with_(share=given)
+        if mine != self._mine:
+            self._mine = mine
+            self._write()
+
+    def _keep(self) -> None:
+        while not self._over.wait(_POLL_S):
+            self._guarded_refresh()
+
+    def _guarded_refresh(self) -> None:
+        try:
+            self.refresh()
+        except StoreUnavailable as error:
+            log.warning("the share of search %s is that of before: %s", self._request.id, error)
+        except AutoVisionError:
+            # A record of somebody else that cannot be read is his to report; the next look may find it well.
+            log.warning("the share of search %s is that of before", self._request.id, exc_info=True)
+
+    def _others(self) -> list[LiveSearch]:
+        return [
+            each
+            for each in live(self._store)
+            if each.cluster == self._view.name and each.search != self._request.id
+        ]
+
+    def _look_again(self) -> ClusterView:
+        if time.monotonic() - self._looked > _LOOK_S:
+            self._looked = time.monotonic()
+            self._view = self._look().with_(name=self._view.name)
+        cluster.note(self._store, self._view)
+        return self._view
+
+    def _write(self) -> None:
+        key = keys.live_search(self._request.id)
+        while True:
+            try:
+                records.update(self._store, key, LiveSearch, lambda _: self._mine)
+                return
+            except KeyNotFound:
+                if records.create_or_read(self._store, key, self._mine)[1]:
+                    return

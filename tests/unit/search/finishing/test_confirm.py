@@ -1,0 +1,165 @@
+"""Judging the best trials once more, on more images."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from autovision.features.compute import OutOfTime
+from autovision.records.base import now
+from autovision.records.searches import SearchRequest
+from autovision.records.trials import TrialResult, TrialState
+from autovision.search import requests
+from autovision.search.finishing.confirm import MOST, Confirmed, candidates, confirm
+from autovision.search.select import best_trial
+from autovision.space.config import TrialConfig
+from autovision.trial import folds
+from autovision.trial.data import Labelled
+from autovision.trial.trial import Workbench
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import History
+
+
+def line(number: int, value: float | None, **config: Any) -> TrialResult:
+    return TrialResult(
+        search="s",
+        trial=f"t{number}",
+        number=number,
+        state=TrialState.COMPLETE,
+        config=TrialConfig(**config).model_dump(mode="json"),
+        parameters={},
+        origin="sampled",
+        value=value,
+        weights_key=None if value is None else f"w{number}",
+        seconds=1.0,
+        created_at=now(),
+    )
+
+
+def split(labels: list[int], groups: tuple[str, ...] = ()) -> Labelled:
+    targets = torch.eye(3)[labels]
+    return Labelled(
+        tuple(f"i{i}" for i in range(len(labels))), targets, torch.ones(len(labels)), groups=groups
+    )
+
+
+# ------------------------------------------------------------------------------------------------ folds
+
+
+def test_folds_are_stratified_and_the_same_for_a_seed() -> None:
+    of = split([0] * 50 + [1] * 25 + [2] * 5)
+    fold = folds.folds_of(of, 5, 7)
+    for number in range(5):
+        counts = np.bincount(of.truth[fold == number], minlength=3)
+        assert counts.tolist() == [10, 5, 1]
+    assert (fold == folds.folds_of(of, 5, 7)).all() and (fold != folds.folds_of(of, 5, 8)).any()
+
+
+def test_images_of_a_group_are_in_one_fold() -> None:
+    labels = [i % 3 for i in range(90)]
+    of = split(labels, tuple(f"g{i // 6}" for i in range(90)))
+    fold = folds.folds_of(of, 5, 0)
+    assert all(len(set(fold[i : i + 6])) == 1 for i in range(0, 90, 6))
+    assert set(fold) == set(range(5))
+
+
+def test_groups_are_read_from_the_data_set(tiny: History) -> None:
+    assert Workbench(tiny.copy(), 1).splits("colours@1").train.groups == ()
+
+
+def test_heads_judged_under_other_views_than_they_train_on_are_left_out() -> None:
+    assert folds.can_be(TrialConfig(augmentation="flip"))
+    assert folds.can_be(TrialConfig(augmentation="dihedral", test_time_augmentation="dihedral"))
+    assert not folds.can_be(TrialConfig(augmentation="none", test_time_augmentation="dihedral"))
+    assert not folds.can_be(TrialConfig(unfreeze=1))
+
+
+def test_no_image_is_judged_by_a_head_that_saw_it(tiny: History) -> None:
+    """Labels that nothing explains: whoever saw an image knows its label, and nobody else can."""
+    bench = Workbench(tiny.copy(), threads=2)
+    splits = bench.splits("colours@2")
+    train = splits.train
+    rng = np.random.default_rng(0)
+    drawn = torch.eye(2)[torch.from_numpy(rng.integers(0, 2, len(train)))]
+    made_up = Labelled(train.images, drawn, train.confidence)
+    config = tiny.space.config(tiny.space.default()).with_(
+        head="mlp", head_width=64, lr=3e-2, epochs=60, weight_decay=0.0, dropout=0.0
+    )
+    from dataclasses import replace
+
+    (logits,) = folds.cross_validated(bench, replace(splits, train=made_up), [config], 0, time.time() + 60)
+    assert logits is not None and logits.shape == (len(train), 2)
+    right = float((logits.argmax(1) == made_up.truth).mean())
+    assert abs(right - 0.5) < 0.2
+
+
+def test_it_ends_at_the_deadline(tiny: History) -> None:
+    bench = Workbench(tiny.copy(), threads=2)
+    config = tiny.space.config(tiny.space.default())
+    with pytest.raises(OutOfTime):
+        folds.cross_validated(bench, bench.splits("colours@1"), [config], 0, time.time() - 1)
+
+
+# ------------------------------------------------------------------------------------------- candidates
+
+
+def test_candidates_are_the_best_and_the_best_of_other_features() -> None:
+    ledger = [line(i, 0.900 - 0.0001 * i) for i in range(20)]
+    ledger += [line(20, 0.89, augmentation="flip"), line(21, 0.885, augmentation="flip")]
+    ledger += [line(22, 0.5, augmentation="dihedral"), line(23, 0.99, unfreeze=1), line(24, None)]
+    assert [r.number for r in candidates(ledger, 300)] == [0, 1, 2, 3, 4, 5, 20]
+    assert candidates([], 300) == []
+    many = [line(i, 0.9, resolution=64 + 32 * i) for i in range(30)]
+    assert len(candidates(many, 300)) == MOST
+
+
+# ------------------------------------------------------------------------------------------- confirming
+
+
+def judged(tiny: History, ledger: list[TrialResult], left_s: float = 60.0, **changes: Any) -> Confirmed:
+    store = tiny.copy()
+    request: SearchRequest = tiny.searches[1].with_(**changes)
+    best = best_trial(ledger)
+    assert best is not None
+    return confirm(
+        Workbench(store, threads=2), request, best, ledger, lambda config: 0.5, time.time() + left_s, left_s
+    )
+
+
+def test_the_lucky_one_gives_way_to_the_one_that_is_better_on_more_images(tiny: History) -> None:
+    """What validation says of the worse of two heads is made up to be the best."""
+    ledger = requests.trials(tiny.store, tiny.searches[1].id)
+    plain = judged(tiny, ledger)
+    assert len(plain.judged) == 2
+    assert plain.judged[0].confirmed >= plain.judged[1].confirmed
+    worse = plain.judged[1].trial
+    lucky = [r.with_(value=1.0) if r.trial == worse else r for r in ledger]
+    found = judged(tiny, lucky)
+    if plain.judged[0].confirmed > plain.judged[1].confirmed:
+        assert found.best.trial == plain.judged[0].trial
+        assert found.note is not None and f"is better there than {worse}" in found.note
+    assert {each.trial: each.confirmed for each in found.judged} == {
+        each.trial: each.confirmed for each in plain.judged
+    }
+
+
+def test_a_fine_tuned_trial_that_is_better_on_validation_stays_the_best(tiny: History) -> None:
+    ledger = requests.trials(tiny.store, tiny.searches[1].id)
+    config = TrialConfig.model_validate(ledger[0].config).with_(unfreeze=1).model_dump(mode="json")
+    tuned = ledger[0].with_(trial="tuned", number=9, value=1.5, config=config)
+    found = judged(tiny, [*ledger, tuned])
+    assert found.best.trial == "tuned" and len(found.judged) == 2
+
+
+def test_without_time_for_it_the_best_on_validation_is_the_best(tiny: History) -> None:
+    ledger = requests.trials(tiny.store, tiny.searches[1].id)
+    late = judged(tiny, ledger, left_s=0.5)
+    assert late.best == best_trial(ledger) and late.judged == ()
+    assert late.note is not None and "were not judged once more" in late.note
+    alone = judged(tiny, ledger[:1])
+    assert alone.best == ledger[0] and alone.note is None

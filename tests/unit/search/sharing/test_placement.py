@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from autovision.errors import InvalidInput
+from autovision.search.sharing.placement import Placement, placement
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "expected"),
+    [
+        ([{"CPU": 2.0}], 1, Placement(2, 1, False)),
+        ([{"CPU": 1.0}], 1, Placement(1, 1, False)),
+        ([{"CPU": 0.5}], 1, Placement(1, 1, False)),
+        ([{}], 1, Placement(1, 1, False)),
+        ([], 1, Placement(1, 1, False)),
+        ([{"CPU": 16.0, "GPU": 4.0}], 1, Placement(4, 4, True)),
+        ([{"CPU": 7.0, "GPU": 2.0}], 1, Placement(2, 3, True)),
+        ([{"CPU": 2.0, "GPU": 8.0}], 1, Placement(2, 1, True)),
+        ([{"CPU": 8.0, "GPU": 0.5}], 1, Placement(8, 1, False)),
+        ([{"CPU": 2.0}], 2, Placement(1, 1, False)),
+        ([{"CPU": 5.0}], 2, Placement(2, 1, False)),
+        ([{"CPU": 2.5}, {"CPU": 1.5}], 3, Placement(1, 1, False)),
+        ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}], 2, Placement(2, 4, True)),
+        ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}], 4, Placement(2, 2, True)),
+        ([{"CPU": 0.0, "GPU": 4.0}, {"CPU": 4.0, "GPU": 4.0}], 4, Placement(1, 1, True)),
+    ],
+)
+def test_placement(nodes: list[dict[str, float]], workers: int, expected: Placement) -> None:
+    assert placement(nodes, workers) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "fault"),
+    [
+        ([{"CPU": 2.0}], 3, "3 workers per trial need 3 CPUs at once, one each, and this cluster has 2"),
+        ([{"CPU": 0.5}, {"CPU": 1.5}], 2, "need 2 CPUs at once, one each, and this cluster has 1"),
+        ([{"CPU": 64.0, "GPU": 2.0}], 4, "need 4 GPUs at once, one each, and this cluster has 2"),
+        ([{"CPU": 0.0, "GPU": 4.0}], 2, "need 2 GPUs at once, one each, and this cluster has 0"),
+    ],
+)
+def test_workers_that_can_never_be_placed_are_refused(
+    nodes: list[dict[str, float]], workers: int, fault: str
+) -> None:
+    with pytest.raises(InvalidInput, match=fault):
+        placement(nodes, workers)
+
+
+def test_what_a_worker_takes() -> None:
+    assert Placement(4, 3, False).of_worker() == {"cpu": 3.0}
+    assert Placement(4, 3, True).of_worker() == {"cpu": 3.0, "gpu": 1.0}
