@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ _Forward = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
 
 _log = logging.getLogger(__name__)
 
+_starting = threading.Lock()
+"""two threads do not both make OpenVINO's core"""
+
 
 class Compiled(Protocol):
     """A thread-safe function from uint8 pixels (B, H, W, 3) to float32 arrays, one per output of the module."""
@@ -35,14 +38,30 @@ class Compiled(Protocol):
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]: ...
 
 
+def _core() -> Any:
+    """OpenVINO's core, one for as long as the process lives.
+
+    Each loads its CPU plugin anew, which gives the thread an alternate signal stack, and puts back the one of before
+    when it is freed. If one that was made earlier is freed earlier, what is put back was freed, too, and the next
+    signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
+    """
+    with _starting:
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> Any:
+    import openvino as ov
+
+    return ov.Core()
+
+
 @functools.cache
 def native_precision() -> Precision:
     """bf16 where this node computes it in hardware, f32 elsewhere."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "f32"
-    import openvino as ov
-
-    return "bf16" if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 def compile_module(
@@ -71,8 +90,6 @@ class OpenVinoModule:
     runtime = "openvino"
 
     def __init__(self, module: nn.Module, size: tuple[int, int], precision: Precision, threads: int) -> None:
-        import openvino as ov
-
         path = converted.folder(module, size) / "model.xml"
         if not path.is_file():
             converted.publish(path.parent, lambda folder: _convert(module, size, folder / path.name))
@@ -83,7 +100,7 @@ class OpenVinoModule:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # pinned, two trials on one machine would share the first core
         }
-        self._compiled = ov.Core().compile_model(str(path), "CPU", settings)
+        self._compiled = _core().compile_model(str(path), "CPU", settings)
         self._local = threading.local()
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:

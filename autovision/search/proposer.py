@@ -206,7 +206,9 @@ class Proposer:
         limit = max(_START_SHARE * remaining, _START_EXCESS * cheapest)
         while self.starts:
             start = self.starts.pop(0)
-            if self.cost.predicted_s(self.space.config(start.point)) <= limit:
+            config = self.space.config(start.point)
+            # One that an earlier attempt has tried is not asked for: a draw that is refused turns those after it.
+            if config.digest not in self.tried and self.cost.predicted_s(config) <= limit:
                 return start
         return None
 

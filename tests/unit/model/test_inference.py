@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -154,3 +156,30 @@ def test_what_torch_cannot_compile_runs_eagerly_and_says_so(
 class Mean(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels.float().mean((1, 2))
+
+
+FREED_IN_ORDER = """
+import gc, signal
+import torch
+from autovision.model.inference import OpenVinoModule
+
+class Doubled(torch.nn.Module):
+    def forward(self, pixels):
+        return pixels.float().mean((1, 2)) * 2
+
+heard = []
+signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+first, second = (OpenVinoModule(Doubled(), (8, 8), "f32", 1) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.raise_signal(signal.SIGTERM)
+assert heard == [signal.SIGTERM]
+"""
+
+
+def test_a_process_that_has_let_networks_go_still_hears_signals() -> None:
+    """OpenVINO's CPU plugin gives the thread a stack for signals, and takes it away again."""
+    ran = subprocess.run([sys.executable, "-c", FREED_IN_ORDER], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, f"{ran.returncode} {ran.stderr}"

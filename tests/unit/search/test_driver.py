@@ -442,6 +442,40 @@ def test_the_bound_on_trials_holds_over_all_attempts(world: World) -> None:
     assert len(stored_ledger(driver)) == 8
 
 
+@pytest.mark.parametrize("crash_after_s", [0.5, 12.5, 60.5])
+def test_in_order_a_resumed_search_draws_what_an_undisturbed_one_draws(crash_after_s: float) -> None:
+    class One(Three):
+        backbone = "small"
+        augmentation = "none"
+
+    def new(store: MemoryStore, **changes: Any) -> tuple[Driver, World]:
+        world = World(training_s=5.0)
+        request = SearchRequest(
+            dataset="d",
+            dataset_version=1,
+            dataset_digest="0" * 64,
+            space=One().to_json(),
+            budget_s=900.0,
+            max_trials=20,
+            scheduler="none",
+        )
+        starts = [Start(One.default(), "default")]
+        fields: dict[str, Any] = {"store": store, "request": request, "starts": starts, "budget_s": 900.0}
+        return driver_of(world, One(), **fields | changes), world
+
+    def drawn(driver: Driver) -> list[dict[str, Any]]:
+        return [result.config for result in sorted(stored_ledger(driver), key=lambda r: r.number)]
+
+    undisturbed, world = new(MemoryStore())
+    Simulation(undisturbed, world, workers=1).run()
+    crashed, world = new(MemoryStore())
+    Simulation(crashed, world, workers=1).run(crash_at=world.now + crash_after_s)
+    assert crashed.running and len(stored_ledger(crashed)) < 20
+    driver, world = new(crashed.store, ledger=stored_ledger(crashed), attempt=2)
+    Simulation(driver, world, workers=1).run()
+    assert drawn(driver) == drawn(undisturbed)
+
+
 # ------------------------------------------------------------------------------------------- single decisions
 
 
