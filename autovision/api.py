@@ -283,7 +283,9 @@ class AutoVision:
         from autovision.search.explain import explain  # Optuna and torch, which most commands do not need
 
         request, state = requests.get(self.store, search)
-        return explain(request, state, requests.trials(self.store, search))
+        return explain(
+            request, state, requests.trials(self.store, search), requests.finished(self.store, search)
+        )
 
     # ---------------------------------------------------------------------------------------------- models
 

@@ -268,6 +268,10 @@ def explanation(found: Explanation) -> list[Any]:
             }
         )
     ]
+    if found.confirmed:
+        again = [[each.trial, _four(each.value), _four(each.confirmed)] for each in found.confirmed]
+        title = "Judged once more, by cross-validation, before one became the model"
+        parts.append(table(["trial", ">on validation", ">on train and validation"], again, title=title))
     if found.front is not None:
         parts.append(front_table(found.front, found.metric, found.search))
     if winner is not None and winner.differs:
@@ -299,7 +303,7 @@ def explanation(found: Explanation) -> list[Any]:
 def _runner_up(winner: Winner | None, metric: str) -> str | None:
     if winner is None or winner.runner_up is None or winner.lead is None:
         return None
-    return f"{winner.runner_up}, {100 * winner.lead:.2f} points of {metric} behind"
+    return f"{winner.runner_up}, {100 * winner.lead:.2f} points of {metric} behind on {winner.judged_on}"
 
 
 def _pruned(cuts: Sequence[Cut]) -> Table:

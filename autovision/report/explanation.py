@@ -15,7 +15,7 @@ from autovision.report.parts import HALF, code, figure, responsive, row, section
 from autovision.report.search_sections import searches_section
 from autovision.report.search_view import SearchView
 from autovision.report.svg import Markup, join, tag
-from autovision.search.explain import Cut, Explanation, Importance
+from autovision.search.explain import Cut, Explanation, Importance, Judged
 
 _MOST = 40
 """rows of a table; the text and JSON forms have all"""
@@ -41,6 +41,7 @@ def render(
         main=join(
             [
                 _winner(explanation),
+                _confirmed(explanation.confirmed),
                 front_section(explanation.front, explanation.metric, explanation.search),
                 _ladder(explanation),
                 searches_section([view]),
@@ -72,7 +73,8 @@ def _winner(explanation: Explanation) -> Markup:
     if winner.runner_up is None or winner.lead is None:
         lead = f"{winner.trial} is the only trial with a model."
     else:
-        lead = f"{winner.trial} leads {winner.runner_up} by {100 * winner.lead:+.2f} points of {explanation.metric}."
+        points = f"{100 * winner.lead:+.2f} points of {explanation.metric}"
+        lead = f"{winner.trial} leads {winner.runner_up} by {points} on {winner.judged_on}."
     names = [*winner.differs, *(name for name in winner.changed if name not in winner.differs)]
     rows = [
         row(
@@ -88,6 +90,19 @@ def _winner(explanation: Explanation) -> Markup:
     caption = "What the winner has that the runner-up or the space's default has not."
     content = table(["parameter", "winner", "runner-up"], rows, caption=caption, class_="facts")
     return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
+
+
+def _confirmed(confirmed: Sequence[Judged]) -> Markup:
+    rows = [row(each.trial, [f"{each.value:.4f}", f"{each.confirmed:.4f}"]) for each in confirmed]
+    if not rows:
+        return Markup()
+    lead = (
+        "The best of many trials on few validation images is often only the luckiest: these were cross-validated on "
+        "the training images, too, and the first of them became the model."
+    )
+    caption = "What they are ranked by, on validation and on both together."
+    content = table(["trial", "validation", "train and validation"], rows, caption=caption, class_="facts")
+    return section("Judged once more", lead, tag("div", content, class_="card"))
 
 
 def _ladder(explanation: Explanation) -> Markup:

@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 
+from autovision.records.models import FinishRecord
 from autovision.records.searches import SearchRequest, SearchState
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
@@ -105,7 +106,9 @@ class Winner:
     Attributes:
         value: the metric on validation.
         runner_up: the best other trial; None: there is none.
-        lead: how much better it is in the metric.
+        lead: how much better it is: in the metric on validation, or, if both were judged once more, in what they are
+            ranked by on train and validation.
+        judged_on: which of these.
         differs: parameter -> its value, and the runner-up's.
         changed: parameter -> its value, where that is not the space's default.
     """
@@ -115,8 +118,18 @@ class Winner:
     value: float
     runner_up: str | None
     lead: float | None
+    judged_on: str
     differs: Mapping[str, tuple[Any, Any]]
     changed: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trial that was judged once more: its value on validation, and on train (cross-validated) and validation."""
+
+    trial: str
+    value: float
+    confirmed: float
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,7 @@ class Explanation:
         improvements: each time that something better was found.
         left_out: what was found out before the first trial, such as backbones that could not be used.
         front: of a search with several objectives.
+        confirmed: trials that were judged once more before one became the model, the best first.
     """
 
     search: str
@@ -170,17 +184,27 @@ class Explanation:
     seconds: Seconds
     left_out: Sequence[str]
     front: Front | None = None
+    confirmed: Sequence[Judged] = ()
 
 
-def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialResult]) -> Explanation:
-    """What can be said of a search by what it left, however far it came."""
+def explain(
+    request: SearchRequest,
+    state: SearchState,
+    ledger: Sequence[TrialResult],
+    finished: FinishRecord | None = None,
+) -> Explanation:
+    """What can be said of a search by what it left, however far it came.
+
+    Args:
+        finished: how its model was made, if it has one.
+    """
     space = Space.from_json(request.space)
     return Explanation(
         search=request.id,
         metric=request.metric,
         ended=dict(Counter(str(result.state) for result in ledger).most_common()),
         ladder=ladder(ledger, request.metric),
-        winner=_winner(request, space, ledger),
+        winner=_winner(request, space, ledger, finished),
         improvements=improvements(ledger, request.metric),
         importance=importance(space, ledger, request.metric),
         pruned=cuts(ledger, request.metric, request.scheduler),
@@ -188,6 +212,10 @@ def explain(request: SearchRequest, state: SearchState, ledger: Sequence[TrialRe
         seconds=_seconds(state, ledger),
         left_out=state.notes,
         front=front_of(request, ledger),
+        confirmed=[
+            Judged(each.trial, each.value, each.confirmed)
+            for each in (finished.confirmed if finished else ())
+        ],
     )
 
 
@@ -303,11 +331,20 @@ def _best_choice(name: str, trials: Sequence[optuna.trial.FrozenTrial]) -> Any:
     return max(values, key=lambda choice: sum(values[choice]) / len(values[choice]))
 
 
-def _winner(request: SearchRequest, space: Space, ledger: Sequence[TrialResult]) -> Winner | None:
-    best = best_trial(ledger)
+def _winner(
+    request: SearchRequest, space: Space, ledger: Sequence[TrialResult], finished: FinishRecord | None
+) -> Winner | None:
+    by_trial = {result.trial: result for result in ledger}
+    best = by_trial.get(finished.trials[0]) if finished else best_trial(ledger)
     if best is None:
         return None
     second = best_trial([result for result in ledger if result.trial != best.trial])
+    lead = None if second is None else best.metrics[request.metric] - second.metrics[request.metric]
+    judged_on = "validation"
+    if finished and len(finished.confirmed) > 1 and finished.confirmed[0].trial == best.trial:
+        first, next_one = finished.confirmed[:2]
+        second, lead = by_trial.get(next_one.trial), first.confirmed - next_one.confirmed
+        judged_on = "train and validation"
     default = space.config(space.default()).resolved().model_dump(mode="json")
     own = TrialConfig.model_validate(best.config).resolved().model_dump(mode="json")
     theirs = (
@@ -318,7 +355,8 @@ def _winner(request: SearchRequest, space: Space, ledger: Sequence[TrialResult])
         origin=best.origin,
         value=best.metrics[request.metric],
         runner_up=None if second is None else second.trial,
-        lead=None if second is None else best.metrics[request.metric] - second.metrics[request.metric],
+        lead=lead,
+        judged_on=judged_on,
         differs={name: (own[name], theirs[name]) for name in theirs if own[name] != theirs[name]},
         changed={name: value for name, value in own.items() if value != default[name]},
     )

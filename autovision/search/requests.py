@@ -11,8 +11,10 @@ from autovision.decisions import check_measure
 from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
+from autovision.model.version import read_version
 from autovision.records.base import now
 from autovision.records.datasets import Split
+from autovision.records.models import FinishRecord
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
@@ -266,3 +268,15 @@ def summary(request: SearchRequest, state: SearchState) -> Mapping[str, Any]:
         "reason": request.reason,
         "error": state.error,
     }
+
+
+def finished(store: Store, search: str) -> FinishRecord | None:
+    """How a search's model was made, the last time that it was finished; None: it has none."""
+    state = get(store, search)[1]
+    if state.model is None:
+        return None
+    trial = read_version(store, state.model).lineage.trial
+    found = records.read_all(store, keys.finishes(search), FinishRecord)
+    # Another trial of the search may have been registered besides.
+    own = [record for record in found if record.trials[0] == trial]
+    return max(own, key=lambda record: record.created_at, default=None)

@@ -152,8 +152,12 @@ def trial_weights(search: str, trial_id: str, digest: str) -> str:
     return f"searches/{search}/weights/{trial_id}-{digest}.safetensors"
 
 
+def finishes(search: str) -> str:
+    return f"searches/{search}/finishes/"
+
+
 def finish(search: str, ledger_digest: str) -> str:
-    return f"searches/{search}/finishes/{ledger_digest}.json"
+    return f"{finishes(search)}{ledger_digest}.json"
 
 
 def checkpoints(search: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autovision.records.models import Confirmation, FinishRecord
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.report.explanation import headline, render
@@ -153,6 +154,30 @@ def test_the_winner_beside_the_runner_up() -> None:
     assert found.winner.changed["lr"] == 1e-2
 
 
+def test_the_winner_is_the_best_of_those_that_were_judged_once_more() -> None:
+    lines = [trial(0, [0.7]), trial(1, [0.75]), trial(2, [0.6])]
+    record = FinishRecord(
+        search=request().id,
+        ledger="0",
+        trials=(lines[0].trial,),
+        chosen_key="w",
+        final_key="w",
+        confirmed=(
+            Confirmation(trial=lines[0].trial, value=0.7, confirmed=0.72),
+            Confirmation(trial=lines[1].trial, value=0.75, confirmed=0.69),
+        ),
+        created_at=EPOCH,
+    )
+    found = explain(request(), state(), lines, record)
+    assert found.winner is not None
+    assert (found.winner.trial, found.winner.runner_up) == (lines[0].trial, lines[1].trial)
+    assert found.winner.lead == pytest.approx(0.03) and found.winner.judged_on == "train and validation"
+    assert [each.confirmed for each in found.confirmed] == [0.72, 0.69]
+    page = render(found, request(), state(), lines)
+    assert "<h2>Judged once more</h2>" in page and "0.7200" in page
+    assert "Judged once more" not in render(explain(request(), state(), lines), request(), state(), lines)
+
+
 def test_seconds_failures_and_what_was_left_out() -> None:
     lost = "Traceback\n  …\nNotFinite: the loss is nan"
     found = explain(
@@ -206,8 +231,9 @@ def test_a_real_search(tiny: History) -> None:
     for of in tiny.searches:
         asked, stands = requests.get(tiny.store, of.id)
         lines = requests.trials(tiny.store, of.id)
-        found = explain(asked, stands, lines)
-        assert found.winner is not None
+        found = explain(asked, stands, lines, requests.finished(tiny.store, of.id))
+        assert found.winner is not None and found.confirmed
+        assert found.winner.trial == found.confirmed[0].trial
         assert found.improvements[-1].value >= found.winner.value - 1e-9
         assert found.seconds.features <= sum(line.seconds for line in lines)
         assert found.winner.trial in render(found, asked, stands, lines)

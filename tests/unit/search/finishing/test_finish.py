@@ -54,7 +54,7 @@ def test_the_same_ledger_gives_the_same_model(tiny: History, store: MemoryStore,
 
 def test_the_winner_is_the_best_of_those_that_were_judged_once_more(tiny: History) -> None:
     for request, model in zip(tiny.searches, tiny.models, strict=True):
-        (record,) = records.read_all(tiny.store, f"searches/{request.id}/finishes/", FinishRecord)
+        (record,) = records.read_all(tiny.store, keys.finishes(request.id), FinishRecord)
         ledger = {result.trial: result for result in requests.trials(tiny.store, request.id)}
         assert {each.trial for each in record.confirmed} == set(ledger)
         assert model.lineage.trial == record.confirmed[0].trial

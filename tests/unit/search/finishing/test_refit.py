@@ -66,7 +66,7 @@ def test_the_model_is_what_was_trained_again_and_says_so(tiny: History) -> None:
     assert model.lineage.refit.images == images
     won = next(r for r in requests.trials(tiny.store, request.id) if r.trial == model.lineage.trial)
     assert model.lineage.refit.epochs[won.trial] == refit.epochs_of(won, request.metric)
-    assert list(tiny.store.list(f"searches/{request.id}/finishes/"))
+    assert list(tiny.store.list(keys.finishes(request.id)))
 
 
 def test_without_it_the_weights_are_those_of_the_trial(
