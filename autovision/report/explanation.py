@@ -76,19 +76,25 @@ def _winner(explanation: Explanation) -> Markup:
         points = f"{100 * winner.lead:+.2f} points of {explanation.metric}"
         lead = f"{winner.trial} leads {winner.runner_up} by {points} on {winner.judged_on}."
     names = [*winner.differs, *(name for name in winner.changed if name not in winner.differs)]
+    alone = winner.runner_up is None
     rows = [
         row(
             name,
             [
                 format_value(winner.differs[name][0] if name in winner.differs else winner.changed[name]),
-                format_value(winner.differs[name][1]) if name in winner.differs else "the same",
+                *(
+                    []
+                    if alone
+                    else [format_value(winner.differs[name][1]) if name in winner.differs else "the same"]
+                ),
             ],
             class_="changed" if name in winner.differs else "",
         )
         for name in names
     ]
-    caption = "What the winner has that the runner-up or the space's default has not."
-    content = table(["parameter", "winner", "runner-up"], rows, caption=caption, class_="facts")
+    heads = ["parameter", "winner", *([] if alone else ["runner-up"])]
+    caption = f"What the winner has that {'' if alone else 'the runner-up or '}the space's default has not."
+    content = table(heads, rows, caption=caption, class_="facts")
     return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
 
 

@@ -31,7 +31,7 @@ def front_section(front: Front | None, metric: str, search: str) -> Markup:
     heads = ["trial", metric, *(f"{name}" for name in front.objectives), "backbone", ""]
     return section(
         "What there is to choose from",
-        f"{len(front.offers)} trials are on the front: no other is as good in everything. The search's model is the "
+        f"Trials on the front: {len(front.offers)}; no other is as good in everything. The search's model is the "
         "best in the metric; the best bargain is farthest above the plane through the front's ends.",
         tag("div", *(_scatter(front, metric, name, width) for name in front.objectives), class_="pair"),
         tag(

@@ -50,7 +50,7 @@ def searches_section(searches: Sequence[SearchView]) -> Markup:
     progress, curves = _progress_range(searches), _curves_range(searches)
     lead = (
         "Every trial is one configuration. The scheduler stops those that fall behind, so that seconds go "
-        "where they pay. All figures here are on validation cells; held-out cells are opened only afterwards."
+        "where they pay. All figures here are on validation images; test images are opened only afterwards."
     )
     if len({view.request.dataset_digest for view in searches}) > 1:
         lead += " The searches are judged on different versions of the data: compare shapes, not levels."

@@ -96,6 +96,11 @@ def fit(
         NotFinite: the loss diverged.
     """
     rungs = rung_epochs(run.config.epochs)
+    if run.epoch in rungs:
+        # Taken up at a checkpoint of this rung: whoever waited for its report may be gone, too.
+        told_again = judge(run, rungs, last=False)
+        run.loss_sum, run.loss_steps = 0.0, 0
+        yield told_again
     while run.epoch < run.config.epochs:
         late = run_epoch(run, deadline)
         run.epoch += 1
@@ -104,11 +109,10 @@ def fit(
             report = judge(run, rungs, last=late or run.epoch == run.config.epochs)
         if run.config.patience and report is not None:
             report = _remember(run, report, rungs)
-        if report is not None and (report.last or run.epoch in rungs):
-            run.loss_sum, run.loss_steps = 0.0, 0
         if not late and not (report and report.last):
             on_epoch(run)
         if report is not None and (report.last or run.epoch in rungs):
+            run.loss_sum, run.loss_steps = 0.0, 0
             yield report
         if report is not None and report.last:
             return

@@ -237,3 +237,11 @@ def test_a_real_search(tiny: History) -> None:
         assert found.improvements[-1].value >= found.winner.value - 1e-9
         assert found.seconds.features <= sum(line.seconds for line in lines)
         assert found.winner.trial in render(found, asked, stands, lines)
+
+
+def test_the_page_speaks_of_a_runner_up_only_where_there_is_one_and_of_nobodys_images() -> None:
+    point = {"lr": 1e-2, "dropout": 0.3, "head": "linear"}
+    alone, two = [trial(0, [0.5], point=point)], [trial(0, [0.5], point=point), trial(1, [0.4])]
+    pages = [render(explain(request(), state(), lines), request(), state(), lines) for lines in (alone, two)]
+    assert ["runner-up" in page for page in pages] == [False, True]
+    assert all("cells" not in re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL) for page in pages)

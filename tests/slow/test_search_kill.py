@@ -1,0 +1,333 @@
+"""A search that the command line runs on its own Ray is killed with SIGKILL, piece by piece, and resumed.
+
+The driver, a worker with a running trial, and all of Ray: nothing that had ended is done again, no trial loses more
+than a rung, and one that is undisturbed ends with the same trials. Only processes that a test started are killed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from autovision.api import AutoVision
+from autovision.errors import Conflict
+from autovision.records import CurvePoint, SearchState, SearchStatus, TrialResult, TrialState
+from autovision.search.begun import Begun
+from autovision.space import Choice, Float, Integer, Space
+from autovision.space.config import TrialConfig
+from autovision.store import keys, records
+from autovision.trial.train import rung_epochs
+
+COMMAND = """
+import functools, sys, ray
+ray.init = functools.partial(ray.init, num_cpus=int(sys.argv.pop(1)))
+from autovision.cli.main import main
+main()
+"""
+"""`autovision`, on a Ray of so many CPUs, whatever the machine has"""
+
+ENDS_S = 120.0
+"""a driver whose Ray is gone has ended by then"""
+
+
+class Tunings(Space):
+    """Of one kind, so that only the sampler decides what is tried: nothing depends on what anything takes."""
+
+    backbone = "test_resnet"
+    weights = "random"
+    resolution = 64
+    unfreeze = 1
+    lr = Float(1e-5, 1e-1, log=True)
+    dropout = Float(0.0, 0.6)
+    epochs = 18
+    batch_size = 16
+
+
+class Both(Space):
+    """Heads, trained together, and fine-tunings, which are paused and promoted."""
+
+    backbone = "test_resnet"
+    weights = "random"
+    resolution = 64
+    unfreeze = Choice(0, 1)
+    lr = Float(1e-5, 1e-1, log=True)
+    epochs = Integer(18, 27)
+    batch_size = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search to be killed: its space, the options of its command, Ray's CPUs, and after how many trials."""
+
+    space: Space
+    options: tuple[str, ...]
+    cpus: int
+    after: int
+
+
+IN_ORDER = Plan(Tunings(), ("--max-trials", "11", "--scheduler", "none", "--seed", "3"), cpus=1, after=9)
+"""its ninth trial is past those that are drawn at random: what is drawn depends on what was told"""
+AT_ONCE = Plan(Both(), ("--max-trials", "12", "--scheduler", "halving", "--seed", "3"), cpus=2, after=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with 70 images each, one a little bluer than the other: no model is always right at once."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(140):
+        pixels = np.random.default_rng(number).integers(60, 160, (72, 72, 3)).astype(np.uint8)
+        pixels[..., 2] += 2 * (number % 2)
+        path = root / ("red", "blue")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+class Killed:
+    """A search in a store of its own, the process that runs it, and what was on record before the kill."""
+
+    def __init__(self, plan: Plan, folder: Path, root: Path) -> None:
+        self.plan = plan
+        self.av = AutoVision(root / "store")
+        self.av.import_dataset(folder, "colours", seed=0)
+        self._space = root / "space.json"
+        self._space.write_text(json.dumps(plan.space.to_json()))
+        self.search = ""
+        self.ledger: dict[str, bytes] = {}
+        self.begun: dict[str, tuple[CurvePoint, ...]] = {}
+
+    # --------------------------------------------------------------------------------------------- running
+
+    @contextmanager
+    def submitted(self) -> Iterator[psutil.Popen]:
+        words = ["search", "submit", "colours", "--space", str(self._space), "--budget-s", "1200", "--wait"]
+        with self._running([*words, *self.plan.options]) as process:
+            wait_until(lambda: self.av.searches(), process)
+            self.search = self.av.searches()[0][0].id
+            yield process
+
+    def resumed(self) -> SearchState:
+        """Resume it, again and again while the lease of the killed process lasts."""
+        while True:
+            with self._running(["search", "resume", self.search]) as process:
+                code = process.wait()
+            if code != Conflict.exit_code:
+                break
+            time.sleep(1.0)
+        assert code == 0
+        return self.state
+
+    @contextmanager
+    def _running(self, words: list[str]) -> Iterator[psutil.Popen]:
+        command = [sys.executable, "-c", COMMAND, str(self.plan.cpus), *words, "--store", self.av.store.uri]
+        with psutil.Popen(command, stderr=subprocess.STDOUT) as process:
+            try:
+                yield process
+            finally:
+                kill([process, *descendants(process)])
+
+    # ----------------------------------------------------------------------------------- what is on record
+
+    @property
+    def state(self) -> SearchState:
+        return self.av.search_of(self.search)[1]
+
+    @property
+    def trials(self) -> list[TrialResult]:
+        return self.av.trials(self.search)
+
+    def going(self) -> dict[str, tuple[CurvePoint, ...]]:
+        """Trials that were begun and have not ended, each with its rungs."""
+        begun = records.read_all(self.av.store, keys.begun(self.search), Begun)
+        return {member.trial: member.curve for each in begun for member in each.members}
+
+    def in_the_middle(self) -> bool:
+        """Whether so many trials have ended, and one that has not is past a rung."""
+        return len(self.lines()) >= self.plan.after and any(self.going().values())
+
+    def lines(self) -> dict[str, bytes]:
+        return {key: self.av.store.get(key).data for key in self.av.store.list(keys.trials(self.search))}
+
+    def note(self) -> None:
+        self.ledger, self.begun = self.lines(), self.going()
+
+    @property
+    def last_s(self) -> float:
+        """The search's second at which the last rung on record was over."""
+        ended = [TrialResult.model_validate_json(line).curve for line in self.ledger.values()]
+        return max(point.search_s for curve in [*ended, *self.begun.values()] for point in curve)
+
+
+def wait_until(done: Callable[[], object], process: psutil.Popen) -> None:
+    """However slow the machine is: the test's own time limit is the end."""
+    while not done():
+        assert process.poll() is None, f"it ended with {process.returncode} meanwhile"
+        time.sleep(0.05)
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes, timeout=30)
+
+
+def called(process: psutil.Process, name: re.Pattern[str]) -> bool:
+    """Whether a process is called so: Ray's say in their command line what they do."""
+    try:
+        return any(name.fullmatch(each) for each in (process.name(), *process.cmdline()[:1]))
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+AGENTS = re.compile(r"ray::\w+Agent")
+"""of Ray, which end by themselves a minute after the raylet; they train nothing"""
+AT_WORK = re.compile(r"ray::\w+\.train")
+"""the worker of a trial, in the middle of a rung"""
+RAYLET, GCS = re.compile("raylet"), re.compile("gcs_server")
+
+
+# ------------------------------------------------------------------------------------------------------ who dies
+
+
+def kill_driver(killed: Killed, process: psutil.Popen) -> None:
+    ray = descendants(process)
+    process.kill()
+    process.wait()
+    killed.note()  # nobody else writes these records
+    try:
+        _, alive = psutil.wait_procs([each for each in ray if not called(each, AGENTS)], timeout=60)
+        assert not alive, "nobody goes on training without the driver"
+    finally:
+        kill(ray)
+
+
+def kill_worker(killed: Killed, process: psutil.Popen) -> None:
+    found: list[psutil.Process] = []
+
+    def at_work() -> bool:
+        found[:] = [child for child in descendants(process) if called(child, AT_WORK)]
+        return bool(found) and any(killed.going().values())
+
+    wait_until(at_work, process)
+    killed.note()
+    kill(found[:1])
+    assert process.wait() == 0, "the search goes on by itself"
+
+
+def kill_ray(killed: Killed, process: psutil.Popen) -> None:
+    ray = descendants(process)
+    assert all(any(called(each, name) for each in ray) for name in (RAYLET, GCS))
+    killed.note()
+    kill(ray)
+    process.wait(ENDS_S)
+    assert process.returncode != 0
+
+
+KILLS = [kill_driver, kill_worker, kill_ray]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[TrialResult]:
+    """The ledger of the same search when nobody is killed."""
+    search = Killed(IN_ORDER, folder, tmp_path_factory.mktemp("undisturbed"))
+    with search.submitted() as process:
+        assert process.wait() == 0
+    return sorted(search.trials, key=lambda trial: trial.number)
+
+
+@pytest.fixture(params=KILLS, ids=lambda how: how.__name__)
+def how(request: pytest.FixtureRequest) -> Callable[[Killed, psutil.Popen], None]:
+    return request.param
+
+
+def ended(plan: Plan, how: Callable[[Killed, psutil.Popen], None], folder: Path, root: Path) -> Killed:
+    """A search that was killed so, resumed, and has ended; whatever the plan is, it lost nothing."""
+    killed = Killed(plan, folder, root)
+    with killed.submitted() as process:
+        wait_until(killed.in_the_middle, process)
+        how(killed, process)
+    state = killed.resumed() if how is not kill_worker else killed.state
+    trials = killed.trials
+
+    most = int(plan.options[plan.options.index("--max-trials") + 1])
+    assert state.status is SearchStatus.FINISHED, state.error
+    assert state.attempt == (1 if how is kill_worker else 2)
+    model = killed.av.model(str(state.model))
+    assert model.lineage.trial == state.best_trial == max(trials, key=lambda trial: trial.value or -1.0).trial
+
+    after = killed.lines()
+    assert {key: after[key] for key in killed.ledger} == killed.ledger, "what had ended is as it was"
+    assert state.trials == len(trials) == most
+    assert sorted(trial.number for trial in trials) == list(range(most))
+    assert len({TrialConfig.model_validate(trial.config).digest for trial in trials}) == most
+
+    by_id = {trial.trial: trial for trial in trials}
+    for trial, curve in killed.begun.items():
+        result = by_id[trial]
+        assert result.state is not TrialState.FAILED, result.error
+        assert result.curve[: len(curve)] == curve, "every rung on record before is there, unchanged"
+        # A head alone has a checkpoint only if it takes long; others train again what takes less than that.
+        if curve and result.curve[len(curve) :] and result.ladder != "probe":
+            went_on = [int(note.split()[-1]) for note in result.notes if "went on from a checkpoint" in note]
+            assert went_on and went_on[0] >= curve[-1].epoch, "it lost a rung that was on record"
+    for trial in trials:
+        if trial.state is TrialState.COMPLETE:
+            passed = [point.epoch for point in trial.curve]
+            assert passed == rung_epochs(trial.config["epochs"]), "no rung is missing, or there twice"
+
+    assert state.spent_s > killed.last_s
+    later = {key: trial.curve for key, trial in by_id.items() if key not in killed.begun}
+    news = [curve for key, curve in later.items() if keys.trial(killed.search, key) not in killed.ledger]
+    assert all(point.search_s > killed.last_s for curve in news for point in curve), "seconds are counted on"
+    assert killed.going() == {} and list(killed.av.store.list(keys.checkpoints(killed.search))) == []
+    return killed
+
+
+@pytest.mark.timeout(1500)
+def test_in_order_the_same_trials_come_of_it(
+    how: Callable[[Killed, psutil.Popen], None], undisturbed: list[TrialResult], folder: Path, tmp_path: Path
+) -> None:
+    killed = ended(IN_ORDER, how, folder, tmp_path)
+    trials = sorted(killed.trials, key=lambda trial: trial.number)
+    assert [trial.config for trial in trials] == [trial.config for trial in undisturbed]
+    # A worker that is lost is begun again with half of each batch at a time: the same but for rounding.
+    exact = how is not kill_worker
+    for trial, before in zip(trials, undisturbed, strict=True):
+        assert trial.value == (before.value if exact else pytest.approx(before.value, abs=1e-3))
+    best = max(undisturbed, key=lambda trial: trial.value or -1.0)
+    winner = {trial.trial: trial for trial in trials}[str(killed.state.best_trial)]
+    assert (winner.number, winner.config) == (best.number, best.config)
+
+
+@pytest.mark.timeout(1500)
+def test_at_once_nothing_is_lost(
+    how: Callable[[Killed, psutil.Popen], None], folder: Path, tmp_path: Path
+) -> None:
+    ended(AT_ONCE, how, folder, tmp_path)
