@@ -90,7 +90,12 @@ class Filler:
 
     def do(self, tables: Tables, work: Work) -> None:
         """The same, of work that another process may have begun."""
-        pace = _Pace(len(tables.lacking(work.images)), work.deadline)
+        pace = _Pace(work.deadline)
+
+        def count() -> int:
+            tables.refresh()
+            return len(tables.lacking(work.images))
+
         while lacking := tables.lacking(work.images):
             # Whole chunks disappear from the list, so that everybody cuts it into the same ones.
             rows = work.chunk_rows
@@ -98,7 +103,7 @@ class Filler:
             any_done = False
             for chunk in chunks:
                 any_done = self._work_on(tables, chunk, work.deadline) or any_done
-                pace.check(lambda: len(tables.lacking(work.images)))
+                pace.check(count)
             if not any_done:
                 time.sleep(_PAUSE_S)
             tables.refresh()
@@ -141,20 +146,23 @@ class Filler:
 class _Pace:
     """How fast rows get done by all who work on them."""
 
-    rows: int
-    """that were missing at the beginning"""
     deadline: float
-
-    def __post_init__(self) -> None:
-        self._started = self._looked = time.time()
+    _since: tuple[float, int] | None = None
+    """when it was looked at first, and how many rows were missing then: a network is compiled before that"""
 
     def check(self, lacking: Callable[[], int]) -> None:
         """Raises `OutOfTime` as soon as it is clear that the rest will not be ready: time is better spent elsewhere."""
-        now = time.time()
-        if math.isinf(self.deadline) or now - self._looked < _TELLING_S:
+        if math.isinf(self.deadline):
             return
-        self._looked, left = now, lacking()
-        if (now - self._started) * left > _LATE * (self.deadline - now) * (self.rows - left):
+        now = time.time()
+        if self._since is None:
+            self._since = now, lacking()
+            return
+        began, missing = self._since
+        if now - began < _TELLING_S:
+            return
+        left = lacking()
+        if (now - began) * left > _LATE * (self.deadline - now) * (missing - left):
             raise OutOfTime
 
 

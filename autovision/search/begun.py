@@ -258,10 +258,12 @@ def ladder_of(config: TrialConfig) -> str:
 
 def told_by(running: Running, result: dict[str, Any]) -> list[tuple[Member, dict[str, Any]]]:
     """What a worker's report says of each trial: as if each had been trained alone, with its share of the seconds."""
-    if not running.assignment.heads or "heads" not in result:
+    if not running.assignment.heads:
         return [(member, result) for member in running.members]
     share = 1.0 / len(running.members)
     common = result | {"seconds": result["seconds"] * share, "feature_s": result["feature_s"] * share}
+    if "heads" not in result:
+        return [(member, common) for member in running.members]
     del common["heads"]
     each = json.loads(result["heads"])
     return [(member, common | told) for member, told in zip(running.members, each, strict=True)]

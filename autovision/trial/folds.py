@@ -31,35 +31,71 @@ def cross_validated(
 ) -> list[np.ndarray | None]:
     """Logits (N, C) of the training images, each by a head of the configuration that did not see it or its group.
 
-    None for a head that failed in some fold. Heads of one backbone are trained together.
+    None for a head that failed in some fold. Rows of folds that the deadline did not leave time for are NaN, the same
+    ones for all. Heads of one backbone are trained together.
 
     Args:
-        configs: of one backbone at one resolution; for each `can_be` holds.
+        configs: for each of them `can_be` holds.
         deadline: seconds since the epoch.
 
     Raises:
-        OutOfTime: not all folds were over by then.
+        OutOfTime: not even one fold was over by then.
     """
-    train, found = splits.train, [np.full((len(splits.train), splits.train.classes), np.nan) for _ in configs]
-    source, channels = bench.source(configs[0]), bench.channels(configs[0])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train = splits.train
+    found: list[np.ndarray | None] = [
+        np.full((len(train), train.classes), np.nan, np.float32) for _ in configs
+    ]
     fold = folds_of(train, FOLDS, seed)
-    for number in range(FOLDS):
+    groups = _by_backbone(configs)
+    for number in sorted(set(fold.tolist())):
         elsewhere, there = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        if not len(there) or not len(elsewhere):
-            continue
-        learnt, judged = (
-            load_pooled(source, rows_of(train, rows), configs, channels, training=training, deadline=deadline)
-            for rows, training in ((elsewhere, True), (there, False))
+        try:
+            judged = [
+                _judged(bench, splits, [configs[i] for i in group], (elsewhere, there), seed, deadline)
+                for group in groups
+            ]
+        except OutOfTime:
+            if number == 0:
+                raise
+            break
+        for group, logits in zip(groups, judged, strict=True):
+            for i, own in zip(group, logits, strict=True):
+                if (rows := found[i]) is not None and own is not None:
+                    rows[there] = own
+                else:
+                    found[i] = None
+    return found
+
+
+def _judged(
+    bench: Workbench,
+    splits: DataSplits,
+    configs: Sequence[TrialConfig],
+    rows: tuple[Ints, Ints],
+    seed: int,
+    deadline: float,
+) -> list[np.ndarray | None]:
+    """Of each head of one backbone, trained on the first rows, logits of the second ones; None of one that failed."""
+    source, channels = bench.source(configs[0]), bench.channels(configs[0])
+    learnt, judged = (
+        load_pooled(
+            source, rows_of(splits.train, of), configs, channels, training=training, deadline=deadline
         )
-        problem = HeadProblem(learnt, judged, channels, splits.positive)
-        heads = fit_heads(configs, problem, seed, deadline, device)
-        if time.time() >= deadline:
-            raise OutOfTime
-        for logits, head in zip(found, heads, strict=True):
-            if head.reports and head.error is None:
-                logits[there] = head.reports[-1].logits
-    return [logits.astype(np.float32) if np.isfinite(logits).all() else None for logits in found]
+        for of, training in zip(rows, (True, False), strict=True)
+    )
+    problem = HeadProblem(learnt, judged, channels, splits.positive)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    heads = fit_heads(configs, problem, seed, deadline, device)
+    if time.time() >= deadline:
+        raise OutOfTime
+    return [head.reports[-1].logits if head.reports and head.error is None else None for head in heads]
+
+
+def _by_backbone(configs: Sequence[TrialConfig]) -> list[list[int]]:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, config in enumerate(configs):
+        groups.setdefault((config.backbone, config.weights, config.resolution), []).append(i)
+    return list(groups.values())
 
 
 def folds_of(split: Labelled, folds: int, seed: int) -> Ints:

@@ -32,6 +32,9 @@ MOST = 12
 """trials that are judged once more"""
 _OF_ANY = 6
 """of these, the best ones; the others are the best of other features"""
+LOADING_S = 3.0
+"""of a backbone, and of its features"""
+_FOLD_S = 0.1
 _STANDARD_ERRORS = 4
 """a trial that is so far behind is not judged; of half a standard error each, as `stopping.noise_of` has it"""
 
@@ -78,8 +81,8 @@ def candidates(ledger: Sequence[TrialResult], images: int) -> list[TrialResult]:
 
 
 def seconds(head_s: float) -> float:
-    """Of judging one head once more, that takes so long to train."""
-    return (folds.FOLDS - 1) * head_s
+    """Of judging one head once more, that takes so long to train: without loading its backbone."""
+    return (folds.FOLDS - 1) * head_s + folds.FOLDS * _FOLD_S
 
 
 def confirm(
@@ -102,9 +105,12 @@ def confirm(
     """
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     found: list[TrialResult] = []
-    predicted = 0.0
+    predicted, backbones = 0.0, set[object]()
     for result in candidates(ledger, len(splits.validation)):
-        predicted += seconds(head_s(TrialConfig.model_validate(result.config)))
+        config = TrialConfig.model_validate(result.config)
+        backbone = (config.backbone, config.weights, config.resolution)
+        predicted += seconds(head_s(config)) + (0.0 if backbone in backbones else LOADING_S)
+        backbones.add(backbone)
         if predicted > left_s and len(found) >= 2:
             break
         found.append(result)
@@ -115,7 +121,7 @@ def confirm(
             best, note=f"the best trials were not judged once more: {left_s:.0f} s are left for it"
         )
     try:
-        values = _values(bench, request, splits, found, deadline)
+        values, images = _values(bench, request, splits, found, deadline)
     except OutOfTime:
         return Confirmed(best, note="the best trials were not judged once more: there was no time to end it")
     judged = [
@@ -132,7 +138,6 @@ def confirm(
     ranked = tuple(judged[i] for i in order)
     if not folds.can_be(TrialConfig.model_validate(best.config)) and rank(best) < rank(winner):
         return Confirmed(best, ranked)
-    images = len(splits.train) + len(splits.validation)
     note = f"{len(ranked)} heads were judged once more, on {images:,} images"
     if winner.trial != best.trial:
         note += f": {winner.trial} is better there than {best.trial}, which is the best on validation alone"
@@ -145,8 +150,11 @@ def _values(
     splits: DataSplits,
     found: Sequence[TrialResult],
     deadline: float,
-) -> list[float | None]:
-    """Of each trial, on train, where others judge each image than were trained on it, and validation together."""
+) -> tuple[list[float | None], int]:
+    """Of each trial, on train, where others judge each image than were trained on it, and validation together.
+
+    And on how many images. Of train only the folds that there was time for.
+    """
     configs = [TrialConfig.model_validate(result.config) for result in found]
     measure = Measure.of(request.metric, request.costs, splits.version.classes)
     several = splits.version.multi_label
@@ -154,23 +162,23 @@ def _values(
     score = scorer(
         measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
     )
-    rows: Ints = np.arange(len(truth))
-    values: list[float | None] = [None] * len(found)
-    for group in _by_backbone(configs):
-        logits = folds.cross_validated(bench, splits, [configs[i] for i in group], request.seed, deadline)
-        for i, train in zip(group, logits, strict=True):
-            if train is not None:
-                tensors = load_tensors(bench.store.get(found[i].weights_key or "").data)
-                validation = Tasting(bench, splits.validation, configs[i]).logits(tensors)
-                values[i] = score(np.concatenate([train, validation]), rows)
-    return values
-
-
-def _by_backbone(configs: Sequence[TrialConfig]) -> list[list[int]]:
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        groups.setdefault((config.backbone, config.weights, config.resolution), []).append(i)
-    return list(groups.values())
+    values: list[float | None] = []
+    images = 0
+    for result, config, train in zip(
+        found,
+        configs,
+        folds.cross_validated(bench, splits, configs, request.seed, deadline),
+        strict=True,
+    ):
+        if train is None:
+            values.append(None)
+            continue
+        tensors = load_tensors(bench.store.get(result.weights_key or "").data)
+        logits = np.concatenate([train, Tasting(bench, splits.validation, config).logits(tensors)])
+        rows: Ints = np.flatnonzero(~np.isnan(logits[:, 0]) | (np.arange(len(logits)) >= len(train)))
+        values.append(score(logits[rows], rows))
+        images = len(rows)
+    return values, images
 
 
 def _features(result: TrialResult) -> tuple[object, ...]:
