@@ -190,7 +190,8 @@ def test_two_workers_go_on_from_what_one_left(pair: Pair, on_maps: MakeMaps) -> 
     reports = list(fit(run, math.inf, lambda run: taken.append(pack(run))))
     first, _ = pair(replace(job, resume=taken[0]))
     alone = {name: tensor.numpy() for name, tensor in judged_state(run).items()}
-    assert_same(first, ([report for report in reports if report.epoch > 1], alone))
+    # The rung at the checkpoint is told again: its report may have been lost with whoever waited for it.
+    assert_same(first, (reports, alone))
 
 
 def test_fewer_images_to_judge_by_than_workers(pair: Pair, on_maps: MakeMaps) -> None:
