@@ -202,7 +202,8 @@ class Proposer:
 
     def _affordable_start(self, remaining: float) -> Start | None:
         """The next starting point, unless it would eat much of the budget where something else would not."""
-        cheapest = min(map(self._predicted_s, self.arms), default=float("inf")) if self.starts else 0.0
+        standards = self._standard.values() if self.starts else ()
+        cheapest = min(map(self.cost.predicted_s, standards), default=float("inf"))
         limit = max(_START_SHARE * remaining, _START_EXCESS * cheapest)
         while self.starts:
             start = self.starts.pop(0)
@@ -223,7 +224,8 @@ class Proposer:
             return min(whole, max(_BATCH_SHARE * self._remaining, statistics.median_low(record.each_s[-9:])))
         at, seconds = self._predicted.get(arm, (math.inf, 0.0))
         if not 0.0 <= at - self._left < _FRESH_S:
-            seconds = self.cost.predicted_s(self._standard[arm])
+            # To the end: what an arm may come to is what its trials end with.
+            seconds = self.cost.predicted_total_s(self._standard[arm])
             self._predicted[arm] = self._left, seconds
         return seconds
 

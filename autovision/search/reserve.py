@@ -48,6 +48,9 @@ class Reserve:
         return min(_REFIT_SHARE * self.budget_s, self.cost.refit_s(config)) if self.request.refit else 0.0
 
     def _confirm_s(self, config: TrialConfig) -> float:
-        if not self.request.confirm or not folds.can_be(config):
+        if not self.request.confirm:
             return 0.0
-        return min(_CONFIRM_SHARE * self.budget_s, _CONFIRMED * confirm.seconds(self.cost.head_s(config)))
+        # Heads are judged once more where the best is no head, too: it has to be better than they are.
+        head = config if folds.can_be(config) else self.default.with_(unfreeze=0, adapters=0)
+        seconds = confirm.LOADING_S + _CONFIRMED * confirm.seconds(self.cost.head_s(head))
+        return min(_CONFIRM_SHARE * self.budget_s, seconds)

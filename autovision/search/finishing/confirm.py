@@ -96,7 +96,7 @@ def confirm(
 ) -> Confirmed:
     """Judge the best heads once more.
 
-    A best trial that is no head stays the best if validation says that it is better than the confirmed head.
+    A best trial that is no head stays the best if its lead on validation outweighs what the confirmed head gained.
 
     Args:
         head_s: seconds that training a head is predicted to take.
@@ -136,8 +136,12 @@ def confirm(
     )
     winner = next(result for result in found if result.trial == judged[order[0]].trial)
     ranked = tuple(judged[i] for i in order)
-    if not folds.can_be(TrialConfig.model_validate(best.config)) and rank(best) < rank(winner):
-        return Confirmed(best, ranked)
+    if not folds.can_be(TrialConfig.model_validate(best.config)):
+        # It was not judged once more: its lead on validation is added to what the best head there was confirmed with.
+        first = max(judged, key=lambda each: each.value)
+        expected = first.confirmed + (best.value or 0.0) - first.value
+        if expected >= ranked[0].confirmed:
+            return Confirmed(best, ranked)
     note = f"{len(ranked)} heads were judged once more, on {images:,} images"
     if winner.trial != best.trial:
         note += f": {winner.trial} is better there than {best.trial}, which is the best on validation alone"
