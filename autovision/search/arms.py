@@ -72,7 +72,7 @@ class ArmRecord:
     """What is known of one arm."""
 
     values: list[float] = field(default_factory=list)
-    """the best of each trial, or of each batch of heads"""
+    """of each trial, or the typical good one of each batch of heads"""
     failed: int = 0
     """trials, and batches, that ended without a value"""
     seconds: list[float] = field(default_factory=list)

@@ -23,6 +23,8 @@ _SPREAD_WEIGHT = 4
 _WITHIN = 0.3
 """how far apart trials, or batches, of one arm are, in units of the spread between arms"""
 _WITHIN_WEIGHT = 3
+_GOOD = 3
+"""what an arm has come to is the mean of the best of its trials, or batches: one of so many"""
 _PENDING = 2
 """a trial that runs counts as so many that found nothing, or else all workers would choose the same arm"""
 _OWN = 0.3
@@ -99,7 +101,7 @@ class Beliefs:
         spread, within = _scales(known)
         # An arm that only failed costs time and gives nothing, whatever the units of the metric are.
         nothing = min(min(record.values) for record in known if record.values) - 3 * spread
-        reached = np.array([max(record.values, default=nothing) for record in known])
+        reached = np.array([reach(record, nothing) for record in known])
         tried = np.array([len(record.values) + record.failed + _PENDING * record.running for record in known])
         seen = np.flatnonzero([bool(record.values or record.failed) for record in known])
         centre = float(np.mean(reached[seen]))
@@ -115,6 +117,20 @@ class Beliefs:
         # What runs for the first time will tell as much as if it had ended.
         sd[untried] /= 1 + tried[untried]
         return centre + spread * mean, sd
+
+
+def upper_mean(values: Sequence[float], part: int) -> float:
+    """Of the best ones, one of so many: unlike the best of all, it does not rise with their number alone."""
+    return float(np.mean(sorted(values)[-max(1, len(values) // part) :]))
+
+
+def reach(record: ArmRecord, nothing: float = -math.inf) -> float:
+    """What an arm has come to.
+
+    Of noisy values the best one is a matter of luck, and of how many there are; an arm that was tried often would
+    look better than it is, and be tried still more.
+    """
+    return upper_mean(record.values, _GOOD) if record.values else nothing
 
 
 def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float) -> np.ndarray:
@@ -142,7 +158,7 @@ def _row(values: Mapping[str, object], scale: Scale, kinds: Sequence[tuple[str, 
 def _scales(records: Sequence[ArmRecord]) -> tuple[float, float]:
     """Standard deviations of one between arms, and of one between the trials of an arm."""
     values = [record.values for record in records if record.values]
-    bests = np.array([max(each) for each in values])
+    bests = np.array([upper_mean(each, _GOOD) for each in values])
     squares = _SPREAD_WEIGHT * _SPREAD**2 + float(np.sum(np.square(bests - bests.mean())))
     spread = math.sqrt(squares / (_SPREAD_WEIGHT + len(bests) - 1))
     squares = sum(float(np.sum(np.square(np.array(each) - np.mean(each)))) for each in values)
@@ -170,15 +186,15 @@ def choose(
         remaining_s: seconds left for trials.
         more_s: seconds that finishing an arm's model takes beyond what is set aside.
     """
-    bests = [max(record.values) for record in records.values() if record.values]
-    if not bests:
+    reached = [reach(record) for record in records.values() if record.values]
+    if not reached:
         # Until there is a first result, all work for it: trials on the same features share the computing.
         return next((arm for arm, record in records.items() if record.running), None) or min(
             records, key=lambda arm: (records[arm].failed, predicted_s(arm)), default=None
         )
     arms = list(records)
     seconds = np.array([predicted_s(arm) for arm in arms]) + _OVERHEAD_S
-    gains = expected_improvement(*beliefs.of(records), max(bests)) / seconds
+    gains = expected_improvement(*beliefs.of(records), max(reached)) / seconds
     for i in np.argsort(-gains, kind="stable").tolist():
         share = 1.0 if records[arms[i]].seconds else _MOST_SHARE
         if seconds[i] <= 1.0 or seconds[i] <= share * (remaining_s - more_s(arms[i])):

@@ -14,6 +14,7 @@ from autovision.records.searches import SearchRequest
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of
 from autovision.search.begun import Begun, Member, Running, heads_of, reports_of, told_by
+from autovision.search.beliefs import upper_mean
 from autovision.search.constraints.limits import values_of
 from autovision.search.costing.cost import CostModel, config_of
 from autovision.search.multiobjective.objectives import Trade
@@ -31,6 +32,8 @@ from autovision.store.protocol import Store
 from autovision.trial.assignment import Assignment
 from autovision.trial.execution import value_of
 
+_GOOD = 4
+"""one of so many heads of a batch is a good one: the best of many would be better only for their number"""
 _SPARING = 8
 """of the trials that a request still allows, heads are trained together that are at most one of so many"""
 
@@ -481,7 +484,7 @@ def _learn(record: ArmRecord, results: list[TrialResult]) -> None:
         return  # which says nothing of how good it is
     values = [result.value for result in results if result.value is not None]
     if values:
-        record.values.append(max(values))
+        record.values.append(upper_mean(values, _GOOD))
     else:
         record.failed += 1
     record.seconds.append(sum(result.seconds - result.feature_s for result in results))

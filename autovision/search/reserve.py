@@ -13,8 +13,6 @@ from autovision.trial import folds
 
 _REFIT_SHARE = 0.2
 _CONFIRM_SHARE = 0.08
-_CONFIRMED = 8
-"""heads that are judged once more, as a rule"""
 
 
 @dataclass(frozen=True)
@@ -52,5 +50,5 @@ class Reserve:
             return 0.0
         # Heads are judged once more where the best is no head, too: it has to be better than they are.
         head = config if folds.can_be(config) else self.default.with_(unfreeze=0, adapters=0)
-        seconds = confirm.LOADING_S + _CONFIRMED * confirm.seconds(self.cost.head_s(head))
+        seconds = 2 * confirm.LOADING_S + confirm.MOST * confirm.seconds(self.cost.head_s(head))
         return min(_CONFIRM_SHARE * self.budget_s, seconds)

@@ -28,9 +28,9 @@ from autovision.trial import folds
 from autovision.trial.tasting import Tasting
 from autovision.trial.trial import DataSplits, Workbench
 
-MOST = 12
+MOST = 8
 """trials that are judged once more"""
-_OF_ANY = 6
+_OF_ANY = 4
 """of these, the best ones; the others are the best of other features"""
 LOADING_S = 3.0
 """of a backbone, and of its features"""
