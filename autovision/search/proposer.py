@@ -13,7 +13,7 @@ from autovision.search.beliefs import Beliefs, Scale, choose
 from autovision.search.costing.cost import CostModel, config_of
 from autovision.search.sampling.sampler import Proposal, Sampler
 from autovision.search.warm import Start
-from autovision.space import Constant, Space
+from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig
 from autovision.trial.data import views_of
 
@@ -180,7 +180,18 @@ class Proposer:
             return None
         if (heir := self._heir(arm)) is not None:
             return self._drawn(heir, arm, "probe")
-        return self._drawn(dict(arm), arm, "sampled")
+        first = not self.arms[arm].seconds and not self.arms[arm].running
+        return self._drawn(dict(arm) | (self._usual_views(arm) if first else {}), arm, "sampled")
+
+    def _usual_views(self, arm: Arm) -> dict[str, Any]:
+        """Views that the first trials of an arm are judged under: the space's default, and not any that are drawn."""
+        parameter = self.space.parameters.get("test_time_augmentation")
+        if not isinstance(parameter, Choice):
+            return {}
+        values = dict(arm)
+        if any(values.get(name) not in allowed for name, allowed in (parameter.when or {}).items()):
+            return {}
+        return {"test_time_augmentation": parameter.start()}
 
     def _drawn(
         self, fixed: dict[str, Any] | None, arm: Arm | None, origin: str, initial: str | None = None

@@ -12,7 +12,7 @@ from autovision.space.config import TrialConfig
 from autovision.trial import folds
 
 _REFIT_SHARE = 0.2
-_CONFIRM_SHARE = 0.08
+_CONFIRM_SHARE = 0.1
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from autovision.trial.folds import kinds_of
 from autovision.trial.tasting import Tasting
 from autovision.trial.trial import Workbench, weights_key
 
-_CONFIRM_SHARE = 0.6
+_CONFIRM_SHARE = 0.8
 """of the time that a refit leaves, which judging the best once more may take"""
 _SOUP_SHARE = 0.25
 """of the time that is left, which choosing a soup may take"""

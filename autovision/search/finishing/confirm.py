@@ -106,17 +106,18 @@ def confirm(
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     found: list[TrialResult] = []
     predicted, backbones = 0.0, set[object]()
-    for result in candidates(ledger, len(splits.validation)):
+    usable = candidates(ledger, len(splits.validation))
+    for result in usable:
         config = TrialConfig.model_validate(result.config)
         backbone = (config.backbone, config.weights, config.resolution)
-        predicted += seconds(head_s(config)) + (0.0 if backbone in backbones else LOADING_S)
-        backbones.add(backbone)
-        if predicted > left_s and len(found) >= 2:
-            break
-        found.append(result)
-    if len(found) < 2:
+        own = seconds(head_s(config)) + (0.0 if backbone in backbones else LOADING_S)
+        if predicted + own <= left_s:
+            predicted += own
+            backbones.add(backbone)
+            found.append(result)
+    if len(usable) < 2:
         return Confirmed(best)
-    if predicted > left_s and len(found) == 2:
+    if len(found) < 2:
         return Confirmed(
             best, note=f"the best trials were not judged once more: {left_s:.0f} s are left for it"
         )

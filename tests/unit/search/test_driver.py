@@ -614,6 +614,29 @@ def test_a_space_that_is_exhausted_ends_the_search(world: World) -> None:
     assert world.now < driver.deadline
 
 
+def test_the_first_trials_of_an_arm_are_judged_under_the_usual_views(world: World) -> None:
+    class Views(Space):
+        backbone = Choice("small", "medium", "large")
+        weights = "random"
+        augmentation = Choice("none", "dihedral")
+        test_time_augmentation = Choice("dihedral", "none", when={"augmentation": "dihedral"})
+        lr = Float(1e-4, 1e-1, log=True)
+
+    driver = driver_of(world, Views(), budget_s=300.0)
+    told = Simulation(driver, world, workers=1).run()
+    first: dict[str, str] = {}
+    for begun in told.begun:
+        config = begun.assignment.config
+        if config.augmentation == "dihedral":
+            first.setdefault(config.backbone, config.test_time_augmentation)
+    assert len(first) > 1 and set(first.values()) == {"dihedral"}
+    assert any(
+        begun.assignment.config.augmentation == "dihedral"
+        and begun.assignment.config.test_time_augmentation == "none"
+        for begun in told.begun
+    )
+
+
 def test_a_space_with_nothing_to_choose_between_is_one_arm(world: World) -> None:
     class One(Space):
         backbone = "small"
