@@ -186,10 +186,11 @@ class SearchProgress:
 
     def _print_line(self, event: ProgressEvent) -> None:
         best = f"best {self._metric} {event.best_value:.4f}" if _known(event.best_value) else "no value yet"
-        paused = f", {event.paused} paused" if event.paused else ""
+        others = [(event.paused, "paused"), (event.late, "out of time")]
+        more = "".join(f", {count} {name}" for count, name in others if count)
         line = (
             f"[{event.elapsed_s:5.0f} s of {event.budget_s:.0f} s] trials: {event.complete} complete, "
-            f"{event.pruned} pruned, {event.failed} failed, {event.running} running{paused}; {best}"
+            f"{event.pruned} pruned, {event.failed} failed, {event.running} running{more}; {best}"
         )
         if _known(event.best_value) and event.best_config:
             line += f" ({short_config(event.best_config)})"
@@ -233,6 +234,7 @@ class SearchProgress:
             *([("   ", ""), (f"{event.paused} paused", "yellow")] if event.paused else []),
             "   ",
             (f"{event.failed} failed", "red bold" if event.failed else "dim"),
+            *([("   ", ""), (f"{event.late} out of time", "yellow")] if event.late else []),
             "   ",
             (f"{event.running} running", "cyan" if event.running else "dim"),
             ("" if event.more is None else f"   about {event.more} more", "dim"),
@@ -249,8 +251,8 @@ class SearchProgress:
         )
 
 
-def _counts(event: ProgressEvent) -> tuple[int, int, int, int]:
-    return (event.running, event.complete, event.pruned, event.failed)
+def _counts(event: ProgressEvent) -> tuple[int, ...]:
+    return (event.running, event.complete, event.pruned, event.failed, event.late)
 
 
 def _known(value: float | None) -> bool:

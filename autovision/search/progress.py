@@ -25,6 +25,8 @@ class ProgressEvent:
     """trials that ran to their last rung, or were cut short by the end of the budget with a value"""
     pruned: int = 0
     failed: int = 0
+    late: int = 0
+    """trials that the end of the budget left without a value"""
     best_value: float | None = None
     """the search's metric on validation; None: no trial has reported yet"""
     best_config: Mapping[str, Any] = field(default_factory=dict)
@@ -35,7 +37,7 @@ class ProgressEvent:
     @property
     def done(self) -> int:
         """Trials that ended, however they ended."""
-        return self.complete + self.pruned + self.failed
+        return self.complete + self.pruned + self.failed + self.late
 
     @property
     def left_s(self) -> float:

@@ -216,6 +216,9 @@ def _attempt(
 ) -> SearchState:
     """Run trials in turn, without one none; then finish."""
     started = time.time()
+    if turn is None:
+        begun.settle(store, request.id)
+        _check_finishable(request, requests.trials(store, request.id))
     before = _caught_up(store, before.with_(**_charged(request)))
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
     requests.set_state(
@@ -231,7 +234,6 @@ def _attempt(
         if turn is not None:
             ran = _trials(store, request, before, turn, stop, on_progress, bench, started)
         else:
-            begun.settle(store, request.id)
             ran = Ran(requests.trials(store, request.id))
             requests.set_state(store, request.id, ended_early="it was finished as it was, on request")
         ledger = ran.ledger
@@ -273,6 +275,15 @@ def _attempt(
         )
         raise
     return _note(store, request, ledger, before, started, status=SearchStatus.FINISHED, model=model)
+
+
+def _check_finishable(request: SearchRequest, ledger: list[TrialResult]) -> None:
+    """Raises `InvalidInput` if there is nothing to finish: the search stays as it is."""
+    if best_trial(ledger) is None:
+        raise InvalidInput(
+            f"search {request.id} has no trial yet that left a model, of {len(ledger)}; "
+            f"`autovision search resume {request.id}` runs some"
+        )
 
 
 def _known_model(store: Store, before: SearchState, ledger: list[TrialResult]) -> str | None:

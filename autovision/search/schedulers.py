@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from autovision.errors import InvalidInput
+from autovision.errors import InvalidInput, near
 from autovision.space.config import TrialConfig
 
 _REDUCTION = 3
@@ -206,5 +206,7 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
 def scheduler_of(name: str) -> Scheduler:
     """A new scheduler. Raises `InvalidInput` for a name that there is not."""
     if name not in SCHEDULERS:
-        raise InvalidInput(f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}")
+        raise InvalidInput(
+            f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}{near(name, SCHEDULERS)}"
+        )
     return SCHEDULERS[name]()

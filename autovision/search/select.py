@@ -44,7 +44,7 @@ class Tally:
         return {name: self._of[name] for name in _KINDS} | _told(self.best, self._metric)
 
 
-_KINDS = ("complete", "pruned", "failed")
+_KINDS = ("complete", "pruned", "failed", "late")
 
 
 def counts(ledger: Sequence[TrialResult], metric: str) -> dict[str, Any]:
@@ -54,11 +54,9 @@ def counts(ledger: Sequence[TrialResult], metric: str) -> dict[str, Any]:
     best = best_trial(ledger)
     return {
         "complete": valued.count(TrialState.COMPLETE) + valued.count(TrialState.STOPPED),
-        "pruned": len(states)
-        - states.count(TrialState.FAILED)
-        - valued.count(TrialState.COMPLETE)
-        - valued.count(TrialState.STOPPED),
+        "pruned": states.count(TrialState.PRUNED),
         "failed": states.count(TrialState.FAILED),
+        "late": states.count(TrialState.STOPPED) - valued.count(TrialState.STOPPED),
         **_told(best, metric),
     }
 
