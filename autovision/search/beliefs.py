@@ -23,6 +23,8 @@ _SPREAD_WEIGHT = 4
 _WITHIN = 0.3
 """how far apart trials, or batches, of one arm are, in units of the spread between arms"""
 _WITHIN_WEIGHT = 3
+_LEAST_TRUE = 0.1
+"""of what trials of an arm differ in is not noise, at least"""
 _GOOD = 3
 """what an arm has come to is the mean of the best of its trials, or batches: one of so many"""
 _PENDING = 2
@@ -89,16 +91,19 @@ class Beliefs:
         self._prior: np.ndarray = varied @ mean
         self._covariance: np.ndarray = (varied * np.square(sd)) @ varied.T + _OWN**2 * np.eye(len(arms))
 
-    def of(self, records: Mapping[Arm, ArmRecord]) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, records: Mapping[Arm, ArmRecord], noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the best that the next trials of each arm may come to; (arms,) each.
 
-        What an arm has reached is known; how much more there is in it shrinks with every trial that found no more.
+        What an arm has reached is known; how much more there is in it shrinks with every trial that found no more,
+        and is the less, the more of what its trials differ in is noise.
 
         Args:
             records: of the arms, in their order; at least one has values.
+            noise: standard deviation of a value that has nothing to do with how good a trial is.
         """
         known = list(records.values())
         spread, within = _scales(known)
+        within *= max(_LEAST_TRUE, 1 - (noise / within) ** 2)
         # An arm that only failed costs time and gives nothing, whatever the units of the metric are.
         nothing = min(min(record.values) for record in known if record.values) - 3 * spread
         reached = np.array([reach(record, nothing) for record in known])
@@ -173,6 +178,7 @@ def choose(
     predicted_s: Callable[[Arm], float],
     remaining_s: float,
     more_s: Callable[[Arm], float] = lambda arm: 0.0,
+    noise: float = 0.0,
 ) -> Arm | None:
     """The arm with the most expected improvement per second among those that still fit, or None if none does.
 
@@ -185,6 +191,7 @@ def choose(
         predicted_s: seconds until an arm's next trial has a result, features that are missing included.
         remaining_s: seconds left for trials.
         more_s: seconds that finishing an arm's model takes beyond what is set aside.
+        noise: standard deviation of a value that has nothing to do with how good a trial is.
     """
     reached = [reach(record) for record in records.values() if record.values]
     if not reached:
@@ -194,7 +201,7 @@ def choose(
         )
     arms = list(records)
     seconds = np.array([predicted_s(arm) for arm in arms]) + _OVERHEAD_S
-    gains = expected_improvement(*beliefs.of(records), max(reached)) / seconds
+    gains = expected_improvement(*beliefs.of(records, noise), max(reached)) / seconds
     for i in np.argsort(-gains, kind="stable").tolist():
         share = 1.0 if records[arms[i]].seconds else _MOST_SHARE
         if seconds[i] <= 1.0 or seconds[i] <= share * (remaining_s - more_s(arms[i])):

@@ -24,6 +24,7 @@ from autovision.search.sampling.sampler import Sampler
 from autovision.search.schedulers import Report, Verdict, scheduler_of
 from autovision.search.select import Tally
 from autovision.search.sharing.shares import UNLIMITED
+from autovision.search.stopping import noise_of
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig
@@ -69,6 +70,8 @@ class Driver:
     """whether heads on the same features are trained together"""
     cost_aware: bool = True
     """whether what trials take matters to which are tried"""
+    images: int | None = None
+    """that trials are judged on; None: so many that chance has no say"""
     nearly_s: float = 2.0
     """a trial that would end within so many seconds is neither paused nor stopped for being behind"""
     finishing_s: Callable[[TrialConfig | None], float] = lambda best: 0.0
@@ -111,6 +114,7 @@ class Driver:
             view=lambda arms: self._trade.records(arms, self._next_number),
             more_s=lambda config: max(0.0, self.finishing_s(config) - self._finishing[1]),
             cost_aware=self.cost_aware,
+            noise=self._noise,
         )
         self._replay(begun)
 
@@ -296,6 +300,13 @@ class Driver:
             config = None if best is None else TrialConfig.model_validate(best.config)
             self._finishing = trial, self.finishing_s(config)
         return self.deadline - self._finishing[1]
+
+    def _noise(self) -> float:
+        """Of values, by how few images they are judged on; of several objectives there is no such figure."""
+        best = self._tally.best
+        if best is None or best.value is None or not self.images or self.request.objectives:
+            return 0.0
+        return noise_of(best.value, self.images)
 
     @property
     def _valued(self) -> bool:

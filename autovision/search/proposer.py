@@ -66,6 +66,7 @@ class Proposer:
         view: the arms as the next choice among them is to see them.
         more_s: seconds that finishing a configuration takes beyond what is set aside for the best so far.
         cost_aware: whether what an arm costs matters to the choice among them.
+        noise: standard deviation of values that has nothing to do with how good a trial is.
     """
 
     space: Space
@@ -80,6 +81,7 @@ class Proposer:
     view: Callable[[Mapping[Arm, ArmRecord]], Mapping[Arm, ArmRecord]] = lambda arms: arms
     more_s: Callable[[TrialConfig], float] = lambda config: 0.0
     cost_aware: bool = True
+    noise: Callable[[], float] = lambda: 0.0
 
     def __post_init__(self) -> None:
         self.starts = [start for start in self.starts if self.usable(self.space.config(start.point))]
@@ -174,6 +176,7 @@ class Proposer:
             self._predicted_s if self.cost_aware else self._takes_long,
             remaining,
             lambda arm: self.more_s(self._standard[arm]),
+            self.noise(),
         )
         if arm is None or arm in self._exhausted:
             self.out_of_time = True

@@ -390,6 +390,7 @@ def _trials(
         emit=lambda event: on_progress(replace(event, budget_s=granted)),
         share=turn.share,
         finishing_s=reserve,
+        images=len(splits.validation),
     )
 
     def late_starts() -> list[Start] | None:

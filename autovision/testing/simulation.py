@@ -603,6 +603,7 @@ def simulated_driver(
         scheduler=scheduler,
     )
     store = store or MemoryStore()
+    settings.setdefault("images", lab.images["validation"])
     return driver(
         store=store,
         request=request,

@@ -123,3 +123,15 @@ def test_expected_improvement_is_what_draws_say() -> None:
     drawn = np.random.default_rng(0).normal(0.5, 0.1, 200_000)
     (said,) = expected_improvement(np.array([0.5]), np.array([0.1]), 0.55)
     assert said == pytest.approx(np.maximum(drawn - 0.55, 0.0).mean(), rel=0.02)
+
+
+def test_where_trials_of_an_arm_differ_by_noise_alone_more_of_them_promise_little() -> None:
+    rng = np.random.default_rng(0)
+    values = (0.85 + 0.01 * rng.standard_normal(30)).tolist()
+    records = {arm("known"): ArmRecord(values=values, seconds=[1.0] * 30), arm("new"): ArmRecord()}
+    _, plain = beliefs(records).of(records)
+    _, sd = beliefs(records).of(records, noise=0.01)
+    assert sd[0] < plain[0] / 3 and sd[1] == pytest.approx(plain[1], rel=0.1)
+    cost = {arm("known"): 4.0, arm("new"): 400.0}
+    assert choose(beliefs(records), records, cost.__getitem__, 900.0) == arm("known")
+    assert choose(beliefs(records), records, cost.__getitem__, 900.0, noise=0.01) == arm("new")
