@@ -34,7 +34,7 @@ _OF_ANY = 4
 """of these, the best ones; the others are the best of other features"""
 LOADING_S = 3.0
 """of a backbone, and of its features"""
-_FOLD_S = 0.1
+_FOLD_S = 0.4
 _STANDARD_ERRORS = 4
 """a trial that is so far behind is not judged; of half a standard error each, as `stopping.noise_of` has it"""
 
