@@ -270,8 +270,10 @@ def explanation(found: Explanation) -> list[Any]:
     ]
     if found.confirmed:
         again = [[each.trial, _four(each.value), _four(each.confirmed)] for each in found.confirmed]
-        title = "Judged once more, by cross-validation, before one became the model"
-        parts.append(table(["trial", ">on validation", ">on train and validation"], again, title=title))
+        title = (
+            "Judged once more, on validation and by cross-validation on train, before one became the model"
+        )
+        parts.append(table(["trial", ">value on validation", ">value on both"], again, title=title))
     if found.front is not None:
         parts.append(front_table(found.front, found.metric, found.search))
     if winner is not None and winner.differs:
