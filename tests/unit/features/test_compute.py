@@ -311,6 +311,32 @@ def test_what_a_killed_process_left_undone_is_done_when_its_lease_ends(bench: Wo
     assert not list(bench.store.list("leases/")), "leases of chunks that are done are of no use to anybody"
 
 
+def test_rows_that_come_at_their_pace_are_given_up_only_if_it_is_too_slow(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pace is looked at after every chunk, and each takes a twentieth of a second."""
+    monkeypatch.setattr(fill, "_CHUNK", 3)
+    monkeypatch.setattr(fill, "_TELLING_S", 0.0)
+    values = FeatureSource._values
+
+    def slow(self: FeatureSource, *given: object) -> np.ndarray:
+        time.sleep(0.05)
+        return values(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FeatureSource, "_values", slow)
+    source, images = bench.source(config(resolution=32)), bench.splits("shades@1").train.images
+    assert len(images) >= 9
+    pooled(source, images, "none", np.arange(2), deadline=time.time() + 60.0)
+    assert source.computed == len(images)
+
+    other, began = bench.source(config(resolution=40)), time.time()
+    monkeypatch.setattr(fill, "_LATE", 1e-4)  # as if hardly any time were left
+    with pytest.raises(compute.OutOfTime):
+        pooled(other, images, "none", np.arange(2), deadline=time.time() + 60.0)
+    assert time.time() - began < 30.0
+    assert 0 < other.computed < len(images), "what was computed is stored"
+
+
 def test_waiting_for_another_process_ends_with_the_deadline(bench: Workbench) -> None:
     source, images = bench.source(config()), bench.splits("shades@1").train.images
     assert lease.acquire(bench.store, chunk_lease(source, images), "busy:1", 600.0) is not None
