@@ -17,6 +17,7 @@ from autovision.records.searches import SearchRequest
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search import requests
 from autovision.search.begun import settle
+from autovision.search.costing.cost import config_of
 from autovision.search.driver import Driver
 from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.progress import ProgressEvent
@@ -612,6 +613,34 @@ def test_a_space_that_is_exhausted_ends_the_search(world: World) -> None:
     configs = {(b.assignment.config.backbone, b.assignment.config.taps) for b in told.begun}
     assert len(configs) == len(driver.ledger) == 6
     assert world.now < driver.deadline
+
+
+def test_an_arm_that_was_out_of_time_is_not_begun_again_but_is_no_worse_for_it(world: World) -> None:
+    driver = driver_of(world)
+    first = begin(driver)
+    driver.goes_on(first.trial, point(0.5) | {"done": True, "outcome": "complete"})
+    driver.ended(first.trial)
+    late = begin(driver)
+    while late.config.backbone == first.config.backbone:
+        driver.goes_on(late.trial, point(0.5) | {"done": True, "outcome": "complete"})
+        driver.ended(late.trial)
+        late = begin(driver)
+    driver.goes_on(
+        late.trial,
+        {"outcome": "stopped", "objective": math.nan, "done": True, "seconds": 8.0, "feature_s": 8.0}
+        | {"error": "the budget ended before the first rung"},
+    )
+    (result,) = driver.ended(late.trial)
+    assert (result.state, result.value, result.seconds) == (TrialState.STOPPED, None, 8.0)
+
+    def is_same(config: TrialConfig) -> bool:
+        return (config.backbone, config.augmentation) == (late.config.backbone, late.config.augmentation)
+
+    again = resumed(world, driver)  # with more seconds, say
+    (record,) = [r for a, r in again._arms.items() if is_same(config_of(a, late.config.model_dump()))]
+    assert (record.failed, record.values) == (0, [])
+    Simulation(driver, world, workers=1).run()
+    assert sum(is_same(TrialConfig.model_validate(r.config)) for r in driver.ledger) == 1
 
 
 def test_the_first_trials_of_an_arm_are_judged_under_the_usual_views(world: World) -> None:
