@@ -23,7 +23,8 @@ from PIL import Image
 
 from autovision.api import AutoVision
 from autovision.errors import Conflict
-from autovision.records import CurvePoint, SearchState, SearchStatus, TrialResult, TrialState
+from autovision.records.searches import SearchState, SearchStatus
+from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.begun import Begun
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
