@@ -136,13 +136,12 @@ def test_the_lucky_one_gives_way_to_the_one_that_is_better_on_more_images(tiny: 
     ledger = requests.trials(tiny.store, tiny.searches[1].id)
     plain = judged(tiny, ledger)
     assert len(plain.judged) == 2
-    assert plain.judged[0].confirmed >= plain.judged[1].confirmed
+    assert plain.judged[0].confirmed > plain.judged[1].confirmed
     worse = plain.judged[1].trial
     lucky = [r.with_(value=1.0) if r.trial == worse else r for r in ledger]
     found = judged(tiny, lucky)
-    if plain.judged[0].confirmed > plain.judged[1].confirmed:
-        assert found.best.trial == plain.judged[0].trial
-        assert found.note is not None and f"is better there than {worse}" in found.note
+    assert found.best.trial == plain.judged[0].trial
+    assert found.note is not None and f"is better there than {worse}" in found.note
     assert {each.trial: each.confirmed for each in found.judged} == {
         each.trial: each.confirmed for each in plain.judged
     }
@@ -154,6 +153,10 @@ def test_a_fine_tuned_trial_that_is_better_on_validation_stays_the_best(tiny: Hi
     tuned = ledger[0].with_(trial="tuned", number=9, value=1.5, config=config)
     found = judged(tiny, [*ledger, tuned])
     assert found.best.trial == "tuned" and len(found.judged) == 2
+    # One that is only as good as the luckiest head gives way to a head that was confirmed to be better.
+    worse = found.judged[1].trial
+    lucky = [r.with_(value=1.0) if r.trial == worse else r for r in ledger]
+    assert judged(tiny, [*lucky, tuned.with_(value=1.0 + 1e-12)]).best.trial == found.judged[0].trial
 
 
 def test_without_time_for_it_the_best_on_validation_is_the_best(tiny: History) -> None:
