@@ -146,6 +146,8 @@ class Driver:
         for _, _, report in sorted(reports, key=lambda item: item[:2]):
             self._scheduler.judge(report)
             self._trade.excels(report, self._scheduler.level(report), costs[report.trial])
+        for trial in self.paused:
+            self._scheduler.waits(trial)
 
     def _revived(self, begun: Begun, ended: set[str]) -> Running | None:
         """A trial that was begun and has not ended: it goes on, or stays paused."""
@@ -180,7 +182,7 @@ class Driver:
             return None  # without any value, the first trial may overrun
         if self._again:
             return self._go_on_with(self.running[self._again.pop(0)])
-        for trial in self._scheduler.promoted(self.paused):
+        for trial in self._scheduler.promoted():
             if self.paused[trial].remaining_s <= remaining:
                 return self._resume(trial)
         left = self.request.max_trials - self.begun if self.request.max_trials else 10**9
@@ -191,7 +193,7 @@ class Driver:
             return self._begin(drawn)
         if self._proposer.out_of_time:
             # Better the best of those that are behind than nothing.
-            for trial in self._scheduler.best_first(self.paused):
+            for trial in self._scheduler.best_first():
                 if self.paused[trial].remaining_s <= remaining:
                     return self._resume(trial)
         return None
@@ -243,13 +245,17 @@ class Driver:
 
     def _resume(self, trial: str) -> Assignment:
         """Go on with a paused trial."""
-        running = self.paused.pop(trial)
+        running = self._unpaused(trial)
         running.paused = False
         self.running[trial] = running
         if running.arm is not None:
             self._arms[running.arm].running += 1
         self._save(running)
         return self._go_on_with(running)
+
+    def _unpaused(self, trial: str) -> Running:
+        self._scheduler.waits_no_more(trial)
+        return self.paused.pop(trial)
 
     def _go_on_with(self, running: Running) -> Assignment:
         self._report()
@@ -333,8 +339,7 @@ class Driver:
     @property
     def begun(self) -> int:
         """Trials, however they ended or will."""
-        going = (*self.running.values(), *self.paused.values())
-        return len(self.ledger) + sum(len(running.members) for running in going)
+        return len(self.ledger) + sum(len(each.members) for each in self.running.values()) + len(self.paused)
 
     def goes_on(self, trial: str, result: dict[str, Any]) -> bool:
         """Take in what a worker reported at a rung; whether it may go on."""
@@ -405,6 +410,7 @@ class Driver:
             self._arms[running.arm].running -= 1
         if running.paused and error is None:
             self.paused[trial] = running
+            self._scheduler.waits(trial)
             self._tell_paused(running)
             self._report()
             return []
@@ -425,7 +431,7 @@ class Driver:
         for trial in list(self.running):
             self.ended(trial)
         for trial in list(self.paused):
-            self._record(self.paused.pop(trial), None)
+            self._record(self._unpaused(trial), None)
 
     def _tell_paused(self, running: Running) -> None:
         """To the sampler a paused trial is a pruned one; should it go on, it is told of again when it has ended."""

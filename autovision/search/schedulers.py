@@ -12,10 +12,11 @@ trainings are short, with a schedule of their own.
 from __future__ import annotations
 
 import bisect
+import heapq
 import math
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -84,6 +85,8 @@ class Scheduler(ABC):
         """trial -> kind and level of its last report"""
         self._scores: dict[tuple[str, int], list[float]] = {}
         """ascending, by kind and level"""
+        self._waiting: dict[tuple[str, int], list[tuple[float, str]]] = {}
+        """paused trials, where they are compared, the best first; each with its score, negated"""
 
     @abstractmethod
     def level(self, report: Report) -> int:
@@ -125,25 +128,34 @@ class Scheduler(ABC):
 
     def needed(self, report: Report) -> float:
         """The least value with which a trial goes on from there by now; minus infinity: any."""
-        scores = self.scores(report)
+        return self._needed_at((report.kind, self.level(report)))
+
+    def _needed_at(self, place: tuple[str, int]) -> float:
+        scores = self._scores.get(place, [])
         return self._threshold(scores) if len(scores) >= _LEAST_PEERS else -math.inf
 
-    def promoted(self, paused: Iterable[str]) -> list[str]:
-        """Those of the paused trials that go on now, the best first."""
-        # It is asked before every trial, and thousands may be paused: few of them go on, and they share what they need.
-        needed: dict[tuple[str, int], float] = {}
-        found = []
-        for trial in paused:
-            place, report = self._places[trial], self._last[trial]
-            if place not in needed:
-                needed[place] = self.needed(report)
-            if report.score >= needed[place]:
-                found.append(trial)
-        return self.best_first(found)
+    # Which of the paused ones go on is asked before every trial, and thousands may be paused: they are kept in order.
 
-    def best_first(self, paused: Iterable[str]) -> list[str]:
+    def waits(self, trial: str) -> None:
+        """A trial that has reported is paused, and may be promoted."""
+        bisect.insort(self._waiting.setdefault(self._places[trial], []), (-self._last[trial].score, trial))
+
+    def waits_no_more(self, trial: str) -> None:
+        """A paused trial goes on, or ends."""
+        waiting = self._waiting[self._places[trial]]
+        del waiting[bisect.bisect_left(waiting, (-self._last[trial].score, trial))]
+
+    def promoted(self) -> list[str]:
+        """Those of the paused trials that go on now, the best first."""
+        found: list[tuple[float, str]] = []
+        for place, waiting in self._waiting.items():
+            if waiting:
+                found += waiting[: bisect.bisect_right(waiting, -self._needed_at(place), key=lambda w: w[0])]
+        return [trial for _, trial in sorted(found)]
+
+    def best_first(self) -> Iterator[str]:
         """The paused trials, whether they would be promoted or not."""
-        return sorted(paused, key=lambda trial: (-self._last[trial].score, trial))
+        return (trial for _, trial in heapq.merge(*self._waiting.values()))
 
 
 class _ByCost(Scheduler):

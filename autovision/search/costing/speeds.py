@@ -11,9 +11,12 @@ distribution with four degrees of freedom (Lange, Little & Taylor 1989).
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from autovision.records.base import Record, digest_of
 from autovision.store import keys, records
@@ -30,6 +33,8 @@ _FREEDOM = 4.0
 _ROUNDS = 3
 _HALF_LIFE = 20
 """measurements of the same configuration after which one counts half: nodes become busier and idle again"""
+_REMEMBERED = 6 * _HALF_LIFE
+"""older ones together would count as half a measurement"""
 _EARLIER = 0.25
 """what a measurement of an earlier search counts"""
 _KEPT = 8
@@ -98,6 +103,10 @@ class Belief:
     measured: int
 
 
+Leaf = tuple[str, str]
+"""a backbone, and what else its speed depends on"""
+
+
 class Speeds:
     """What is believed of every part.
 
@@ -106,20 +115,34 @@ class Speeds:
     """
 
     def __init__(self, earlier: Iterable[Measurement] = ()) -> None:
-        self._seen: dict[str, list[tuple[Measurement, float]]] = defaultdict(list)
+        self._seen: dict[str, _Seen] = defaultdict(_Seen)
         self._trees: dict[str, _Tree] = {}
         for measurement in earlier:
-            self._seen[measurement.part].append((measurement, _EARLIER))
+            self._seen[measurement.part].add(measurement, _EARLIER)
 
     def add(self, measurement: Measurement) -> None:
-        self._seen[measurement.part].append((measurement, 1.0))
+        self._seen[measurement.part].add(measurement, 1.0)
         self._trees.pop(measurement.part, None)
 
     def belief(self, part: str, backbone: str, detail: str) -> Belief:
         tree = self._trees.get(part)
         if tree is None:
-            tree = self._trees[part] = _Tree(self._seen.get(part, ()))
+            tree = self._trees[part] = _Tree(self._seen.get(part, _Seen()))
         return tree.belief(backbone, detail)
+
+
+class _Seen:
+    """The measurements of one part that still count: of each configuration the latest."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[Leaf, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        """logarithms of ratios, and what each counted when it was new; oldest first"""
+        self.counts: dict[str, int] = defaultdict(int)
+        """of all measurements, by backbone"""
+
+    def add(self, measurement: Measurement, weight: float) -> None:
+        self.leaves[measurement.backbone, measurement.detail].append((measurement.log_ratio, weight))
+        self.counts[measurement.backbone] += 1
 
 
 @dataclass(frozen=True)
@@ -153,35 +176,28 @@ _ROOT = _Normal(0.0, _PART_SD**-2)
 class _Tree:
     """The posterior of one part."""
 
-    def __init__(self, seen: Sequence[tuple[Measurement, float]]) -> None:
-        leaves: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-        counts: dict[tuple[str, str], int] = defaultdict(int)
-        for measurement, weight in reversed(seen):
-            leaf = measurement.backbone, measurement.detail
-            leaves[leaf].append((measurement.log_ratio, weight * 0.5 ** (counts[leaf] / _HALF_LIFE)))
-            counts[leaf] += 1
-        self._counts: dict[str, int] = defaultdict(int)
-        for (backbone, _), count in counts.items():
-            self._counts[backbone] += count
+    def __init__(self, seen: _Seen) -> None:
+        self._counts = dict(seen.counts)
+        self._names = list(seen.leaves)
+        pairs = [pair for leaf in seen.leaves.values() for pair in leaf]
+        self._values, weights = np.array(pairs, dtype=float).reshape(-1, 2).T
+        sizes = [len(leaf) for leaf in seen.leaves.values()]
+        self._leaf_of = np.repeat(np.arange(len(sizes)), sizes)
+        since = np.concatenate([np.arange(size)[::-1] for size in sizes]) if sizes else np.empty(0)
+        weights = weights * 0.5 ** (since / _HALF_LIFE)
         self._noise = _NOISE_SD**2
-        weighted = {leaf: list(pairs) for leaf, pairs in leaves.items()}
+        robust = weights
         for _ in range(_ROUNDS):
-            self._solve(weighted)
-            squares = total = 0.0
-            for leaf, pairs in leaves.items():
-                mean = self._leaves[leaf].mean
-                weighted[leaf] = []
-                for value, weight in pairs:
-                    squared = (value - mean) ** 2
-                    robust = weight * (_FREEDOM + 1) / (_FREEDOM + squared / self._noise)
-                    weighted[leaf].append((value, robust))
-                    squares += robust * squared
-                    total += weight
+            self._solve(robust)
+            means = np.array([self._leaves[name].mean for name in self._names])
+            squared = np.square(self._values - means[self._leaf_of])
+            robust = weights * (_FREEDOM + 1) / (_FREEDOM + squared / self._noise)
+            squares, total = float(robust @ squared), float(weights.sum())
             self._noise = (_NOISE_COUNTS * _NOISE_SD**2 + squares) / (_NOISE_COUNTS + total)
-        self._solve(weighted)
+        self._solve(robust)
 
-    def _solve(self, leaves: Mapping[tuple[str, str], Sequence[tuple[float, float]]]) -> None:
-        own = {leaf: _observed(pairs, self._noise) for leaf, pairs in leaves.items()}
+    def _solve(self, weights: NDArray[np.float64]) -> None:
+        own = self._observed(weights)
         below: dict[str, dict[str, _Normal]] = defaultdict(dict)
         for (backbone, detail), likelihood in own.items():
             below[backbone][detail] = likelihood.widened(_CONFIGURATION_SD**2)
@@ -191,7 +207,7 @@ class _Tree:
         up = {backbone: likelihood.widened(_BACKBONE_SD**2) for backbone, likelihood in backbones.items()}
         self._root = _product(up.values(), _ROOT)
         self._backbones: dict[str, _Normal] = {}
-        self._leaves: dict[tuple[str, str], _Normal] = {}
+        self._leaves: dict[Leaf, _Normal] = {}
         for backbone, details in below.items():
             # What the others say: what one said itself must not come back to it.
             prior = (self._root * _without(up[backbone])).widened(_BACKBONE_SD**2)
@@ -200,17 +216,21 @@ class _Tree:
                 above = (self._backbones[backbone] * _without(message)).widened(_CONFIGURATION_SD**2)
                 self._leaves[backbone, detail] = above * own[backbone, detail]
 
+    def _observed(self, weights: NDArray[np.float64]) -> dict[Leaf, _Normal]:
+        """What the measurements of each configuration say by themselves."""
+        totals = np.bincount(self._leaf_of, weights, len(self._names))
+        means = np.bincount(self._leaf_of, weights * self._values, len(self._names)) / totals
+        return {
+            name: _Normal(mean, total / self._noise)
+            for name, mean, total in zip(self._names, means.tolist(), totals.tolist(), strict=True)
+        }
+
     def belief(self, backbone: str, detail: str) -> Belief:
         known = self._leaves.get((backbone, detail))
         if known is None:
             family = self._backbones.get(backbone) or self._root.widened(_BACKBONE_SD**2)
             known = family.widened(_CONFIGURATION_SD**2)
         return Belief(known.mean, math.sqrt(1 / known.precision + self._noise), self._counts.get(backbone, 0))
-
-
-def _observed(pairs: Sequence[tuple[float, float]], noise: float) -> _Normal:
-    total = sum(weight for _, weight in pairs)
-    return _Normal(sum(value * weight for value, weight in pairs) / total, total / noise)
 
 
 def _without(message: _Normal) -> _Normal:

@@ -86,11 +86,25 @@ def test_a_trial_counts_once_at_each_cost_with_its_latest_value() -> None:
 def test_a_paused_trial_is_promoted_when_it_comes_to_be_among_the_best() -> None:
     scheduler = Halving()
     assert verdicts(scheduler, 0.9, 0.8, 0.7)[2] is Verdict.PAUSE
-    assert scheduler.promoted(["2"]) == []
+    scheduler.waits("2")
+    assert scheduler.promoted() == []
     for number, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), start=3):
         scheduler.judge(report(number, value))
-    assert scheduler.promoted(["2", "8"]) == ["2"], "of nine, the best three"
-    assert scheduler.best_first(["8", "2", "4"]) == ["2", "8", "4"]
+    scheduler.waits("8")
+    scheduler.waits("4")
+    assert scheduler.promoted() == ["2"], "of nine, the best three"
+    assert list(scheduler.best_first()) == ["2", "8", "4"]
+    scheduler.waits_no_more("2")
+    assert scheduler.promoted() == [] and list(scheduler.best_first()) == ["8", "4"]
+
+
+def test_paused_trials_are_compared_where_they_were_paused_and_told_the_best_first() -> None:
+    scheduler = Halving()
+    for number, (value, cost_s) in enumerate([(0.9, 1.0), (0.8, 1.0), (0.3, 9.0), (0.2, 9.0), (0.1, 9.0)]):
+        scheduler.judge(report(number, value, cost_s=cost_s))
+        scheduler.waits(str(number))
+    assert scheduler.promoted() == ["0", "1", "2"], "two others at the first cost are nothing to compare with"
+    assert list(scheduler.best_first()) == ["0", "1", "2", "3", "4"]
 
 
 def test_the_median_is_what_a_trial_must_not_fall_behind() -> None:

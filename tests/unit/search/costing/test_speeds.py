@@ -37,13 +37,13 @@ def test_it_is_the_posterior_of_the_nested_model() -> None:
         *(measured(math.exp(value), "a", "y") for value in (1.3, 1.35)),
         *(measured(math.exp(value), "b", "x") for value in (0.5, 0.45, 0.55, 0.5)),
     ]
-    tree = speeds._Tree([(one, 1.0) for one in seen])
+    known = speeds._Seen()
+    for one in seen:
+        known.add(one, 1.0)
+    tree = speeds._Tree(known)
     noise = 0.04
     tree._noise = noise
-    leaves: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for one in seen:
-        leaves.setdefault((one.backbone, one.detail), []).append((one.log_ratio, 1.0))
-    tree._solve(leaves)
+    tree._solve(np.ones(len(seen)))
 
     def shared(a: tuple[str, str], b: tuple[str, str]) -> float:
         found = speeds._PART_SD**2
@@ -71,6 +71,16 @@ def test_one_odd_measurement_decides_nothing() -> None:
 def test_a_node_that_became_slower_is_noticed() -> None:
     before, after = [measured(1.0)] * 40, [measured(4.0)] * 40
     assert math.exp(believed(*before, *after).mean) > 2.8
+
+
+def test_a_thousand_measurements_are_as_well_known_as_the_latest_of_them_and_all_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    seen = [measured(math.exp(value)) for value in rng.normal(0.7, 0.2, 1000)]
+    latest, whole = believed(*seen[-speeds._REMEMBERED :]), believed(*seen)
+    assert (whole.mean, whole.sd) == (latest.mean, latest.sd)
+    assert (whole.measured, latest.measured) == (1000, speeds._REMEMBERED)
+    older = believed(*[measured(50.0)] * 5, *seen[-speeds._REMEMBERED :])
+    assert older == Belief(latest.mean, latest.sd, latest.measured + 5), "what is that old has no say"
 
 
 def test_another_part_says_nothing() -> None:
