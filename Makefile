@@ -32,6 +32,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --collect-only -qq tests/slow
 
 bench: $(READY)
 	mkdir -p bench-results

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from autovision.space import Choice, Constant, Integer, Space
 
 _DIMENSIONS = ("backbone", "weights", "resolution", "augmentation", "unfreeze", "drop_stages")
@@ -27,6 +29,8 @@ FEATURES = (
 SHAPE = ("drop_stages", "taps", "pooling", "head", "head_width", "optimizer", "batch_size")
 """parameters of which heads must have the same values, for all of their steps to be one computation"""
 _MOST_ARMS = 400
+_GOOD = 3
+"""what an arm has come to is the mean of the best of its trials, or batches: one of so many"""
 
 Arm = tuple[tuple[str, Any], ...]
 """parameter and value of each dimension that the space has"""
@@ -67,6 +71,23 @@ def arm_of(point: Mapping[str, Any], arms: Sequence[Arm]) -> Arm | None:
     return next((known for known in arms if all(named.get(name) == value for name, value in known)), None)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """Of the values of an arm.
+
+    Attributes:
+        reached: what the arm has come to, the mean of the good ones. Of noisy values the best one is a matter of luck,
+            and of how many there are; an arm that was tried often would look better than it is, and be tried still
+            more.
+        squares: sum of the squared distances from their mean.
+    """
+
+    count: int
+    reached: float
+    least: float
+    squares: float
+
+
 @dataclass
 class ArmRecord:
     """What is known of one arm."""
@@ -80,3 +101,18 @@ class ArmRecord:
     each_s: list[float] = field(default_factory=list)
     """of each trial of them, on average"""
     running: int = 0
+    _summary: Summary | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def summary(self) -> Summary | None:
+        """None without values, to which some may be added, and from which none is taken away."""
+        if self.values and (self._summary is None or self._summary.count != len(self.values)):
+            values = np.array(self.values)
+            squares = float(np.sum(np.square(values - values.mean())))
+            self._summary = Summary(len(values), upper_mean(self.values, _GOOD), float(values.min()), squares)
+        return self._summary
+
+
+def upper_mean(values: Sequence[float], part: int) -> float:
+    """Of the best ones, one of so many: unlike the best of all, it does not rise with their number alone."""
+    return float(np.mean(sorted(values)[-max(1, len(values) // part) :]))

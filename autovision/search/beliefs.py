@@ -25,8 +25,6 @@ _WITHIN = 0.3
 _WITHIN_WEIGHT = 3
 _LEAST_TRUE = 0.1
 """of what trials of an arm differ in is not noise, at least"""
-_GOOD = 3
-"""what an arm has come to is the mean of the best of its trials, or batches: one of so many"""
 _PENDING = 2
 """a trial that runs counts as so many that found nothing, or else all workers would choose the same arm"""
 _OWN = 0.3
@@ -105,8 +103,9 @@ class Beliefs:
         spread, within = _scales(known)
         within *= max(_LEAST_TRUE, 1 - (noise / within) ** 2)
         # An arm that only failed costs time and gives nothing, whatever the units of the metric are.
-        nothing = min(min(record.values) for record in known if record.values) - 3 * spread
-        reached = np.array([reach(record, nothing) for record in known])
+        of_each = [record.summary for record in known]
+        nothing = min(each.least for each in of_each if each) - 3 * spread
+        reached = np.array([each.reached if each else nothing for each in of_each])
         tried = np.array([len(record.values) + record.failed + _PENDING * record.running for record in known])
         seen = np.flatnonzero([bool(record.values or record.failed) for record in known])
         centre = float(np.mean(reached[seen]))
@@ -122,20 +121,6 @@ class Beliefs:
         # What runs for the first time will tell as much as if it had ended.
         sd[untried] /= 1 + tried[untried]
         return centre + spread * mean, sd
-
-
-def upper_mean(values: Sequence[float], part: int) -> float:
-    """Of the best ones, one of so many: unlike the best of all, it does not rise with their number alone."""
-    return float(np.mean(sorted(values)[-max(1, len(values) // part) :]))
-
-
-def reach(record: ArmRecord, nothing: float = -math.inf) -> float:
-    """What an arm has come to.
-
-    Of noisy values the best one is a matter of luck, and of how many there are; an arm that was tried often would
-    look better than it is, and be tried still more.
-    """
-    return upper_mean(record.values, _GOOD) if record.values else nothing
 
 
 def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float) -> np.ndarray:
@@ -162,12 +147,12 @@ def _row(values: Mapping[str, object], scale: Scale, kinds: Sequence[tuple[str, 
 
 def _scales(records: Sequence[ArmRecord]) -> tuple[float, float]:
     """Standard deviations of one between arms, and of one between the trials of an arm."""
-    values = [record.values for record in records if record.values]
-    bests = np.array([upper_mean(each, _GOOD) for each in values])
+    known = [summary for record in records if (summary := record.summary)]
+    bests = np.array([each.reached for each in known])
     squares = _SPREAD_WEIGHT * _SPREAD**2 + float(np.sum(np.square(bests - bests.mean())))
     spread = math.sqrt(squares / (_SPREAD_WEIGHT + len(bests) - 1))
-    squares = sum(float(np.sum(np.square(np.array(each) - np.mean(each)))) for each in values)
-    freedom = sum(len(each) - 1 for each in values)
+    squares = sum(each.squares for each in known)
+    freedom = sum(each.count - 1 for each in known)
     own = _WITHIN_WEIGHT * (_WITHIN * spread) ** 2
     return spread, math.sqrt((own + squares) / (_WITHIN_WEIGHT + freedom))
 
@@ -193,7 +178,7 @@ def choose(
         more_s: seconds that finishing an arm's model takes beyond what is set aside.
         noise: standard deviation of a value that has nothing to do with how good a trial is.
     """
-    reached = [reach(record) for record in records.values() if record.values]
+    reached = [summary.reached for record in records.values() if (summary := record.summary)]
     if not reached:
         # Until there is a first result, all work for it: trials on the same features share the computing.
         return next((arm for arm, record in records.items() if record.running), None) or min(

@@ -12,9 +12,8 @@ from typing import Any
 
 from autovision.records.searches import SearchRequest
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
-from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of
+from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, upper_mean
 from autovision.search.begun import Begun, Member, Running, heads_of, reports_of, told_by
-from autovision.search.beliefs import upper_mean
 from autovision.search.constraints.limits import values_of
 from autovision.search.costing.cost import CostModel, config_of
 from autovision.search.multiobjective.objectives import Trade

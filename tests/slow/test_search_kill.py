@@ -294,10 +294,14 @@ def ended(plan: Plan, how: Callable[[Killed, psutil.Popen], None], folder: Path,
         result = by_id[trial]
         assert result.state is not TrialState.FAILED, result.error
         assert result.curve[: len(curve)] == curve, "every rung on record before is there, unchanged"
-        # A head alone has a checkpoint only if it takes long; others train again what takes less than that.
-        if curve and result.curve[len(curve) :] and result.ladder != "probe":
+        # A worker takes only its own trial with it. A head alone has a checkpoint only if it takes long; others train
+        # again what takes less than that.
+        interrupted = how is not kill_worker or any("a worker was lost" in note for note in result.notes)
+        if interrupted and curve and result.curve[len(curve) :] and result.ladder != "probe":
             went_on = [int(note.split()[-1]) for note in result.notes if "went on from a checkpoint" in note]
-            assert went_on and went_on[0] >= curve[-1].epoch, "it lost a rung that was on record"
+            assert went_on and went_on[0] >= curve[-1].epoch, (
+                f"it lost a rung on record: {result}, had {curve}"
+            )
     for trial in trials:
         if trial.state is TrialState.COMPLETE:
             passed = [point.epoch for point in trial.curve]
