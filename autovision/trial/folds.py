@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,8 +32,8 @@ def cross_validated(
 ) -> list[np.ndarray | None]:
     """Logits (N, C) of the training images, each by a head of the configuration that did not see it or its group.
 
-    None for a head that failed in some fold. Rows of folds that the deadline did not leave time for are NaN, the same
-    ones for all. Heads of one backbone are trained together.
+    None for a head that failed in some fold, and for all where images cannot be divided. Rows of folds that the
+    deadline did not leave time for are NaN, the same ones for all. Heads of one backbone are trained together.
 
     Args:
         configs: for each of them `can_be` holds.
@@ -46,6 +47,8 @@ def cross_validated(
         np.full((len(train), train.classes), np.nan, np.float32) for _ in configs
     ]
     fold = folds_of(train, FOLDS, seed)
+    if len(set(fold.tolist())) < 2:
+        return [None for _ in configs]
     groups = _by_backbone(configs)
     for number in sorted(set(fold.tolist())):
         elsewhere, there = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
@@ -99,14 +102,24 @@ def _by_backbone(configs: Sequence[TrialConfig]) -> list[list[int]]:
 
 
 def folds_of(split: Labelled, folds: int, seed: int) -> Ints:
-    """(N,) the fold of each image: stratified by label, a group's images all in one."""
-    kinds = kinds_of(split.truth)
-    if len(set(split.groups)) in (0, len(split)):
+    """(N,) the fold of each image: stratified by label, a group's images all in one.
+
+    There are fewer folds where there are fewer groups, or no kind of label has so many images.
+    """
+    kinds, groups = kinds_of(split.truth), len(set(split.groups))
+    if groups in (0, len(split)):
         return stratified(kinds, folds, seed)
     fold = np.zeros(len(split), np.intp)
+    folds = min(folds, groups, int(np.bincount(kinds).max()))
+    if folds < 2:
+        return fold
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for number, (_, there) in enumerate(cut.split(np.zeros(len(split)), kinds, np.array(split.groups))):
-        fold[there] = number
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The least populated class", UserWarning
+        )  # it is spread as far as it goes
+        for number, (_, there) in enumerate(cut.split(np.zeros(len(split)), kinds, np.array(split.groups))):
+            fold[there] = number
     return fold
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
+from autovision.dataset.importer import import_dataset
 from autovision.features.compute import OutOfTime
 from autovision.records.base import now
 from autovision.records.searches import SearchRequest
@@ -17,6 +21,7 @@ from autovision.search import requests
 from autovision.search.finishing.confirm import MOST, Confirmed, candidates, confirm
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
+from autovision.store import MemoryStore
 from autovision.trial import folds
 from autovision.trial.data import Labelled
 from autovision.trial.trial import Workbench
@@ -72,6 +77,55 @@ def test_groups_are_read_from_the_data_set(tiny: History) -> None:
     assert Workbench(tiny.copy(), 1).splits("colours@1").train.groups == ()
 
 
+Paint = Callable[..., list[Path]]
+
+
+def grouped(root: Path, paint_images: Paint, *, patients: int) -> MemoryStore:
+    """A data set `scans` of 120 images by so many patients; validation and test have patients of their own."""
+    paint_images(root, 60)
+    lines = ["path,label,split,group"]
+    for i, path in enumerate(sorted(root.rglob("*.png"))):
+        split = ("validation", "test")[i % 10] if i % 10 < 2 else "train"
+        patient = f"{split} {i % patients}"
+        lines.append(f"{path.relative_to(root)},{path.parent.name},{split},{patient}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    store = MemoryStore()
+    import_dataset(store, root / "labels.csv", "scans", seed=0)
+    return store
+
+
+@pytest.mark.parametrize("patients", [1, 3, 7])
+def test_however_few_groups_a_data_set_has_none_is_divided(
+    patients: int, tiny: History, paint_images: Paint, tmp_path: Path
+) -> None:
+    bench = Workbench(grouped(tmp_path, paint_images, patients=patients), threads=2)
+    splits = bench.splits("scans@1")
+    train = splits.train
+    assert len(set(train.groups)) == patients
+    fold = folds.folds_of(train, 5, 0)
+    assert all(len(set(fold[np.array(train.groups) == group])) == 1 for group in set(train.groups))
+    assert len(set(fold)) == min(patients, 5)
+    config = tiny.space.config(tiny.space.default())
+    (logits,) = folds.cross_validated(bench, splits, [config], 0, time.time() + 60)
+    if patients == 1:
+        assert logits is None, "nobody is left to learn from"
+    else:
+        assert logits is not None and np.isfinite(logits).all()
+
+
+def test_a_class_of_one_group_alone_is_judged_by_heads_that_never_saw_it(
+    tiny: History, paint_images: Paint, tmp_path: Path
+) -> None:
+    bench = Workbench(grouped(tmp_path, paint_images, patients=7), threads=2)
+    splits = bench.splits("scans@1")
+    named = zip(splits.train.truth, splits.train.groups, strict=True)
+    train = replace(splits.train, groups=tuple("one" if label == 0 else name for label, name in named))
+    config = tiny.space.config(tiny.space.default())
+    (logits,) = folds.cross_validated(bench, replace(splits, train=train), [config], 0, time.time() + 60)
+    assert logits is not None
+    assert (logits[train.truth == 0].argmax(1) == 1).all()
+
+
 def test_heads_judged_under_other_views_than_they_train_on_are_left_out() -> None:
     assert folds.can_be(TrialConfig(augmentation="flip"))
     assert folds.can_be(TrialConfig(augmentation="dihedral", test_time_augmentation="dihedral"))
@@ -90,8 +144,6 @@ def test_no_image_is_judged_by_a_head_that_saw_it(tiny: History) -> None:
     config = tiny.space.config(tiny.space.default()).with_(
         head="mlp", head_width=64, lr=3e-2, epochs=60, weight_decay=0.0, dropout=0.0
     )
-    from dataclasses import replace
-
     (logits,) = folds.cross_validated(bench, replace(splits, train=made_up), [config], 0, time.time() + 60)
     assert logits is not None and logits.shape == (len(train), 2)
     right = float((logits.argmax(1) == made_up.truth).mean())
