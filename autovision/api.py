@@ -190,14 +190,15 @@ class AutoVision:
 
         return finish_search(self.store, search, on_progress=on_progress)
 
-    def register(self, search: str, trial: str) -> ModelVersion:
+    def register(self, search: str, trial: str, *, begins: Callable[[], None] = lambda: None) -> ModelVersion:
         """Evaluate and register the model of a given trial, such as another one of the search's front.
 
-        The search keeps its own. Raises `NotFound`, and `InvalidInput` where the trial left no model.
+        The search keeps its own, which is what its winner gives. `begins` is called when there is something to do.
+        Raises `NotFound`, and `InvalidInput` where the trial left no model.
         """
         from autovision.search.run import register
 
-        return register(self.store, search, trial)
+        return register(self.store, search, trial, begins=begins)
 
     def outlook(self, dataset: str, *, space: str | Space = "quick", **options: Any) -> Outlook:
         """What would happen to a search, which is not submitted: its place in the queue, its share, what speaks

@@ -274,8 +274,8 @@ def finish(
         av = library(store)
         request, _ = av.search_of(search)
         if trial is not None:
-            out.note(f"search {search}: evaluating trial {trial} on the test split")
-            return _registered(out, av.register(search, trial), trial)
+            note = f"search {search}: evaluating trial {trial} on the test split"
+            return _registered(out, av.register(search, trial, begins=lambda: out.note(note)), trial)
         out.note(f"search {search}: evaluating the best trial on the test split")
         state = av.finish(search)
         _finished(out, av, request, state, began)

@@ -160,8 +160,6 @@ def estimate(found: Estimate) -> list[Any]:
     from autovision.search.estimates.prices import money
 
     cost = None if found.cost is None else f"{money(found.cost, found.currency)} for all of the budget"
-    what = f"about {found.heads} heads"
-    what += "" if found.tuned is None else f", or {found.tuned} fine-tunings, trained to the end"
     parts: list[Any] = [
         facts(
             {
@@ -170,7 +168,7 @@ def estimate(found: Estimate) -> list[Any]:
                 if found.enough
                 else "likely not even for a first value: the first trial overruns it",
                 "first value": f"after {found.first_s} s, of these features {found.features_s}",
-                "it buys": what,
+                "it buys": f"{found.buys}, trained to the end",
                 "finishing": f"{found.finish_s:.0f} s",
                 "memory": None
                 if found.memory_mb is None

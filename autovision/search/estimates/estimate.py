@@ -62,7 +62,7 @@ class Estimate:
         start_s, finish_s: before the first trial, and for evaluating and registering the best.
         first_s: until the space's default has its first value.
         features_s: of these: computing the default's features.
-        heads: trained to the end, if only heads of the default's features were.
+        heads: trained to the end, if only heads of the default's features were; None: the space has none.
         tuned: fine-tunings of the default to the end, instead of heads; None: the space has none.
         memory_mb: 10⁶ bytes that a trial takes at most: the default, or its fine-tuning; None: nobody asked.
         features: cheapest first.
@@ -78,7 +78,7 @@ class Estimate:
     finish_s: float
     first_s: Range
     features_s: Range
-    heads: Range
+    heads: Range | None
     tuned: Range | None
     memory_mb: float | None
     features: tuple[FeatureSet, ...]
@@ -102,6 +102,12 @@ class Estimate:
         """Of the whole budget."""
         return None if self.per_hour is None else self.per_hour * self.budget_s / 3600
 
+    @property
+    def buys(self) -> str:
+        """How many trials, in words."""
+        kinds = {"heads": self.heads, "fine-tunings": self.tuned}
+        return "about " + " or ".join(f"{each} {name}" for name, each in kinds.items() if each is not None)
+
     def __str__(self) -> str:
         """One line."""
         if not self.enough:
@@ -111,9 +117,8 @@ class Estimate:
             )
         else:
             sets = f"{sum(each.fits for each in self.features)} of {len(self.features)}"
-            tuned = "" if self.tuned is None else f" or {self.tuned} fine-tunings"
             what = (
-                f"{self.budget_s:g} s buy about {self.heads} heads{tuned}; a first value takes {self.first_s} s, and "
+                f"{self.budget_s:g} s buy {self.buys}; a first value takes {self.first_s} s, and "
                 f"the features of {sets} backbones and resolutions can be computed"
             )
         cost = "" if self.cost is None else f"; all of it costs {money(self.cost, self.currency)}"
@@ -156,18 +161,20 @@ def estimate(
             if name not in left_out
         ]
         default = default.with_(backbone=usable[0], resolution=None) if usable else default
-    head = default.with_(unfreeze=0, adapters=0)
+    head, tuned = _head(space, default), _tuned(space, default)
+    kinds = [kind for kind in (head, tuned) if kind is not None] or [default]
     splits = cost.splits
     finishing = finish_s(cost, space.config(space.default()), len(splits.test), budget_s, cpus)
-    first = cost.predict(head)
+    first = cost.predict(kinds[0])
     shared = 1 + _HELP * (cpus - 1)
-    whole = cost.predict(head, epochs=head.epochs)
-    tuned = _tuned(space, default)
     left = budget_s - _START_S - finishing
     sets = _feature_sets(cost, space, default, left, shared, left_out)
     alone = _scaled(first, first.seconds - first.features_s + first.features_s / shared)
     first_s = Range(*(_START_S + seconds for seconds in (alone.value, alone.low, alone.high)))
-    kinds = [head] if tuned is None else [head, tuned]
+
+    def number(kind: TrialConfig | None) -> Range | None:
+        return None if kind is None else _number(cost.predict(kind, epochs=kind.epochs), left, cpus, shared)
+
     return Estimate(
         budget_s=budget_s,
         cpus=cpus,
@@ -177,10 +184,8 @@ def estimate(
         finish_s=finishing,
         first_s=first_s,
         features_s=_scaled(first, first.features_s / shared),
-        heads=_number(whole, left, cpus, shared),
-        tuned=None
-        if tuned is None
-        else _number(cost.predict(tuned, epochs=tuned.epochs), left, cpus, shared),
+        heads=number(head),
+        tuned=number(tuned),
         memory_mb=max(map(cost.memory_bytes, kinds)) / 1e6 if memory else None,
         features=sets,
         enough=first_s.value + finishing <= budget_s,
@@ -189,7 +194,18 @@ def estimate(
     )
 
 
+def _head(space: Space, default: TrialConfig) -> TrialConfig | None:
+    """The default with nothing of its backbone trained, if the space has that."""
+    trained = {name: getattr(default, name) for name in ("unfreeze", "adapters")}
+    if all(0 in values_of(space.parameters.get(name), value) for name, value in trained.items()):
+        return default.with_(unfreeze=0, adapters=0)
+    return None
+
+
 def _tuned(space: Space, default: TrialConfig) -> TrialConfig | None:
+    """The default fine-tuned as little as the space has it."""
+    if default.adapters:
+        return default
     depths = [int(depth) for depth in values_of(space.parameters.get("unfreeze"), default.unfreeze) if depth]
     return default.with_(unfreeze=min(depths)) if depths else None
 

@@ -526,3 +526,4 @@ def test_the_front_is_shown_and_explained(cli: Any, pets: str, tmp_path: Path) -
     assert "What there is to choose from" in html and "accuracy over latency_ms" in html
     missing = cli("search", "finish", search, "--trial", "01-00009-abcdef")
     assert missing.code == 3 and "did you mean" in missing.err
+    assert "evaluating" not in missing.err, "nothing is said to be done that is not"

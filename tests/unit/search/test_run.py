@@ -11,7 +11,7 @@ from autovision.records.base import now
 from autovision.records.searches import PriceTable, SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.search import requests
-from autovision.search.run import finish_search, run_search
+from autovision.search.run import finish_search, register, run_search
 from autovision.space import Choice, Space
 from autovision.store import MemoryStore, keys, lease, records
 
@@ -112,3 +112,16 @@ def test_the_seconds_of_an_attempt_that_was_killed_count(tiny: History) -> None:
     records.create(store, keys.trial(request.id, longer.trial), longer)
     requests.set_state(store, request.id, spent_s=0.0)
     assert finish_search(store, request.id).spent_s > 500.0
+
+
+def test_a_given_trial_is_registered_besides_and_the_winner_is_the_searchs_own_model(tiny: History) -> None:
+    store, search = tiny.copy(), tiny.searches[0].id
+    own = tiny.models[0]
+    begun: list[str] = []
+    ledger = requests.trials(store, search)
+    (other,) = [result.trial for result in ledger if result.trial != own.lineage.trial]
+    same = register(store, search, own.lineage.trial, begins=lambda: begun.append("winner"))
+    assert same == own and not begun
+    model = register(store, search, other, begins=lambda: begun.append("other"))
+    assert begun == ["other"] and model.lineage.trial == other and model.id != own.id
+    assert requests.get(store, search)[1].model == own.id

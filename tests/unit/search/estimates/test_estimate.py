@@ -41,6 +41,7 @@ def of(cost: CostModel, budget_s: float, space: Space | None = None, cpus: int =
 
 def test_more_seconds_and_more_cpus_buy_more(cost: CostModel) -> None:
     little, much, wide = of(cost, 60), of(cost, 600), of(cost, 60, cpus=8)
+    assert little.heads is not None and much.heads is not None and wide.heads is not None
     assert 0 < little.heads.value < much.heads.value
     assert little.tuned is not None and much.tuned is not None
     assert 0 < little.tuned.value < little.heads.value and little.tuned.value < much.tuned.value
@@ -61,6 +62,7 @@ def test_every_backbone_is_named_at_the_resolutions_that_it_may_have(cost: CostM
 
 def test_a_budget_that_is_too_small_is_called_so(cost: CostModel) -> None:
     found = of(cost, 5)
+    assert found.heads is not None
     assert not found.enough and found.heads.value == 0.0
     assert "likely too few" in str(found) and not any(each.fits for each in found.features)
     assert of(cost, 600).enough
@@ -71,6 +73,22 @@ def test_a_space_of_heads_buys_no_fine_tuning(cost: CostModel) -> None:
     assert found.tuned is None and "fine-tuning" not in str(found)
     assert 0 < (found.memory_mb or 0.0) < (of(cost, 60).memory_mb or 0.0)
     assert estimate(cost, Heads(), 60, cpus=2).memory_mb is None, "nobody asked"
+
+
+class Tunings(Heads):
+    unfreeze = Choice(1, 2)
+
+
+class Adapters(Heads):
+    adapters = Choice(2, 4)
+
+
+@pytest.mark.parametrize("space", [Tunings(), Adapters()])
+def test_a_space_without_heads_buys_none(space: Space, cost: CostModel) -> None:
+    found = of(cost, 60, space)
+    assert found.heads is None and "heads" not in str(found)
+    assert found.tuned is not None and f"buy about {found.tuned} fine-tunings" in str(found)
+    assert found.first_s.value > of(cost, 60, Heads()).first_s.value
 
 
 def test_it_says_what_it_rests_on(cost: CostModel) -> None:
