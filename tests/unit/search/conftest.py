@@ -12,6 +12,7 @@ from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.costing.cost import CostModel
 from autovision.space.config import TrialConfig
 from autovision.trial.trial import Workbench
+from tests.unit.search.driving import World
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -54,3 +55,8 @@ def cost(tiny: History) -> CostModel:
         store.delete(key)
     bench = Workbench(store, threads=2)
     return CostModel(bench, bench.splits("colours@1"))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
