@@ -266,6 +266,11 @@ class Proposer:
         found, seconds = [first], slower * self.cost.head_s(first.config)
         refused = 0
         enough_s = min(_BATCH_S, _BATCH_SHARE * self._remaining)
+        for start in self._starts_like(fixed):
+            if len(found) < most and seconds < enough_s:
+                self.starts.remove(start)
+                found.append(self._take(self._drawn(start.point, first.arm, start.origin)))
+                seconds += slower * self.cost.head_s(found[-1].config)
         while len(found) < most and seconds < enough_s and refused < _REFUSED:
             drawn = self._drawn(fixed, first.arm, "sampled")
             if drawn.config.digest in self.tried or not self.usable(drawn.config):
@@ -278,3 +283,14 @@ class Proposer:
                 found.append(self._take(drawn))
                 seconds += slower * self.cost.head_s(drawn.config)
         return found
+
+    def _starts_like(self, fixed: Mapping[str, Any]) -> list[Start]:
+        """The heads among the starting points that have these values."""
+        return [
+            start
+            for start in self.starts
+            if all(start.point.get(name) == value for name, value in fixed.items())
+            and start.initial_model is None
+            and not (config := self.space.config(start.point)).needs_maps
+            and config.digest not in self.tried
+        ]

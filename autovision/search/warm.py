@@ -5,7 +5,7 @@ Earlier searches are those on any version of the same data set, and on data sets
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,17 @@ from autovision.errors import NotFound
 from autovision.model.version import read_version
 from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult
+from autovision.search.arms import FEATURES
 from autovision.search.similarity import Neighbour
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 
-_FROM_LEDGER = 3
+_FROM_LEDGER = 12
+"""trials: the best; heads of the same features are trained together, and take no longer than one does"""
+_FROM_OTHERS = 4
+"""trials: the best of other features, for the best of all may be so by chance"""
 _FROM_NEIGHBOURS = 3
 
 
@@ -41,7 +45,7 @@ def starting_points(store: Store, request: SearchRequest, space: Space) -> list[
         candidates += _champion(store, request, space)
         candidates += [
             Start(point, "ledger")
-            for result in _earlier_winners(store, request)
+            for result in winners(_earlier(store, request, request.dataset))
             if (point := space.project(TrialConfig.model_validate(result.config))) is not None
         ]
     candidates.append(Start(space.default(), "default"))
@@ -59,10 +63,10 @@ def similar_points(
         return []
     distinct: dict[str, Start] = {}
     for neighbour in neighbours:
-        (winner,) = _best(_earlier(store, request, neighbour.name), 1) or (None,)
-        if winner is None:
+        ranked = _ranked(_earlier(store, request, neighbour.name))
+        if not ranked:
             continue
-        point = space.project(TrialConfig.model_validate(winner.config))
+        point = space.project(TrialConfig.model_validate(ranked[0].config))
         if point is not None:
             distinct.setdefault(space.config(point).digest, Start(point, "similar"))
     return list(distinct.values())[:_FROM_NEIGHBOURS]
@@ -81,9 +85,21 @@ def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]
     return [Start(point, "champion", version.id)]
 
 
-def _earlier_winners(store: Store, request: SearchRequest) -> list[TrialResult]:
-    """The best trials of earlier searches on any version of the same data set."""
-    return _best(_earlier(store, request, request.dataset), _FROM_LEDGER)
+def winners(results: Iterable[TrialResult]) -> list[TrialResult]:
+    """The best of trials, and the best of other features: what a later search begins with."""
+    ranked = _ranked(results)
+    best = ranked[:_FROM_LEDGER]
+    known = {_features(winner) for winner in best}
+    others: list[TrialResult] = []
+    for result in ranked[_FROM_LEDGER:]:
+        if (features := _features(result)) not in known and len(others) < _FROM_OTHERS:
+            known.add(features)
+            others.append(result)
+    return best + others
+
+
+def _features(result: TrialResult) -> tuple[Any, ...]:
+    return tuple(result.config.get(name) for name in FEATURES)
 
 
 def _earlier(store: Store, request: SearchRequest, dataset: str) -> list[TrialResult]:
@@ -99,9 +115,9 @@ def _earlier(store: Store, request: SearchRequest, dataset: str) -> list[TrialRe
     return results
 
 
-def _best(results: Sequence[TrialResult], count: int) -> list[TrialResult]:
-    """The best that left a model, each configuration once."""
+def _ranked(results: Iterable[TrialResult]) -> list[TrialResult]:
+    """Those that left a model, the best first, each configuration once."""
     usable = (r for r in results if r.value is not None and r.weights_key is not None)
     ranked = sorted(usable, key=lambda r: r.value or 0.0, reverse=True)
     distinct = {TrialConfig.model_validate(r.config).digest: r for r in reversed(ranked)}
-    return sorted(distinct.values(), key=lambda r: r.value or 0.0, reverse=True)[:count]
+    return sorted(distinct.values(), key=lambda r: r.value or 0.0, reverse=True)

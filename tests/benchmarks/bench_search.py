@@ -32,7 +32,7 @@ from autovision.records.trials import TrialResult
 from autovision.search import requests
 from autovision.search.driver import Driver
 from autovision.search.select import best_trial
-from autovision.search.warm import Start
+from autovision.search.warm import Start, winners
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys
 from autovision.store.local import LocalStore
@@ -193,8 +193,8 @@ def ours(search: Search, **settings: Any) -> tuple[Driver, Simulation]:
 def earlier_winners(data: str, workers: int, seed: int) -> list[Start]:
     """What an earlier search of five minutes leaves to the next one, before the space's default."""
     driver, _ = ours(Search(data, OURS, workers, 300.0, seed + 1_000))
-    valued = sorted((r for r in driver.ledger if r.value is not None), key=lambda r: -(r.value or 0.0))
-    return [Start(r.parameters, "ledger") for r in valued[:3]] + [Start(Demo.default(), "default")]
+    best = [Start(result.parameters, "ledger") for result in winners(driver.ledger)]
+    return [*best, Start(Demo.default(), "default")]
 
 
 def theirs(search: Search) -> Simulation:

@@ -11,6 +11,7 @@ from autovision.records.searches import SearchRequest
 from autovision.search.driver import Driver
 from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.proposer import Drawn
+from autovision.search.warm import Start
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys
@@ -52,6 +53,19 @@ def test_heads_on_the_same_features_are_trained_together(world: World) -> None:
     assert all(result.notes == ("a note",) for result in of_first)
     best = max(ledger, key=lambda r: r.value or 0.0)
     assert best.weights_key == f"weights-{best.trial}"
+
+
+def test_starting_points_of_the_same_features_are_one_batch(world: World) -> None:
+    default = Three.default()
+    starts = [Start({**default, "lr": 0.01 + i / 100}, "ledger") for i in range(3)]
+    starts.insert(1, Start({**default, "backbone": "small"}, "ledger"))
+    driver = driver_of(world, starts=list(starts), together=True)
+    first, second = begin(driver), begin(driver)
+    members = driver.running[first.trial].members
+    assert [member.config.lr for member in members[:3]] == pytest.approx([0.01, 0.02, 0.03])
+    assert [member.origin for member in members[:4]] == ["ledger"] * 3 + ["sampled"]
+    assert {member.config.backbone for member in members} == {default["backbone"]}
+    assert second.config.backbone == "small" and driver.running[second.trial].lead.origin == "ledger"
 
 
 def test_a_batch_has_no_more_heads_than_trials_are_left(world: World) -> None:

@@ -74,10 +74,26 @@ def test_the_best_of_earlier_searches_come_in_their_order(
     past: Callable[..., MemoryStore], line: Line
 ) -> None:
     values = [0.6, 0.9, 0.7, 0.8, 0.5]
-    store = past(*(line(i, value, config=config(lr=0.01 + i / 100)) for i, value in enumerate(values)))
+    store = past(*(line(i, value, config=config(lr=0.02 + i / 100)) for i, value in enumerate(values)))
     starts = starting_points(store, request_of(Heads()), Heads())
-    assert [start.origin for start in starts] == ["ledger", "ledger", "ledger", "default"]
-    assert [start.point["lr"] for start in starts[:3]] == pytest.approx([0.02, 0.04, 0.03])
+    assert [start.origin for start in starts] == ["ledger"] * 5 + ["default"]
+    assert [start.point["lr"] for start in starts[:5]] == pytest.approx([0.03, 0.05, 0.04, 0.02, 0.06])
+
+
+def test_of_many_the_best_and_the_best_of_other_features_are_tried_again(
+    past: Callable[..., MemoryStore], line: Line
+) -> None:
+    many = [line(i, 0.9 - 1e-4 * i, config=config(lr=0.02 + i / 1000)) for i in range(20)]
+    others = [
+        line(20 + i, 0.6 - i / 100, config=config(backbone="test_efficientnet", lr=0.02 + i / 1000))
+        for i in range(3)
+    ]
+    starts = starting_points(past(*others, *many), request_of(Heads()), Heads())
+    points = [(start.point["backbone"], start.point["lr"]) for start in starts if start.origin == "ledger"]
+    assert points == [
+        *(("test_resnet", pytest.approx(0.02 + i / 1000)) for i in range(12)),
+        ("test_efficientnet", pytest.approx(0.02)),
+    ]
 
 
 def test_the_same_configuration_is_tried_once(past: Callable[..., MemoryStore], line: Line) -> None:
