@@ -123,13 +123,14 @@ class Running:
         epoch = self.lead.curve[-1].epoch
         return self.cost_s / epoch * max(0, self.lead.config.epochs - epoch)
 
-    def whole_curve(self, result: dict[str, Any]) -> list[CurvePoint]:
-        """The rungs of the computation as such, of which heads that are trained together have one."""
+    def curve_of_each(self, result: dict[str, Any]) -> list[CurvePoint]:
+        """The rungs of a trial: of heads that are trained together one, with a head's share of their training."""
         if not self.assignment.heads:
             return self.lead.curve
         last = [member.curve[-1] for member in self.members if member.curve]
         longest = max(last, key=lambda point: point.epoch)
-        return [longest.with_(seconds=result["seconds"])]
+        share = (result["seconds"] - result["feature_s"]) / len(self.members)
+        return [longest.with_(seconds=result["feature_s"] + share)]
 
     def report(self, *, done: bool) -> Report:
         """For the scheduler."""
@@ -269,9 +270,13 @@ def told_by(running: Running, result: dict[str, Any]) -> list[tuple[Member, dict
     return [(member, common | told) for member, told in zip(running.members, each, strict=True)]
 
 
-def heads_of(members: list[Member]) -> tuple[Head, ...]:
-    """As a worker is told of trials that it trains together; none if there is only one."""
-    if len(members) == 1:
+def heads_of(members: list[Member], *, batch: bool = False) -> tuple[Head, ...]:
+    """As a worker is told of trials that it trains together; none if there is only one.
+
+    Args:
+        batch: they were trained together, and what is left of them may be one.
+    """
+    if len(members) == 1 and not batch:
         return ()
     return tuple(Head(trial=m.trial, number=m.number, config=m.config) for m in members)
 

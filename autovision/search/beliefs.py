@@ -181,8 +181,9 @@ def choose(
     reached = [summary.reached for record in records.values() if (summary := record.summary)]
     if not reached:
         # Until there is a first result, all work for it: trials on the same features share the computing.
-        return next((arm for arm, record in records.items() if record.running), None) or min(
-            records, key=lambda arm: (records[arm].failed, predicted_s(arm)), default=None
+        takes_s = {arm: found_s for arm in records if math.isfinite(found_s := predicted_s(arm))}
+        return next((arm for arm in takes_s if records[arm].running), None) or min(
+            takes_s, key=lambda arm: (records[arm].failed, takes_s[arm]), default=None
         )
     arms = list(records)
     seconds = np.array([predicted_s(arm) for arm in arms]) + _OVERHEAD_S

@@ -92,6 +92,8 @@ class Driver:
         """by the trial, or the first of the heads"""
         self.paused: dict[str, Running] = {}
         self.suspended = False
+        self.exhausted = False
+        """whether there was nothing left to try when it was asked last"""
         self._finishing: tuple[str | None, float] = None, self.finishing_s(None)
         """the best trial, and what finishing it takes"""
         self._again: list[str] = []
@@ -177,7 +179,7 @@ class Driver:
     def next(self) -> Assignment | None:
         """The next trial to begin, or to go on with; None if nothing more fits into the budget."""
         remaining = self._until() - self.clock()
-        if remaining <= 0.5 and (self._valued or self.running):
+        if remaining <= 0.5 and (self._valued or self.at_work or (self.ledger and not self._again)):
             return None  # without any value, the first trial may overrun
         if self._again:
             return self._go_on_with(self.running[self._again.pop(0)])
@@ -188,6 +190,7 @@ class Driver:
         # Where trials are what is scarce, each is to learn from those before it.
         most = max(1, left // _SPARING)
         drawn = self._proposer.draw(remaining, most, first=not self._valued) if left > 0 else []
+        self.exhausted = left > 0 and self._proposer.all_tried
         if drawn:
             return self._begin(drawn)
         if self._proposer.out_of_time:
@@ -266,7 +269,7 @@ class Driver:
             must_report=not self._valued,
             threads=self.threads,
             gpu=self.gpu,
-            heads=heads_of(running.members),
+            heads=heads_of(running.members, batch=bool(running.assignment.heads)),
         )
 
     def add_starts(self, starts: list[Start]) -> None:
@@ -354,7 +357,7 @@ class Driver:
         if not news:
             return True
         if running.expected is not None:
-            self.cost.observe(running.expected, running.whole_curve(result), result["feature_s"])
+            self.cost.observe(running.expected, running.curve_of_each(result), result["feature_s"])
         for each in running.results():
             self._tally.consider(each)
         done, verdict = bool(result.get("done")), Verdict.GO_ON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ _REFUSED = 8
 """so many draws for a batch may come to nothing"""
 _FIRST, _MOST = 16, 64
 """heads of a batch: of an arm's first at most, and of any"""
+_DRAWING_S = 2.0
+"""by the clock, that drawing a batch may take where a sampler is slow: meanwhile nobody is listened to"""
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,23 @@ class Proposer:
         """seconds, and infinity as long as time is no reason against anything; seconds"""
         self.out_of_time = False
         """whether the last draw was empty for lack of time"""
+        self.all_tried = False
+        """whether it was empty because nothing is left to try"""
+        self._used_up: set[Arm] = set()
+        """arms of which everything was tried"""
 
     def add_starts(self, starts: list[Start]) -> None:
-        """Points to try next."""
-        self.starts += [start for start in starts if self.usable(self.space.config(start.point))]
+        """Points to try next, after those that are waiting."""
+        waiting = {self.space.config(start.point).digest for start in self.starts}
+        for start in starts:
+            config = self.space.config(start.point)
+            if config.digest not in waiting and self.usable(config):
+                self.starts.append(start)
 
     def learn_heads(self, seconds: float, configs: Sequence[TrialConfig]) -> None:
-        """Heads that were trained together took so long, without features."""
-        self._slower.append(seconds / sum(map(self.cost.head_s, configs)))
+        """Heads that were trained together took so long, without features; nothing if they failed before that."""
+        if seconds > 0:
+            self._slower.append(seconds / sum(map(self.cost.head_s, configs)))
 
     def give_up(self, arm: Arm) -> None:
         """A trial of an arm was out of time before it had a value: so would others be."""
@@ -121,7 +133,8 @@ class Proposer:
             most: configurations at most.
             first: nothing has a value yet, so that time is no reason against anything.
         """
-        self._remaining, self._left, self.out_of_time = math.inf if first else remaining, remaining, False
+        self._remaining, self._left = math.inf if first else remaining, remaining
+        self.out_of_time = self.all_tried = False
         while self._waiting:
             waiting = self._waiting.pop(0)
             if self._fits(waiting.config) and waiting.config.digest not in self.tried:
@@ -155,8 +168,11 @@ class Proposer:
                 self.sampler.refuse(drawn.proposal.number)
             self.out_of_time = self.out_of_time or late > 0
             if arm is None:
+                self.all_tried = late == 0
                 return None
             self._exhausted.add(arm)
+            if late == 0:
+                self._used_up.add(arm)
 
     def _fits(self, config: TrialConfig) -> bool:
         """Whether a trial can run to its end in the seconds that are left."""
@@ -179,7 +195,7 @@ class Proposer:
             self.noise(),
         )
         if arm is None or arm in self._exhausted:
-            self.out_of_time = True
+            self.out_of_time, self.all_tried = True, self._used_up.issuperset(arms)
             return None
         if (heir := self._heir(arm)) is not None:
             return self._drawn(heir, arm, "probe")
@@ -239,9 +255,19 @@ class Proposer:
         at, seconds = self._predicted.get(arm, (math.inf, 0.0))
         if not 0.0 <= at - self._left < _FRESH_S:
             # To the end: what an arm may come to is what its trials end with.
-            seconds = self.cost.predicted_total_s(self._standard[arm])
+            standard = self._standard[arm]
+            seconds = self.cost.predicted_total_s(standard)
+            # The first value of all comes as soon as any head does.
+            if self.together and not standard.needs_maps and math.isfinite(self._remaining):
+                others = (_FIRST - 1) * self._slower_than_arithmetic * self.cost.head_s(standard)
+                seconds += min(_BATCH_S, others)
             self._predicted[arm] = self._left, seconds
         return seconds
+
+    @property
+    def _slower_than_arithmetic(self) -> float:
+        """How much longer heads took that were trained together."""
+        return statistics.median(self._slower[-5:]) if self._slower else 1.0
 
     def _takes_long(self, arm: Arm) -> float:
         """As if all took the same, but for whether there is anything left to try."""
@@ -262,16 +288,19 @@ class Proposer:
         if all(name in alike or isinstance(p, Constant) for name, p in self.space.parameters.items()):
             alike = FEATURES  # nothing else differs in this space
         fixed = {name: point[name] for name in alike if name in point}
-        slower = statistics.median(self._slower[-5:]) if self._slower else 1.0
+        slower = self._slower_than_arithmetic
         found, seconds = [first], slower * self.cost.head_s(first.config)
         refused = 0
         enough_s = min(_BATCH_S, _BATCH_SHARE * self._remaining)
+        began = time.monotonic()
         for start in self._starts_like(fixed):
             if len(found) < most and seconds < enough_s:
                 self.starts.remove(start)
                 found.append(self._take(self._drawn(start.point, first.arm, start.origin)))
                 seconds += slower * self.cost.head_s(found[-1].config)
         while len(found) < most and seconds < enough_s and refused < _REFUSED:
+            if time.monotonic() - began > _DRAWING_S:
+                break
             drawn = self._drawn(fixed, first.arm, "sampled")
             if drawn.config.digest in self.tried or not self.usable(drawn.config):
                 self.sampler.refuse(drawn.proposal.number)

@@ -50,8 +50,9 @@ class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
             return None  # Tune asks again
         assignment = self._driver.next()
         if assignment is None:
-            # A trial that runs may make another one worth its cost; without one, nothing will.
-            return None if self._driver.running else Searcher.FINISHED
+            # A trial that runs may make another one worth its cost; without one, nothing will. Tune waits for minutes
+            # where it has no trial, so one that only waits to be begun again must not count.
+            return None if self._driver.at_work else Searcher.FINISHED
         self.names[trial_id] = assignment.trial
         return {"assignment": assignment.model_dump(mode="json")}
 

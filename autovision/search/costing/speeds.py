@@ -22,7 +22,7 @@ from autovision.records.base import Record, digest_of
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """version of the expectations that ratios are relative to: others are of no use"""
 
 _PART_SD, _BACKBONE_SD, _CONFIGURATION_SD, _NOISE_SD = 1.0, 0.4, 0.25, 0.3

@@ -240,6 +240,37 @@ def test_a_search_that_is_late_before_its_first_trial_begins_one_nevertheless(wo
     assert driver.next() is None
 
 
+def test_only_the_first_trial_may_overrun_a_budget(world: World) -> None:
+    """A metric that is defined nowhere must not lead to ever dearer trials after the end."""
+    world.objective = lambda config: None
+    driver = driver_of(world, budget_s=20.0)
+    told = Simulation(driver, world, workers=1).run()
+    assert len(driver.ledger) > 1 and {result.state for result in driver.ledger} == {TrialState.FAILED}
+    assert all(begun.at <= driver.deadline for begun in told.begun)
+
+
+def test_a_trial_that_waits_to_be_begun_again_is_begun_though_the_budget_is_over(world: World) -> None:
+    crashed = driver_of(world, budget_s=20.0)
+    first = begin(crashed)
+    world.now += 30.0
+    driver = resumed(world, crashed)
+    assert driver.at_work == 0 and driver.pending_first
+    again = begin(driver)
+    assert (again.trial, again.must_report, driver.at_work) == (first.trial, True, 1)
+    assert driver.next() is None
+
+
+def test_without_time_what_waits_to_be_begun_again_is_left_once_there_is_a_value(world: World) -> None:
+    crashed = driver_of(world, budget_s=20.0, max_trials=2)
+    Simulation(crashed, world, workers=1).run(crash_at=world.now + 5.05)
+    assert crashed._valued and crashed.running
+    world.now = crashed.deadline
+    driver = resumed(world, crashed)
+    assert driver.next() is None and driver.at_work == 0, "so that the search ends"
+    driver.close()
+    assert set(driver.running) == set() and len(stored_ledger(driver)) == len(driver.ledger)
+
+
 def test_an_arm_that_fails_gives_way_whatever_the_metric(world: World) -> None:
     """A metric whose values are below zero must not make a failure look like the best of all."""
     world.objective = lambda config: None if config.backbone == "small" else accuracy(config) - 2.0  # type: ignore[operator]
@@ -260,7 +291,26 @@ def test_a_space_that_is_exhausted_ends_the_search(world: World) -> None:
     told = Simulation(driver, world).run()
     configs = {(b.assignment.config.backbone, b.assignment.config.taps) for b in told.begun}
     assert len(configs) == len(driver.ledger) == 6
-    assert world.now < driver.deadline
+    assert world.now < driver.deadline and driver.exhausted
+
+
+def test_a_search_that_ends_for_lack_of_time_has_not_tried_everything(world: World) -> None:
+    driver = driver_of(world, budget_s=40.0)
+    Simulation(driver, world).run()
+    assert driver.ledger and not driver.exhausted
+
+
+def test_an_arm_of_which_everything_was_tried_gives_way_before_there_is_a_value(world: World) -> None:
+    class Uneven(Space):
+        backbone = Choice("small", "medium")
+        weights = "random"
+        taps = Integer(1, 3)
+
+    world.objective = lambda config: None if config.backbone == "small" or config.taps < 3 else 0.5
+    driver = driver_of(world, Uneven(), budget_s=10_000.0)
+    Simulation(driver, world, workers=1).run()
+    assert len(driver.ledger) == 6
+    assert max(result.value or 0.0 for result in driver.ledger) > 0
 
 
 def test_an_arm_that_was_out_of_time_is_not_begun_again_but_is_no_worse_for_it(world: World) -> None:

@@ -117,6 +117,62 @@ def test_a_batch_that_was_killed_is_trained_again_and_one_that_was_half_recorded
     assert {head.number for head in later.heads} & {head.number for head in first.heads} == set()
 
 
+def test_the_one_head_of_a_batch_that_was_not_recorded_is_trained_with_its_own_configuration(
+    world: World,
+) -> None:
+    crashed = driver_of(world, together=True)
+    first = begin(crashed)
+    key = keys.begun_trial(first.search, first.trial)
+    kept = crashed.store.get(key).data
+    reports = Simulation(crashed, world)._work(first)
+    next(reports)
+    crashed.goes_on(first.trial, next(reports))
+    crashed.ended(first.trial)
+    last = first.heads[-1]
+    whole = {result.trial: result for result in stored_ledger(crashed)}[last.trial]
+    crashed.store.delete(keys.trial(first.search, last.trial))
+    crashed.store.put_new(key, kept)
+
+    driver = resumed(world, crashed, together=True)
+    again = begin(driver)
+    assert again.heads == (last,), "not the configuration of the batch's first"
+    reports = Simulation(driver, world)._work(again)
+    next(reports)
+    driver.goes_on(again.trial, next(reports))
+    (result,) = driver.ended(again.trial)
+    assert (result.trial, result.config, result.value) == (whole.trial, whole.config, whole.value)
+    assert result.weights_key == whole.weights_key
+
+
+def test_what_a_head_takes_is_learnt_as_its_share_of_a_batch(world: World) -> None:
+    driver = driver_of(world, together=True)
+    first = begin(driver)
+    reports = Simulation(driver, world)._work(first)
+    next(reports)
+    result = next(reports)
+    driver.goes_on(first.trial, result)
+    (point,) = driver.running[first.trial].curve_of_each(result)
+    assert len(first.heads) > 1
+    assert point.seconds == pytest.approx(result["feature_s"] + 2 * world.training_s / len(first.heads))
+
+
+def test_a_slow_sampler_draws_no_more_than_there_is_patience_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("autovision.search.proposer.time.monotonic", lambda: 0.7 * next(ticks))
+    assert len(begin(driver_of(world, together=True)).heads) == 3
+
+
+def test_a_late_starting_point_that_waits_already_is_tried_once(world: World) -> None:
+    starts = [Start({**Three.default(), "lr": 0.01 + i / 100}, "ledger") for i in range(2)]
+    driver = driver_of(world, starts=list(starts), together=True)
+    driver.add_starts([Start(starts[1].point, "similar"), Start({**Three.default(), "lr": 0.05}, "similar")])
+    members = driver.running[begin(driver).trial].members
+    assert [member.origin for member in members[:4]] == ["ledger", "ledger", "similar", "sampled"]
+    assert len({member.config.digest for member in members}) == len(members)
+
+
 # ------------------------------------------------------------------------------------ several objectives
 
 COSTS = {"small": 5.0, "medium": 12.0, "large": 40.0}

@@ -31,10 +31,12 @@ class Listener:
         self.clock = time.time
         self.pending_first = False
         self.share = lambda: UNLIMITED
+        self.waiting = 0
+        """of those that run: to be begun again"""
 
     @property
     def at_work(self) -> int:
-        return len(self.running)
+        return len(self.running) - self.waiting
 
     def next(self) -> Assignment | None:
         if not self.trials:
@@ -93,6 +95,14 @@ def test_the_search_ends_when_nothing_is_left_and_nothing_runs() -> None:
     assert searcher.suggest("tune-b") is None, "what runs may make another trial worth its cost"
     searcher.on_trial_complete("tune-a", DONE)
     assert searcher.suggest("tune-b") == Searcher.FINISHED
+
+
+def test_a_trial_that_nobody_can_begin_again_does_not_keep_a_search_waiting() -> None:
+    listener = Listener()
+    listener.running["lost"] = None
+    listener.waiting = 1
+    searcher = DriverSearcher(listener)  # type: ignore[arg-type]
+    assert searcher.suggest("tune-a") == Searcher.FINISHED
 
 
 def test_no_trial_is_begun_beyond_the_share_and_tune_may_ask_again() -> None:
