@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from autovision.records.searches import SearchRequest
 from autovision.search.costing.cost import CostModel
-from autovision.search.estimates.estimate import finish_s
 from autovision.search.finishing import confirm
 from autovision.space.config import TrialConfig
 from autovision.trial import folds
 
+_EVALUATION_SHARE = 0.25
+_REGISTERING_S = 5.0
 _REFIT_SHARE = 0.2
 _CONFIRM_SHARE = 0.1
 
@@ -40,7 +41,8 @@ class Reserve:
 
     def evaluation_s(self, config: TrialConfig) -> float:
         """Seconds for evaluating and registering alone."""
-        return finish_s(self.cost, config, self.images, self.budget_s, self.threads)
+        seconds = self.cost.evaluation_s(config, self.images, threads=self.threads)
+        return min(_EVALUATION_SHARE * self.budget_s, _REGISTERING_S + seconds)
 
     def _refit_s(self, config: TrialConfig) -> float:
         return min(_REFIT_SHARE * self.budget_s, self.cost.refit_s(config)) if self.request.refit else 0.0

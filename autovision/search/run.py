@@ -366,6 +366,7 @@ def _trials(
     for note in notes:
         on_progress(_last_event(request, [], before, started, note))
     left, scarce = _left_s(request, before)
+    reserve = Reserve(request, cost, space.config(space.default()), evaluated(splits), left, bench.threads)
     ledger = requests.trials(store, request.id)
     if all(result.value is None for result in ledger):
         buys = estimate(
@@ -373,13 +374,13 @@ def _trials(
             space,
             left,
             cpus=placement(nodes(), request.workers_per_trial).concurrent,
+            finish_s=reserve(None),
             left_out=frozenset(left_out),
             per_hour=before.per_hour,
             currency=before.currency,
         )
         requests.set_state(store, request.id, estimate=str(buys))
         on_progress(_last_event(request, [], before, started, f"estimate: {buys}"))
-    reserve = Reserve(request, cost, space.config(space.default()), evaluated(splits), left, bench.threads)
     granted = requests.granted_s(request, before)
     driver = Driver(
         store=store,

@@ -12,8 +12,6 @@ from autovision.space.config import TrialConfig
 
 _START_S = 8.0
 """Ray, and processes that have loaded PyTorch"""
-_FINISH_SHARE = 0.25
-_FINISH_S = 5.0
 _HELP = 0.8
 """what a second CPU adds where several compute the same features"""
 _SURE = 0.5
@@ -59,7 +57,8 @@ class Estimate:
         cpus: trials at a time.
         node: the kind of node that the seconds hold for.
         measured: the share of the default's seconds that rests on measurements on such nodes; the rest is arithmetic.
-        start_s, finish_s: before the first trial, and for evaluating and registering the best.
+        start_s, finish_s: before the first trial; and set aside for judging the best once more, training it again and
+            evaluating it.
         first_s: until the space's default has its first value.
         features_s: of these: computing the default's features.
         heads: trained to the end, if only heads of the default's features were; None: the space has none.
@@ -125,21 +124,13 @@ class Estimate:
         return f"{what}{cost}; {self.basis}"
 
 
-def finish_s(cost: CostModel, config: TrialConfig, images: int, budget_s: float, threads: int) -> float:
-    """Seconds that evaluating and registering a winner will take, at most a quarter of the budget.
-
-    Args:
-        images: that are evaluated.
-    """
-    return min(_FINISH_SHARE * budget_s, _FINISH_S + cost.evaluation_s(config, images, threads=threads))
-
-
 def estimate(
     cost: CostModel,
     space: Space,
     budget_s: float,
     *,
     cpus: int,
+    finish_s: float,
     left_out: frozenset[str] = frozenset(),
     per_hour: float | None = None,
     currency: str = "",
@@ -149,6 +140,7 @@ def estimate(
 
     Args:
         cpus: trials at a time.
+        finish_s: what is set aside for finishing the best.
         left_out: backbones that cannot be used here.
         per_hour: what the cluster costs.
         memory: whether to count that, too, which takes a second.
@@ -163,11 +155,9 @@ def estimate(
         default = default.with_(backbone=usable[0], resolution=None) if usable else default
     head, tuned = _head(space, default), _tuned(space, default)
     kinds = [kind for kind in (head, tuned) if kind is not None] or [default]
-    splits = cost.splits
-    finishing = finish_s(cost, space.config(space.default()), len(splits.test), budget_s, cpus)
     first = cost.predict(kinds[0])
     shared = 1 + _HELP * (cpus - 1)
-    left = budget_s - _START_S - finishing
+    left = budget_s - _START_S - finish_s
     sets = _feature_sets(cost, space, default, left, shared, left_out)
     alone = _scaled(first, first.seconds - first.features_s + first.features_s / shared)
     first_s = Range(*(_START_S + seconds for seconds in (alone.value, alone.low, alone.high)))
@@ -181,14 +171,14 @@ def estimate(
         node=str(cost.kind),
         measured=first.measured,
         start_s=_START_S,
-        finish_s=finishing,
+        finish_s=finish_s,
         first_s=first_s,
         features_s=_scaled(first, first.features_s / shared),
         heads=number(head),
         tuned=number(tuned),
         memory_mb=max(map(cost.memory_bytes, kinds)) / 1e6 if memory else None,
         features=sets,
-        enough=first_s.value + finishing <= budget_s,
+        enough=first_s.value + finish_s <= budget_s,
         per_hour=per_hour,
         currency=currency,
     )

@@ -11,6 +11,8 @@ from autovision.search.costing.node import this_node
 from autovision.search.estimates import prices
 from autovision.search.estimates.estimate import Estimate, estimate
 from autovision.search.feasibility import infeasible_backbones
+from autovision.search.finishing.finish import evaluated
+from autovision.search.reserve import Reserve
 from autovision.search.sharing.placement import placement
 from autovision.space import Space
 from autovision.store.protocol import Store
@@ -35,11 +37,14 @@ def preview(store: Store, request: SearchRequest, table: PriceTable | None) -> E
     nodes = prices.cluster()
     table = table or prices.configured()
     place = placement([dict(node["Resources"]) for node in nodes], request.workers_per_trial)
+    default = space.config(space.default())
+    reserve = Reserve(request, cost, default, evaluated(splits), request.budget_s, bench.threads)
     return estimate(
         cost,
         space,
         request.budget_s,
         cpus=place.concurrent,
+        finish_s=reserve(None),
         left_out=frozenset(left_out),
         per_hour=None if table is None else prices.per_hour(table, nodes),
         currency="" if table is None else table.currency,

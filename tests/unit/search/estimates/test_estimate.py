@@ -10,7 +10,7 @@ from autovision.records.searches import PriceTable
 from autovision.records.trials import CurvePoint
 from autovision.search import requests
 from autovision.search.costing.cost import CostModel
-from autovision.search.estimates.estimate import Estimate, estimate, finish_s
+from autovision.search.estimates.estimate import Estimate, estimate
 from autovision.search.estimates.preview import preview
 from autovision.space import Choice, Float, Space
 
@@ -28,6 +28,9 @@ class Varied(Space):
     batch_size = 16
 
 
+FINISH_S = 6.0
+
+
 class Heads(Space):
     backbone = "test_resnet"
     weights = "random"
@@ -36,7 +39,7 @@ class Heads(Space):
 
 
 def of(cost: CostModel, budget_s: float, space: Space | None = None, cpus: int = 2) -> Estimate:
-    return estimate(cost, space or Varied(), budget_s, cpus=cpus, memory=True)
+    return estimate(cost, space or Varied(), budget_s, cpus=cpus, finish_s=FINISH_S, memory=True)
 
 
 def test_more_seconds_and_more_cpus_buy_more(cost: CostModel) -> None:
@@ -56,7 +59,7 @@ def test_every_backbone_is_named_at_the_resolutions_that_it_may_have(cost: CostM
     assert sizes == {("test_resnet", 64), ("test_resnet", 96), ("test_efficientnet", None)}
     seconds = [each.seconds.value for each in found.features]
     assert seconds == sorted(seconds) and all(each.fits for each in found.features)
-    left = estimate(cost, Varied(), 600, cpus=2, left_out=frozenset({"test_resnet"}))
+    left = estimate(cost, Varied(), 600, cpus=2, finish_s=FINISH_S, left_out=frozenset({"test_resnet"}))
     assert {each.backbone for each in left.features} == {"test_efficientnet"}
 
 
@@ -72,7 +75,7 @@ def test_a_space_of_heads_buys_no_fine_tuning(cost: CostModel) -> None:
     found = of(cost, 60, Heads())
     assert found.tuned is None and "fine-tuning" not in str(found)
     assert 0 < (found.memory_mb or 0.0) < (of(cost, 60).memory_mb or 0.0)
-    assert estimate(cost, Heads(), 60, cpus=2).memory_mb is None, "nobody asked"
+    assert estimate(cost, Heads(), 60, cpus=2, finish_s=FINISH_S).memory_mb is None, "nobody asked"
 
 
 class Tunings(Heads):
@@ -102,15 +105,6 @@ def test_it_says_what_it_rests_on(cost: CostModel) -> None:
     found = of(cost, 60)
     assert "measured on nodes of this kind" in found.basis
     assert found.features_s.high / found.features_s.low < 8
-
-
-def test_the_end_takes_at_most_a_quarter(cost: CostModel) -> None:
-    config = Varied().config(Varied.default())
-    assert finish_s(cost, config, 10_000, 8.0, 2) == 2.0
-    alone = finish_s(cost, config, 6_000, 6e5, 2)
-    assert 5.0 < finish_s(cost, config, 60, 600.0, 2) < 15.0
-    views = finish_s(cost, config.with_(test_time_augmentation="dihedral"), 6_000, 6e5, 2)
-    assert views > alone + 1.0, "it sees every image eight times"
 
 
 def test_a_request_is_estimated_without_being_submitted(tiny: History) -> None:
