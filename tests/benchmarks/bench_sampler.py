@@ -65,7 +65,7 @@ def cost(sampler: str, sizes: tuple[int, ...]) -> list[list[Any]]:
         single_ms = 1e3 * (time.process_time() - began) / n
         n = 3 if sampler in SLOW else BATCH
         began = time.process_time()
-        for proposal in made.ask_many(n):
+        for proposal in [made.ask() for _ in range(n)]:
             made.tell(proposal.number, TrialState.COMPLETE, [(0, 0.5)])
         batch_ms = 1e3 * (time.process_time() - began) / n
         rows.append([sampler.split(":")[-1], size, single_ms, batch_ms, rebuilt_s])
@@ -163,7 +163,7 @@ def regret(way: str, objective: str, seed: int, most: int) -> list[float]:
     made = Sampler(space, seed, "bench_sampler:optuna_tpe" if way == "optuna_tpe" else way.split(",")[0])
     if way == "tpe, all trials":
         made._strategy = Tpe(Coordinates(space), most=ALL)
-    rng, best, found, pending = np.random.default_rng(seed), -math.inf, [], made.ask_many(3)
+    rng, best, found, pending = np.random.default_rng(seed), -math.inf, [], [made.ask() for _ in range(3)]
     for i in range(most):
         pending.append(made.ask())
         proposal = pending.pop(int(rng.integers(len(pending))))

@@ -31,8 +31,6 @@ _STEP_S, _JUDGE_S = 2e-3, 0.02
 """one step of training, and one validation, without the network"""
 _COMPILE_S, _LOAD_S, _BEGIN_S = 2.0, 1.5, 0.3
 """a network for one cut; a backbone into a process; all else before the first epoch"""
-_HELP = 0.8
-"""what an idle CPU that helps is worth of one that computes features"""
 
 
 class Part(StrEnum):
@@ -146,7 +144,6 @@ def work(
     sizes: tuple[int, int],
     rates: Rates,
     *,
-    idle: int = 0,
     loaded: bool = True,
 ) -> Work:
     """What a configuration has to do.
@@ -154,7 +151,6 @@ def work(
     Args:
         rows: what the store lacks of what is `needed`.
         sizes: images to train on and to validate by.
-        idle: CPUs that help to compute features.
         loaded: whether a process that has the backbone is likely to get the trial.
     """
     stages = stage_gflops(config.backbone, config.resolution)
@@ -171,7 +167,7 @@ def work(
     start_s, epoch_s = _training(config, stages, sizes, rates)
     return Work(
         compile_s=_COMPILE_S * len(networks - {0}),
-        features_s=seconds / (1 + _HELP * idle),
+        features_s=seconds,
         start_s=start_s + (0.0 if loaded else _LOAD_S),
         epoch_s=epoch_s,
         gflops=gflops,

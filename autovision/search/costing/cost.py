@@ -177,14 +177,10 @@ class CostModel:
 
     # ---------------------------------------------------------------------------------------------- learning
 
-    def begin(self, config: TrialConfig, *, idle: int = 0) -> Expected:
-        """What there is to do for a trial that begins now: `observe` compares with it.
-
-        Args:
-            idle: CPUs without a trial, which help to compute features.
-        """
+    def begin(self, config: TrialConfig) -> Expected:
+        """What there is to do for a trial that begins now: `observe` compares with it."""
         self._inventory.forget(config)
-        work = self.work(config, idle=idle)
+        work = self.work(config)
         self._loaded.add((config.backbone, config.weights))
         return Expected(config, work)
 
@@ -257,7 +253,7 @@ class CostModel:
 
     # ---------------------------------------------------------------------------------------------- counting
 
-    def work(self, config: TrialConfig, *, idle: int = 0) -> Work:
+    def work(self, config: TrialConfig) -> Work:
         """What a configuration has to do now, in seconds by arithmetic."""
         rows = [
             Rows(cut, views, sum(self._lacking(config, split, views, cut) for split in splits))
@@ -265,11 +261,7 @@ class CostModel:
         ]
         known = (config.backbone, config.weights) in self._loaded
         sizes = len(self.splits.train), len(self.splits.validation)
-        return arithmetic.work(config, rows, sizes, self._rates, idle=idle, loaded=known)
-
-    def feature_gflops(self, config: TrialConfig) -> float:
-        """The arithmetic of the features that a configuration needs and the store does not have."""
-        return self.work(config).gflops
+        return arithmetic.work(config, rows, sizes, self._rates, loaded=known)
 
     def _lacking(self, config: TrialConfig, split: str, views: Views, cut: int | None) -> int:
         images = (self.splits.train if split == "train" else self.splits.validation).images

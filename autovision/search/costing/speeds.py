@@ -1,6 +1,6 @@
 """How much longer than by arithmetic the parts of a trial take here: learnt from what was measured, kept in the store.
 
-A trial has parts (features, start, epochs). For each of them `cost.py` says what it should take by arithmetic. What is
+A trial has parts (features, start, epochs). For each of them `arithmetic.py` says what it should take. What is
 learnt is the logarithm of measured over expected seconds, in three levels: of the part as such, of a backbone, of a
 configuration. Each level is drawn around the one above it, so that a backbone that was never tried is predicted from
 the others, and one that was tried often by itself (a nested normal model, solved exactly by passing messages up and

@@ -28,7 +28,7 @@ weights, arithmetic of one answer (without the head)"""
 MEASURED = frozenset({"latency_ms", "memory_mb"})
 
 _SPAN = 0.3
-"""what `arms.choose` takes the range of all values for: ten times how far apart arms are as a rule"""
+"""what `beliefs.choose` takes the range of all values for: ten times how far apart arms are as a rule"""
 _SUM_SHARE = 0.05
 """of the weighted sum in the scalarisation, so that whoever is dominated is worth less than who dominates it"""
 

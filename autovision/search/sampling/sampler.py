@@ -79,10 +79,6 @@ class Sampler:
         self._pending[ticket] = Told(number, point, self._coordinates.encode(point), attributes=noted)
         return Proposal(ticket, point)
 
-    def ask_many(self, n: int, fixed: Mapping[str, Any] | None = None) -> list[Proposal]:
-        """So many points at once. Nothing is fitted between them, and each keeps away from those before it."""
-        return [self.ask(fixed) for _ in range(n)]
-
     def refuse(self, number: int) -> None:
         """A proposal is not tried, as it breaks a limit or was tried before.
 

@@ -55,10 +55,10 @@ def test_the_arithmetic_is_that_of_the_images_that_are_needed(cost: CostModel) -
     stages = stage_gflops("test_resnet", 64)
     training, validation = len(cost.splits.train), len(cost.splits.validation)
     whole, views = sum(stages), 2 * training + validation
-    assert cost.feature_gflops(config()) == pytest.approx((training + validation) * whole)
-    assert cost.feature_gflops(config(augmentation="flip")) == pytest.approx(views * whole)
+    assert cost.work(config()).gflops == pytest.approx((training + validation) * whole)
+    assert cost.work(config(augmentation="flip")).gflops == pytest.approx(views * whole)
     below = sum(stages[: len(stages) - 1 - 2])
-    assert cost.feature_gflops(config(augmentation="flip", unfreeze=2, drop_stages=1)) == pytest.approx(
+    assert cost.work(config(augmentation="flip", unfreeze=2, drop_stages=1)).gflops == pytest.approx(
         views * (whole + below)
     )
 
@@ -67,17 +67,17 @@ def test_what_is_stored_costs_nothing(cost: CostModel) -> None:
     source, channels = cost.bench.source(config()), cost.bench.channels(config())
     columns = np.arange(3 * sum(channels))[:2]
     half = cost.splits.train.images[: len(cost.splits.train) // 2]
-    everything = cost.feature_gflops(config())
+    everything = cost.work(config()).gflops
     source.prefix(half, Views(), cut=None, columns=columns, deadline=math.inf)
     cost.begin(config())  # counts anew
     left = len(cost.splits.train) + len(cost.splits.validation) - len(half)
-    assert cost.feature_gflops(config()) == pytest.approx(left * sum(stage_gflops("test_resnet", 64)))
+    assert cost.work(config()).gflops == pytest.approx(left * sum(stage_gflops("test_resnet", 64)))
     for split in (cost.splits.train, cost.splits.validation):
         source.prefix(split.images, Views(), cut=None, columns=columns, deadline=math.inf)
     cost.begin(config())
-    assert cost.feature_gflops(config()) == 0 < everything
+    assert cost.work(config()).gflops == 0 < everything
     assert cost.predict(config()).features_s == 0
-    assert 0 < cost.feature_gflops(config(augmentation="flip")) < everything, "the image itself is there"
+    assert 0 < cost.work(config(augmentation="flip")).gflops < everything, "the image itself is there"
 
 
 def rung(epoch: int, seconds: float, *, number: int = 0) -> CurvePoint:
@@ -205,12 +205,6 @@ def test_counting_needs_no_network_and_agrees_with_the_source(cost: CostModel, c
     source.prefix(images[:20], Views(), cut=cut, columns=None if cut == 0 else columns, deadline=math.inf)
     less = Inventory(cost.bench).missing(at_96, images, "train", views, cut)
     assert less == source.missing(images, views, cut) == counted - 20
-
-
-def test_idle_cpus_help(cost: CostModel) -> None:
-    alone, helped = cost.begin(MORE).work, cost.begin(MORE, idle=3).work
-    assert helped.features_s < 0.5 * alone.features_s
-    assert helped.epoch_s == alone.epoch_s
 
 
 def test_a_trial_that_reports_nothing_of_use_teaches_nothing(cost: CostModel) -> None:
