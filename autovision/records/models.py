@@ -128,7 +128,7 @@ class Refit(Record):
     images: int
     """of both splits"""
     epochs: dict[str, int]
-    """trial -> epochs, those after which it was best on validation"""
+    """trial -> epochs, those after which its weights were what validation judged"""
     before_key: str
     """weights of before, which have not seen validation: what starts from this model must start from these"""
 
