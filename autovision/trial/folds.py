@@ -23,8 +23,14 @@ FOLDS = 5
 
 
 def can_be(config: TrialConfig) -> bool:
-    """Whether a configuration is a head that is judged under views that it is also trained on: nothing is missing."""
-    return not config.needs_maps and set(judged_views_of(config).names()) <= set(views_of(config).names())
+    """Whether a configuration is a head that is judged under views that it is also trained on: nothing is missing.
+
+    Views that are drawn afresh in every epoch are not kept, and so never judged under.
+    """
+    trained = views_of(config)
+    if config.needs_maps or trained.number is None:
+        return False
+    return set(judged_views_of(config).names()) <= set(trained.names())
 
 
 def cross_validated(

@@ -133,6 +133,14 @@ def test_heads_judged_under_other_views_than_they_train_on_are_left_out() -> Non
     assert not folds.can_be(TrialConfig(unfreeze=1))
 
 
+@pytest.mark.parametrize("augmentation", ["randaugment", "trivialaugment"])
+def test_heads_whose_views_are_drawn_afresh_are_left_out(augmentation: Any) -> None:
+    assert not folds.can_be(TrialConfig(augmentation=augmentation, views=0))
+    assert folds.can_be(TrialConfig(augmentation=augmentation, views=2))
+    fresh = line(1, 0.9, augmentation=augmentation, views=0)
+    assert [r.number for r in candidates([line(0, 0.9), fresh], 300)] == [0]
+
+
 def test_no_image_is_judged_by_a_head_that_saw_it(tiny: History) -> None:
     """Labels that nothing explains: whoever saw an image knows its label, and nobody else can."""
     bench = Workbench(tiny.copy(), threads=2)
