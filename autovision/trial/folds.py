@@ -34,7 +34,12 @@ def can_be(config: TrialConfig) -> bool:
 
 
 def cross_validated(
-    bench: Workbench, splits: DataSplits, configs: Sequence[TrialConfig], seed: int, deadline: float
+    bench: Workbench,
+    splits: DataSplits,
+    configs: Sequence[TrialConfig],
+    epochs: Sequence[int],
+    seed: int,
+    deadline: float,
 ) -> list[np.ndarray | None]:
     """Logits (N, C) of the training images, each by a head of the configuration that did not see it or its group.
 
@@ -43,12 +48,15 @@ def cross_validated(
 
     Args:
         configs: for each of them `can_be` holds.
+        epochs: of each, after how many epochs of its schedule it is judged. Patience has no say here: it would choose
+            the epoch that the very images like best which are to judge it.
         deadline: seconds since the epoch.
 
     Raises:
         OutOfTime: not even one fold was over by then.
     """
     train = splits.train
+    configs = [config.with_(patience=0) for config in configs]
     found: list[np.ndarray | None] = [
         np.full((len(train), train.classes), np.nan, np.float32) for _ in configs
     ]
@@ -60,7 +68,15 @@ def cross_validated(
         elsewhere, there = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         try:
             judged = [
-                _judged(bench, splits, [configs[i] for i in group], (elsewhere, there), seed, deadline)
+                _judged(
+                    bench,
+                    splits,
+                    [configs[i] for i in group],
+                    [epochs[i] for i in group],
+                    (elsewhere, there),
+                    seed,
+                    deadline,
+                )
                 for group in groups
             ]
         except OutOfTime:
@@ -80,6 +96,7 @@ def _judged(
     bench: Workbench,
     splits: DataSplits,
     configs: Sequence[TrialConfig],
+    epochs: Sequence[int],
     rows: tuple[Ints, Ints],
     seed: int,
     deadline: float,
@@ -94,7 +111,7 @@ def _judged(
     )
     problem = HeadProblem(learnt, judged, channels, splits.positive)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    heads = fit_heads(configs, problem, seed, deadline, device)
+    heads = fit_heads(configs, problem, seed, deadline, device, epochs)
     if time.time() >= deadline:
         raise OutOfTime
     return [head.reports[-1].logits if head.reports and head.error is None else None for head in heads]

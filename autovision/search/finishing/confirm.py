@@ -2,7 +2,8 @@
 
 The best of a thousand trials on a few hundred validation images is mostly the luckiest (Cawley & Talbot 2010). Heads
 train in seconds, so the best few are cross-validated on the training images, and what they say of these is judged
-together with what they said of validation: several times the images, and none that a head was trained on.
+together with what they said of validation: several times the images, and none that a head was trained on. There they
+are trained for as many epochs as the trial itself was when it left its weights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from autovision.model.predictor import probabilities_of
 from autovision.records.models import Confirmation
 from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult
+from autovision.search.finishing.refit import epochs_of
 from autovision.search.finishing.soup import scorer
 from autovision.search.select import rank
 from autovision.search.stopping import noise_of
@@ -161,6 +163,7 @@ def _values(
     And on how many images. Of train only the folds that there was time for.
     """
     configs = [TrialConfig.model_validate(result.config) for result in found]
+    epochs = [epochs_of(result, request.metric) for result in found]
     measure = Measure.of(request.metric, request.costs, splits.version.classes)
     several = splits.version.multi_label
     truth = np.concatenate([splits.train.truth, splits.validation.truth])
@@ -172,7 +175,7 @@ def _values(
     for result, config, train in zip(
         found,
         configs,
-        folds.cross_validated(bench, splits, configs, request.seed, deadline),
+        folds.cross_validated(bench, splits, configs, epochs, request.seed, deadline),
         strict=True,
     ):
         if train is None:

@@ -106,7 +106,7 @@ def test_however_few_groups_a_data_set_has_none_is_divided(
     assert all(len(set(fold[np.array(train.groups) == group])) == 1 for group in set(train.groups))
     assert len(set(fold)) == min(patients, 5)
     config = tiny.space.config(tiny.space.default())
-    (logits,) = folds.cross_validated(bench, splits, [config], 0, time.time() + 60)
+    (logits,) = folds.cross_validated(bench, splits, [config], [config.epochs], 0, time.time() + 60)
     if patients == 1:
         assert logits is None, "nobody is left to learn from"
     else:
@@ -121,7 +121,9 @@ def test_a_class_of_one_group_alone_is_judged_by_heads_that_never_saw_it(
     named = zip(splits.train.truth, splits.train.groups, strict=True)
     train = replace(splits.train, groups=tuple("one" if label == 0 else name for label, name in named))
     config = tiny.space.config(tiny.space.default())
-    (logits,) = folds.cross_validated(bench, replace(splits, train=train), [config], 0, time.time() + 60)
+    (logits,) = folds.cross_validated(
+        bench, replace(splits, train=train), [config], [config.epochs], 0, time.time() + 60
+    )
     assert logits is not None
     assert (logits[train.truth == 0].argmax(1) == 1).all()
 
@@ -152,7 +154,9 @@ def test_no_image_is_judged_by_a_head_that_saw_it(tiny: History) -> None:
     config = tiny.space.config(tiny.space.default()).with_(
         head="mlp", head_width=64, lr=3e-2, epochs=60, weight_decay=0.0, dropout=0.0
     )
-    (logits,) = folds.cross_validated(bench, replace(splits, train=made_up), [config], 0, time.time() + 60)
+    (logits,) = folds.cross_validated(
+        bench, replace(splits, train=made_up), [config], [config.epochs], 0, time.time() + 60
+    )
     assert logits is not None and logits.shape == (len(train), 2)
     right = float((logits.argmax(1) == made_up.truth).mean())
     assert abs(right - 0.5) < 0.2
@@ -162,7 +166,20 @@ def test_it_ends_at_the_deadline(tiny: History) -> None:
     bench = Workbench(tiny.copy(), threads=2)
     config = tiny.space.config(tiny.space.default())
     with pytest.raises(OutOfTime):
-        folds.cross_validated(bench, bench.splits("colours@1"), [config], 0, time.time() - 1)
+        folds.cross_validated(bench, bench.splits("colours@1"), [config], [config.epochs], 0, time.time() - 1)
+
+
+def test_patience_does_not_choose_the_epoch_on_the_fold_that_judges(tiny: History) -> None:
+    """With patience a head is judged after the epochs that it is given, as without; these differ in what they give."""
+    bench = Workbench(tiny.copy(), threads=2)
+    splits = bench.splits("colours@2")
+    plain = tiny.space.config(tiny.space.default()).with_(epochs=12, lr=0.3)
+    configs = [plain, plain.with_(patience=1), plain, plain.with_(patience=1)]
+    found = folds.cross_validated(bench, splits, configs, [12, 12, 2, 2], 0, time.time() + 60)
+    whole, patient, short, patient_short = (logits for logits in found if logits is not None)
+    np.testing.assert_allclose(patient, whole)
+    np.testing.assert_allclose(patient_short, short)
+    assert not np.allclose(short, whole)
 
 
 # ------------------------------------------------------------------------------------------- candidates
