@@ -125,15 +125,25 @@ def _by_backbone(configs: Sequence[TrialConfig]) -> list[list[int]]:
 
 
 def folds_of(split: Labelled, folds: int, seed: int) -> Ints:
-    """(N,) the fold of each image: stratified by label, a group's images all in one.
+    """(N,) the fold of each image of a split: see `divided`."""
+    return divided(kinds_of(split.truth), split.groups, folds, seed)
 
-    There are fewer folds where there are fewer groups, or no kind of label has so many images.
+
+def divided(kinds: Ints, groups: Sequence[str], folds: int, seed: int) -> Ints:
+    """(N,) the fold of each of N images: those of a kind are spread evenly, a group's images are all in one.
+
+    There are fewer folds where there are fewer groups, or no kind has so many images: one alone where the images cannot
+    be divided.
+
+    Args:
+        kinds: (N,) numbers of the labels, or sets of labels.
+        groups: (N,) of each image; none: each is by itself.
     """
-    kinds, groups = kinds_of(split.truth), len(set(split.groups))
-    if groups in (0, len(split)):
-        return stratified(kinds, folds, seed)
-    fold = np.zeros(len(split), np.intp)
-    folds = min(folds, groups, int(np.bincount(kinds).max()))
+    count = len(set(groups))
+    if count in (0, len(kinds)):
+        return _stratified(kinds, folds, seed)
+    fold = np.zeros(len(kinds), np.intp)
+    folds = min(folds, count, int(np.bincount(kinds).max()))
     if folds < 2:
         return fold
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -141,13 +151,12 @@ def folds_of(split: Labelled, folds: int, seed: int) -> Ints:
         warnings.filterwarnings(
             "ignore", "The least populated class", UserWarning
         )  # it is spread as far as it goes
-        for number, (_, there) in enumerate(cut.split(np.zeros(len(split)), kinds, np.array(split.groups))):
+        for number, (_, there) in enumerate(cut.split(np.zeros(len(kinds)), kinds, np.array(groups))):
             fold[there] = number
     return fold
 
 
-def stratified(kinds: Ints, folds: int, seed: int) -> Ints:
-    """(N,) the fold of each of N images, of which those of a kind are spread evenly."""
+def _stratified(kinds: Ints, folds: int, seed: int) -> Ints:
     rng = np.random.default_rng(seed)
     order = np.lexsort([rng.random(len(kinds)), kinds])
     fold = np.empty(len(kinds), np.intp)
