@@ -108,9 +108,7 @@ class Kitchen:
         return soup
 
 
-def cook(
-    kitchen: Kitchen, kinds: Ints, *, groups: Sequence[str] = (), seed: int, deadline: float
-) -> Chosen:
+def cook(kitchen: Kitchen, kinds: Ints, *, groups: Sequence[str] = (), seed: int, deadline: float) -> Chosen:
     """The trials to average.
 
     Args:

@@ -65,7 +65,9 @@ def test_images_of_a_group_do_not_judge_a_soup_that_was_made_on_others_of_it(pat
 
     def watched(order: Sequence[int], rows: Ints, deadline: float) -> list[int]:
         made_on.append(set(groups[rows]))
-        assert len(rows) == sum((groups == name).sum() for name in made_on[-1]), "a group is whole, or elsewhere"
+        assert len(rows) == sum((groups == name).sum() for name in made_on[-1]), (
+            "a group is whole, or elsewhere"
+        )
         return greedy(order, rows, deadline)
 
     kitchen.greedy = watched  # type: ignore[method-assign]
