@@ -6,6 +6,10 @@ the truth in 88 and 89 % of sets, these in 93 %. A resample is a row of counts o
 each figure of all resamples is a few matrix operations. On a small set without any error such an interval shrinks to a
 point, where the intervals of `evaluation` do not: both are shown. The calibration error of a resample is larger than
 that of its images by chance alone, so its interval reaches too high.
+
+Of a model with an operating point, which is a threshold that validation chose, `recall@precision=P` is the recall of
+its answers, and `precision` tells what precision they have: the best threshold on these very images, which the metric
+itself looks for, is none that is served. Without one it is the metric itself.
 """
 
 from __future__ import annotations
@@ -45,6 +49,11 @@ class Said:
         return self.labels.ndim == 2
 
     @property
+    def has_rule(self) -> bool:
+        """Whether answers follow from another rule than the default one."""
+        return not np.array_equal(self.decided, self.probabilities)
+
+    @property
     def has(self) -> Mask:
         return metrics.members(self.labels, self.probabilities.shape[1])
 
@@ -59,6 +68,8 @@ def intervals(
     said: Said, measure: Measure | None = None, *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Interval]:
     """95 % intervals: of the metrics, `log_loss`, `ece`, and the measure; what is undefined is left out.
+
+    With an operating point for a recall at a precision, that recall and `precision` of the answers.
 
     Resamples in which a figure is undefined are left out of its interval.
     """
@@ -107,13 +118,27 @@ def _figures(said: Said, measure: Measure | None, weights: Floats) -> Mapping[st
     if measure is None or measure.name in found or measure.name == "neg_log_loss":
         return found
     precision = metrics.required_precision(measure.name)
-    if precision is not None:
+    if precision is not None and said.has_rule:
+        found[measure.name], found["precision"] = _answered(said, counts)
+    elif precision is not None:
         found[measure.name] = _mean_of(
             lambda inside, outside: _recall_at(inside, outside, precision), said, weights, binary=(0, 1)
         )
     elif measure.costs is not None:
         found[measure.name] = -(weights @ measure.costs[y, said.decided.argmax(1)]) / n
     return found
+
+
+def _answered(said: Said, counts: Counts) -> tuple[Floats, Floats]:
+    """(r,) recall and precision of the answers: of the class that the threshold is on, or means over the labels.
+
+    The recall is NaN where one of them is absent; labels that are never answered have no say in the precision.
+    """
+    columns = list(metrics.ranked_columns(said.probabilities, said.labels, said.positive, binary=(1,)))
+    precisions = share(counts.hits, counts.answered)[:, columns]
+    defined = ~np.isnan(precisions)
+    precision = share(np.where(defined, precisions, 0.0).sum(1), defined.sum(1))
+    return counts.recall[:, columns].mean(1), precision
 
 
 def _mean_of(of_class, said: Said, weights: Floats, *, binary: tuple[int, ...]) -> Floats:  # type: ignore[no-untyped-def]

@@ -55,8 +55,9 @@ def choose_rule(
 
     For two classes it is a threshold on the positive class, or the second one if none is positive; for more,
     offsets of the log-probabilities, found class by class; for several labels a threshold for each, one half for those
-    that fewer than two images have, or lack; for costs always the Bayes rule. Recall at a precision asks for an operating point: the threshold with the largest recall at that
-    precision, of two classes or several labels, which is taken unguarded as no other threshold can stand in for it.
+    that fewer than two images have, or lack; for costs always the Bayes rule. Recall at a precision asks for an
+    operating point: the threshold with the largest recall at that precision, of two classes or several labels, which
+    is taken unguarded as no other threshold can stand in for it.
     Metrics that do not depend on answers leave the default. The temperature was fitted on the same images; it is one
     number, and no fold is held out from it.
 

@@ -110,7 +110,8 @@ def test_costs_are_answered_so_however_few_images_there_are(n: int, shares: list
     assert measure(p, y, None, scores(rule, p)) == measure(p, y, None)
     plain = -measure(p, y, None, p)
     assert rule.why == (
-        f"mean cost {-measure(p, y, None):.4f} on {n} validation images, of answering the most probable class {plain:.4f}"
+        f"mean cost {-measure(p, y, None):.4f} on {n} validation images, "
+        f"of answering the most probable class {plain:.4f}"
     )
 
 
