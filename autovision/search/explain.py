@@ -211,7 +211,7 @@ def explain(
         failures=_failures(ledger),
         seconds=_seconds(state, ledger),
         left_out=state.notes,
-        front=front_of(request, ledger),
+        front=front_of(request, ledger, finished.trials[0] if finished else None),
         confirmed=[
             Judged(each.trial, each.value, each.confirmed)
             for each in (finished.confirmed if finished else ())

@@ -23,6 +23,7 @@ from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult
 from autovision.search.finishing.refit import epochs_of
 from autovision.search.finishing.soup import scorer
+from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.select import rank
 from autovision.search.stopping import noise_of
 from autovision.space.config import TrialConfig
@@ -96,7 +97,7 @@ def confirm(
     deadline: float,
     left_s: float,
 ) -> Confirmed:
-    """Judge the best heads once more.
+    """Judge the best heads once more; of a search for several objectives those of its front, which the model is on.
 
     A best trial that is no head stays the best if its lead on validation outweighs what the confirmed head gained.
 
@@ -108,7 +109,8 @@ def confirm(
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     found: list[TrialResult] = []
     predicted, backbones = 0.0, set[object]()
-    usable = candidates(ledger, len(splits.validation))
+    eligible = pareto_front(request.objectives, ledger) if request.objectives else ledger
+    usable = candidates(eligible, len(splits.validation))
     for result in usable:
         config = TrialConfig.model_validate(result.config)
         backbone = (config.backbone, config.weights, config.resolution)

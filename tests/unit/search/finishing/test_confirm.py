@@ -236,6 +236,19 @@ def test_a_fine_tuned_trial_that_is_better_on_validation_stays_the_best(tiny: Hi
     assert judged(tiny, [*lucky, tuned.with_(value=1.0 + 1e-12)]).best.trial == found.judged[0].trial
 
 
+def test_with_objectives_only_the_front_is_judged_once_more(tiny: History) -> None:
+    """Another trial that is nearly as good costs more, and so is never the model."""
+    first, second, *others = requests.trials(tiny.store, tiny.searches[1].id)
+    assert not others
+    first, second = first.with_(value=0.9), second.with_(value=0.899)
+    small, large = {"latency_ms": 1.0}, {"latency_ms": 2.0}
+    beaten = [first.with_(objectives=small), second.with_(objectives=large)]
+    traded = [first.with_(objectives=large), second.with_(objectives=small)]
+    assert judged(tiny, beaten, objectives=("latency_ms",)) == Confirmed(beaten[0])
+    assert len(judged(tiny, traded, objectives=("latency_ms",)).judged) == 2
+    assert len(judged(tiny, beaten).judged) == 2
+
+
 def test_without_time_for_it_the_best_on_validation_is_the_best(tiny: History) -> None:
     ledger = requests.trials(tiny.store, tiny.searches[1].id)
     late = judged(tiny, ledger, left_s=0.5)
