@@ -49,7 +49,7 @@ class Confirmed:
     Attributes:
         best: the trial to go on with.
         judged: every trial that was judged once more, the best first; none: it was not done.
-        note: why it was not done, or what it changed; None: there was nothing to do.
+        note: why it was not done, or what came of it; None: there was nothing to do.
     """
 
     best: TrialResult
@@ -141,13 +141,14 @@ def confirm(
     )
     winner = next(result for result in found if result.trial == judged[order[0]].trial)
     ranked = tuple(judged[i] for i in order)
+    note = f"{len(ranked)} heads were judged once more, on {images:,} images"
     if not folds.can_be(TrialConfig.model_validate(best.config)):
         # It was not judged once more: its lead on validation is added to what the best head there was confirmed with.
         first = max(judged, key=lambda each: each.value)
         expected = first.confirmed + (best.value or 0.0) - first.value
         if expected >= ranked[0].confirmed:
-            return Confirmed(best, ranked)
-    note = f"{len(ranked)} heads were judged once more, on {images:,} images"
+            note += f": {best.trial}, which cannot be, stays the best by its lead on validation"
+            return Confirmed(best, ranked, note)
     if winner.trial != best.trial:
         note += f": {winner.trial} is better there than {best.trial}, which is the best on validation alone"
     return Confirmed(winner, ranked, note)

@@ -230,6 +230,8 @@ def test_a_fine_tuned_trial_that_is_better_on_validation_stays_the_best(tiny: Hi
     tuned = ledger[0].with_(trial="tuned", number=9, value=1.5, config=config)
     found = judged(tiny, [*ledger, tuned])
     assert found.best.trial == "tuned" and len(found.judged) == 2
+    assert found.note is not None and found.note.startswith("2 heads were judged once more, on ")
+    assert found.note.endswith("images: tuned, which cannot be, stays the best by its lead on validation")
     # One that is only as good as the luckiest head gives way to a head that was confirmed to be better.
     worse = found.judged[1].trial
     lucky = [r.with_(value=1.0) if r.trial == worse else r for r in ledger]
