@@ -133,7 +133,7 @@ def _left_at_half(y: Ints, classes: Sequence[str]) -> str:
     """Which labels, of several, a rule does not speak of."""
     if y.ndim == 1 or _known(y).all():
         return ""
-    names = ", ".join(classes[c] for c in np.flatnonzero(~_known(y)))
+    names = ", ".join(classes[c] for c in np.flatnonzero(~_known(y)).tolist())
     return f"; left at one half, as fewer than {_LEAST_OF_CLASS} images have or lack it: {names}"
 
 
