@@ -137,3 +137,37 @@ def test_intervals_cover_the_truth():
         for name in truth:
             hits[name] += found[name].low <= truth[name] <= found[name].high
     assert all(0.90 <= count / 300 <= 0.98 for count in hits.values()), hits
+
+
+def test_images_of_a_group_are_drawn_together():
+    """Five copies of each image are no more witnesses than one: the intervals are those of the images alone."""
+    said = draw(100, np.random.default_rng(0))
+    names = np.array([f"p{i:03}" for i in range(100)])
+    copies = Said(*(each.repeat(5, axis=0) for each in (said.probabilities, said.decided, said.labels)), 1)
+    grouped, plain = replace(copies, groups=names.repeat(5)), intervals(copies, seed=1)
+    (weights,) = bootstrap._resampled(grouped.in_order(), seed=1, resamples=7)
+    ordered = grouped.in_order().groups
+    assert all(len(set(row[ordered == name])) == 1 for row in weights for name in names)
+    found, alone = intervals(grouped, seed=1), intervals(said, seed=1)
+    for name, figure in found.items():
+        assert figure.value == pytest.approx(alone[name].value, abs=1e-9)
+        width, of_one = figure.high - figure.low, alone[name].high - alone[name].low
+        assert width == pytest.approx(of_one, rel=0.2)
+        assert width > 1.6 * (plain[name].high - plain[name].low), name
+    order = np.random.default_rng(2).permutation(500)
+    turned = Said(*(each[order] for each in (copies.probabilities, copies.decided, copies.labels)), 1)
+    assert intervals(replace(turned, groups=names.repeat(5)[order]), seed=1) == found
+
+
+def test_groups_of_several_sizes_are_weighed_by_their_images_and_one_group_is_no_group():
+    said = draw(60, np.random.default_rng(0))
+    grouped = replace(said, groups=np.array(["a"] * 30 + ["b"] * 20 + ["c"] * 10)).in_order()
+    (weights,) = bootstrap._resampled(grouped, seed=1, resamples=5)
+    figures = bootstrap._figures(grouped, None, weights)
+    for row in range(5):
+        at = np.repeat(np.arange(60), weights[row].astype(int))
+        p, decided, y = grouped.probabilities[at], grouped.decided[at], grouped.labels[at]
+        assert figures["accuracy"][row] == pytest.approx(metrics.accuracy(decided, y))
+        assert figures["log_loss"][row] == pytest.approx(-metrics.neg_log_loss(p, y))
+        assert figures["ece"][row] == pytest.approx(metrics.expected_calibration_error(p, y))
+    assert intervals(replace(said, groups=np.array(["a"] * 60)), seed=1) == intervals(said, seed=1)
