@@ -345,11 +345,12 @@ def _operating_point(
     values, reached = [], []
     for c in columns:
         is_class = y[:, c] == 1 if several else y == c
+        if several and not _known(y)[c]:
+            values.append(metrics.THRESHOLD)
+            continue
         best = metrics.recall_at_precision(
             np.c_[1 - p[:, c], p[:, c]], is_class.astype(np.intp), 1, precision
         )
-        if several and not _known(y)[c]:
-            best = 0.0
         values.append(_threshold(p[:, c], is_class, worth, seed) if best > 0 else metrics.THRESHOLD)
         said = p[:, c] > values[-1]
         share = (said & is_class).sum() / max(1, said.sum())
@@ -358,7 +359,7 @@ def _operating_point(
             if best > 0
             else f"{classes[c]}: no threshold has this precision"
         )
-    why = f"on {len(y)} validation images, {'; '.join(reached)}"
+    why = f"on {len(y)} validation images, {'; '.join(reached) or 'no threshold'}"
     if not several:
         kind_is_known = values[0] != 0.5
         return (

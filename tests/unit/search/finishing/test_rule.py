@@ -167,6 +167,7 @@ def test_a_label_that_hardly_any_image_has_or_lacks_leaves_the_others_their_thre
     assert rule.kind == "thresholds" and rule.values[1] == 0.5
     assert all(rule.values[c] != 0.5 for c in (0, 2, 3))
     assert rule.why.endswith("left at one half, as fewer than 2 images have or lack it: b")
+    assert "b: no threshold" not in rule.why
     y[:] = 0
     assert choose_rule(Measure(metric), p, y, None, NAMES).values in ((), (0.5,) * 4)
 
