@@ -114,6 +114,8 @@ class Measure:
 
         Args:
             decided: the decision rule's scores (N, C); None: the default rule, or of costs the answer that is cheapest.
+                A recall at a precision does not look at them: it ranks models, each by the best threshold that it has
+                on these images. What a served threshold comes to is told by `autovision.bootstrap`.
         """
         precision = metrics.required_precision(self.name)
         if precision is not None:

@@ -51,6 +51,7 @@ def evaluate(
     where: Mapping[str, str] | None = None,
     decided: ArrayLike | None = None,
     measure: Measure | None = None,
+    groups: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 1000,
 ) -> Evaluation:
@@ -65,6 +66,8 @@ def evaluate(
     the order of the rows has no influence.
 
     `bootstrap` holds percentiles of plain resampling of every figure, `measure` included: see `autovision.bootstrap`.
+    `groups` are (N,) names of images that are kept together, and drawn together there; none: each is by itself. The
+    other intervals take images for independent.
 
     `decided` are the scores (N, C) of the model's decision rule, which its answers follow from; None: the
     probabilities. `measure` is the metric that the user asked for.
@@ -108,7 +111,12 @@ def evaluate(
             name: float(recall) for name, recall in zip(classes, recalls, strict=True) if np.isfinite(recall)
         },
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
-        bootstrap=intervals(Said(p, said, y, positive), measure, seed=seed, resamples=resamples),
+        bootstrap=intervals(
+            Said(p, said, y, positive, np.array(groups) if len(groups) else None),
+            measure,
+            seed=seed,
+            resamples=resamples,
+        ),
         resamples=resamples,
     )
 

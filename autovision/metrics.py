@@ -87,6 +87,7 @@ def average_precision(probabilities: Floats, labels: Ints, positive: int | None 
 def recall_at_precision(probabilities: Floats, labels: Ints, positive: int | None, precision: float) -> float:
     """The largest recall that a threshold on the positive class gives at this precision or a better one.
 
+    The threshold is chosen on the very images: for ranking, not for what a chosen threshold does on new ones.
     0 where none does. Macro one-against-rest where there is no positive class; NaN where a class is absent, or is
     on every image. Equal scores are one threshold.
     """

@@ -91,7 +91,8 @@ def show(search: Search, store: Store = None, as_json: Json = False) -> None:
         av = library(store)
         request, state = av.search_of(search)
         trials = av.trials(search)
-        front = front_of(request, trials) if request.objectives else None
+        made_of = state.best_trial if state.model else None
+        front = front_of(request, trials, made_of) if request.objectives else None
         out.answer(
             {
                 **views.summary(request, state),

@@ -268,9 +268,11 @@ def explanation(found: Explanation) -> list[Any]:
     ]
     if found.confirmed:
         again = [[each.trial, _four(each.value), _four(each.confirmed)] for each in found.confirmed]
-        title = (
-            "Judged once more, on validation and by cross-validation on train, before one became the model"
-        )
+        title = "Judged once more, on validation and by cross-validation on train: "
+        if winner is None or winner.trial == found.confirmed[0].trial:
+            title += "the first became the model"
+        else:
+            title += f"the model is {winner.trial}, which cannot be, by its lead on validation"
         parts.append(table(["trial", ">value on validation", ">value on both"], again, title=title))
     if found.front is not None:
         parts.append(front_table(found.front, found.metric, found.search))
@@ -303,7 +305,10 @@ def explanation(found: Explanation) -> list[Any]:
 def _runner_up(winner: Winner | None, metric: str) -> str | None:
     if winner is None or winner.runner_up is None or winner.lead is None:
         return None
-    return f"{winner.runner_up}, {100 * winner.lead:.2f} points of {metric} behind on {winner.judged_on}"
+    return (
+        f"{winner.runner_up}, behind by {winner.lead:.4f} on {winner.judged_on}, "
+        f"in the value that trials are ranked by ({metric} less a fiftieth of the log loss)"
+    )
 
 
 def _pruned(cuts: Sequence[Cut]) -> Table:

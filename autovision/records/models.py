@@ -68,7 +68,8 @@ class Evaluation(Record):
     """rows: true class, columns: predicted class, in the order of the model's classes; empty for several labels"""
     bootstrap: dict[str, Interval] = {}
     """every figure by its metric's name (`log_loss` and `ece` are the lower the better), and the metric that the search
-    was ranked by, with percentiles of resampled images; empty in older records"""
+    was ranked by, with percentiles of resampled images, or groups of them; of a recall at a precision that of the
+    served threshold, with its `precision`, if the model has one; empty in older records"""
     resamples: int = 0
     """of `bootstrap`"""
 
@@ -128,7 +129,7 @@ class Refit(Record):
     images: int
     """of both splits"""
     epochs: dict[str, int]
-    """trial -> epochs, those after which it was best on validation"""
+    """trial -> epochs, those after which its weights were what validation judged"""
     before_key: str
     """weights of before, which have not seen validation: what starts from this model must start from these"""
 

@@ -36,6 +36,7 @@ class Predictions:
         probabilities: (N, C) float64.
         metadata: column -> N values, for columns that every image has.
         rule: the model's, by which it answers.
+        together: N names of groups of images that are kept together; none: each is by itself.
     """
 
     images: tuple[str, ...]
@@ -43,6 +44,7 @@ class Predictions:
     probabilities: np.ndarray
     metadata: Mapping[str, tuple[str, ...]]
     rule: DecisionRule = DEFAULT
+    together: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -61,6 +63,7 @@ class Predictions:
             probabilities,
             {name: tuple(row.metadata[name] for row in rows) for name in sorted(shared)},
             rule,
+            tuple(row.group or row.image for row in rows) if any(row.group for row in rows) else (),
         )
 
     def __len__(self) -> int:
@@ -163,7 +166,7 @@ def evaluate_subgroups(
         measure: the metric that the model was searched by, to be told beside the others.
     """
 
-    decided = what.decided
+    decided, together = what.decided, np.array(what.together)
 
     def evaluate(mask: np.ndarray, where: dict[str, str]) -> Evaluation:
         return evaluation.evaluate(
@@ -176,6 +179,7 @@ def evaluate_subgroups(
             where=where,
             decided=decided[mask],
             measure=measure,
+            groups=together[mask] if len(together) else (),
         )
 
     found = {str(split): evaluate(np.ones(len(what), dtype=bool), {})}

@@ -15,7 +15,7 @@ from autovision.report.parts import HALF, code, figure, responsive, row, section
 from autovision.report.search_sections import searches_section
 from autovision.report.search_view import SearchView
 from autovision.report.svg import Markup, join, tag
-from autovision.search.explain import Cut, Explanation, Importance, Judged
+from autovision.search.explain import Cut, Explanation, Importance, Judged, Winner
 
 _MOST = 40
 """rows of a table; the text and JSON forms have all"""
@@ -41,7 +41,7 @@ def render(
         main=join(
             [
                 _winner(explanation),
-                _confirmed(explanation.confirmed),
+                _confirmed(explanation.confirmed, explanation.winner),
                 front_section(explanation.front, explanation.metric, explanation.search),
                 _ladder(explanation),
                 searches_section([view]),
@@ -73,8 +73,10 @@ def _winner(explanation: Explanation) -> Markup:
     if winner.runner_up is None or winner.lead is None:
         lead = f"{winner.trial} is the only trial with a model."
     else:
-        points = f"{100 * winner.lead:+.2f} points of {explanation.metric}"
-        lead = f"{winner.trial} leads {winner.runner_up} by {points} on {winner.judged_on}."
+        lead = (
+            f"{winner.trial} leads {winner.runner_up} by {winner.lead:.4f} on {winner.judged_on}, in the value that "
+            f"trials are ranked by: {explanation.metric} less a fiftieth of the log loss."
+        )
     names = [*winner.differs, *(name for name in winner.changed if name not in winner.differs)]
     alone = winner.runner_up is None
     rows = [
@@ -98,14 +100,21 @@ def _winner(explanation: Explanation) -> Markup:
     return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
 
 
-def _confirmed(confirmed: Sequence[Judged]) -> Markup:
+def _confirmed(confirmed: Sequence[Judged], winner: Winner | None) -> Markup:
     rows = [row(each.trial, [f"{each.value:.4f}", f"{each.confirmed:.4f}"]) for each in confirmed]
     if not rows:
         return Markup()
     lead = (
         "The best of many trials on few validation images is often only the luckiest: these were cross-validated on "
-        "the training images, too, and the first of them became the model."
+        "the training images, too"
     )
+    if winner is None or winner.trial == confirmed[0].trial:
+        lead += ", and the first of them became the model."
+    else:
+        lead += (
+            f". The model is {winner.trial} all the same: it cannot be judged so, and what it was ahead of them on "
+            "validation is more than the first of them gained."
+        )
     caption = "What they are ranked by, on validation and on both together."
     content = table(["trial", "validation", "train and validation"], rows, caption=caption, class_="facts")
     return section("Judged once more", lead, tag("div", content, class_="card"))

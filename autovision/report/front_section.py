@@ -32,7 +32,8 @@ def front_section(front: Front | None, metric: str, search: str) -> Markup:
     return section(
         "What there is to choose from",
         f"Trials on the front: {len(front.offers)}; no other is as good in everything. The search's model is the "
-        "best in the metric; the best bargain is farthest above the plane through the front's ends.",
+        "best in the metric on validation, or the one that judging the best once more preferred; the best "
+        "bargain is farthest above the plane through the front's ends.",
         tag("div", *(_scatter(front, metric, name, width) for name in front.objectives), class_="pair"),
         tag(
             "div",

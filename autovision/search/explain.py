@@ -106,8 +106,8 @@ class Winner:
     Attributes:
         value: the metric on validation.
         runner_up: the best other trial; None: there is none.
-        lead: how much better it is: in the metric on validation, or, if both were judged once more, in what they are
-            ranked by on train and validation.
+        lead: how much better it is in the value that trials are ranked by, the metric less a fiftieth of the log loss:
+            on validation, or, if both were judged once more, on train and validation.
         judged_on: which of these.
         differs: parameter -> its value, and the runner-up's.
         changed: parameter -> its value, where that is not the space's default.
@@ -169,7 +169,8 @@ class Explanation:
         improvements: each time that something better was found.
         left_out: what was found out before the first trial, such as backbones that could not be used.
         front: of a search with several objectives.
-        confirmed: trials that were judged once more before one became the model, the best first.
+        confirmed: trials that were judged once more before the model was chosen, the best first. It is the first of
+            them, or a trial that cannot be judged so and whose lead on validation was larger.
     """
 
     search: str
@@ -211,7 +212,7 @@ def explain(
         failures=_failures(ledger),
         seconds=_seconds(state, ledger),
         left_out=state.notes,
-        front=front_of(request, ledger),
+        front=front_of(request, ledger, finished.trials[0] if finished else None),
         confirmed=[
             Judged(each.trial, each.value, each.confirmed)
             for each in (finished.confirmed if finished else ())
@@ -339,7 +340,7 @@ def _winner(
     if best is None:
         return None
     second = best_trial([result for result in ledger if result.trial != best.trial])
-    lead = None if second is None else best.metrics[request.metric] - second.metrics[request.metric]
+    lead = None if second is None else (best.value or 0.0) - (second.value or 0.0)
     judged_on = "validation"
     if finished and len(finished.confirmed) > 1 and finished.confirmed[0].trial == best.trial:
         first, next_one = finished.confirmed[:2]

@@ -23,12 +23,23 @@ FOLDS = 5
 
 
 def can_be(config: TrialConfig) -> bool:
-    """Whether a configuration is a head that is judged under views that it is also trained on: nothing is missing."""
-    return not config.needs_maps and set(judged_views_of(config).names()) <= set(views_of(config).names())
+    """Whether a configuration is a head that is judged under views that it is also trained on: nothing is missing.
+
+    Views that are drawn afresh in every epoch are not kept, and so never judged under.
+    """
+    trained = views_of(config)
+    if config.needs_maps or trained.number is None:
+        return False
+    return set(judged_views_of(config).names()) <= set(trained.names())
 
 
 def cross_validated(
-    bench: Workbench, splits: DataSplits, configs: Sequence[TrialConfig], seed: int, deadline: float
+    bench: Workbench,
+    splits: DataSplits,
+    configs: Sequence[TrialConfig],
+    epochs: Sequence[int],
+    seed: int,
+    deadline: float,
 ) -> list[np.ndarray | None]:
     """Logits (N, C) of the training images, each by a head of the configuration that did not see it or its group.
 
@@ -37,12 +48,15 @@ def cross_validated(
 
     Args:
         configs: for each of them `can_be` holds.
+        epochs: of each, after how many epochs of its schedule it is judged. Patience has no say here: it would choose
+            the epoch that the very images like best which are to judge it.
         deadline: seconds since the epoch.
 
     Raises:
         OutOfTime: not even one fold was over by then.
     """
     train = splits.train
+    configs = [config.with_(patience=0) for config in configs]
     found: list[np.ndarray | None] = [
         np.full((len(train), train.classes), np.nan, np.float32) for _ in configs
     ]
@@ -54,7 +68,15 @@ def cross_validated(
         elsewhere, there = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         try:
             judged = [
-                _judged(bench, splits, [configs[i] for i in group], (elsewhere, there), seed, deadline)
+                _judged(
+                    bench,
+                    splits,
+                    [configs[i] for i in group],
+                    [epochs[i] for i in group],
+                    (elsewhere, there),
+                    seed,
+                    deadline,
+                )
                 for group in groups
             ]
         except OutOfTime:
@@ -74,6 +96,7 @@ def _judged(
     bench: Workbench,
     splits: DataSplits,
     configs: Sequence[TrialConfig],
+    epochs: Sequence[int],
     rows: tuple[Ints, Ints],
     seed: int,
     deadline: float,
@@ -88,7 +111,7 @@ def _judged(
     )
     problem = HeadProblem(learnt, judged, channels, splits.positive)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    heads = fit_heads(configs, problem, seed, deadline, device)
+    heads = fit_heads(configs, problem, seed, deadline, device, epochs)
     if time.time() >= deadline:
         raise OutOfTime
     return [head.reports[-1].logits if head.reports and head.error is None else None for head in heads]
@@ -102,15 +125,25 @@ def _by_backbone(configs: Sequence[TrialConfig]) -> list[list[int]]:
 
 
 def folds_of(split: Labelled, folds: int, seed: int) -> Ints:
-    """(N,) the fold of each image: stratified by label, a group's images all in one.
+    """(N,) the fold of each image of a split: see `divided`."""
+    return divided(kinds_of(split.truth), split.groups, folds, seed)
 
-    There are fewer folds where there are fewer groups, or no kind of label has so many images.
+
+def divided(kinds: Ints, groups: Sequence[str], folds: int, seed: int) -> Ints:
+    """(N,) the fold of each of N images: those of a kind are spread evenly, a group's images are all in one.
+
+    There are fewer folds where there are fewer groups, or no kind has so many images: one alone where the images cannot
+    be divided.
+
+    Args:
+        kinds: (N,) numbers of the labels, or sets of labels.
+        groups: (N,) of each image; none: each is by itself.
     """
-    kinds, groups = kinds_of(split.truth), len(set(split.groups))
-    if groups in (0, len(split)):
-        return stratified(kinds, folds, seed)
-    fold = np.zeros(len(split), np.intp)
-    folds = min(folds, groups, int(np.bincount(kinds).max()))
+    count = len(set(groups))
+    if count in (0, len(kinds)):
+        return _stratified(kinds, folds, seed)
+    fold = np.zeros(len(kinds), np.intp)
+    folds = min(folds, count, int(np.bincount(kinds).max()))
     if folds < 2:
         return fold
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -118,13 +151,12 @@ def folds_of(split: Labelled, folds: int, seed: int) -> Ints:
         warnings.filterwarnings(
             "ignore", "The least populated class", UserWarning
         )  # it is spread as far as it goes
-        for number, (_, there) in enumerate(cut.split(np.zeros(len(split)), kinds, np.array(split.groups))):
+        for number, (_, there) in enumerate(cut.split(np.zeros(len(kinds)), kinds, np.array(groups))):
             fold[there] = number
     return fold
 
 
-def stratified(kinds: Ints, folds: int, seed: int) -> Ints:
-    """(N,) the fold of each of N images, of which those of a kind are spread evenly."""
+def _stratified(kinds: Ints, folds: int, seed: int) -> Ints:
     rng = np.random.default_rng(seed)
     order = np.lexsort([rng.random(len(kinds)), kinds])
     fold = np.empty(len(kinds), np.intp)

@@ -53,8 +53,9 @@ class FittedHead:
 
 @dataclass
 class _Progress:
-    """What a head has come to so far."""
+    """What a head has come to so far, and the epoch that it ends with."""
 
+    ends: int
     reports: list[RungReport] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     error: str | None = None
@@ -85,18 +86,23 @@ def fit_heads(
     seed: int,
     deadline: float,
     device: torch.device,
+    ends: Sequence[int] | None = None,
 ) -> list[FittedHead]:
     """Train a head of each configuration, in the order given; they differ in anything but the backbone.
 
     Heads whose loss is not finite fail alone. At the deadline (seconds since the epoch) all heads are judged as
     they are, after one step at least.
 
+    Args:
+        ends: of each, after how many epochs of its schedule it ends; None: after all.
+
     Raises:
         InvalidInput: a configuration trains on more than pooled features, or is of another backbone.
     """
     _check_one_backbone(configs)
     members = _members(configs, problem, seed)
-    progress = [_Progress() for _ in members]
+    epochs = [config.epochs for config in configs]
+    progress = [_Progress(min(end, most)) for end, most in zip(ends or epochs, epochs, strict=True)]
     lots = _lots(members, allowance(device, torch.get_num_threads()))
     for number, lot in enumerate(lots):
         # Each lot gets the same share of the time that is left.
@@ -248,7 +254,12 @@ class _Cohort:
                 continue
             progress.loss_sum += sums[index]
             progress.loss_steps += len(losses)
-            if late or config.patience or self._epoch in rung_epochs(config.epochs):
+            if (
+                late
+                or config.patience
+                or self._epoch == progress.ends
+                or self._epoch in rung_epochs(config.epochs)
+            ):
                 if logits is None:
                     logits = stack.predict(self._problem.validation.prefixes[stack.judged])
                 if self._is_over(stack, index, logits[:, index], late):
@@ -260,7 +271,7 @@ class _Cohort:
         """Report a head, of which these are the logits (M, C), where that is due; whether its training is over."""
         config, progress = stack.members[index].config, self._progress[stack.members[index].number]
         rungs = rung_epochs(config.epochs)
-        last = late or self._epoch == config.epochs
+        last = late or self._epoch == progress.ends
         try:
             measured = self._score(logits)
         except InvalidInput as error:  # the last step's weights are not finite

@@ -118,7 +118,8 @@ def _soup(
         ),
     )
     until = time.time() + _SOUP_SHARE * (deadline - time.time())
-    chosen = soup.cook(kitchen, kinds_of(truth), seed=request.seed, deadline=until)
+    groups = splits.validation.groups
+    chosen = soup.cook(kitchen, kinds_of(truth), groups=groups, seed=request.seed, deadline=until)
     if len(chosen.members) < 2:
         return [best], best.weights_key, (chosen.why,)
     data = bundle.tensors_file(soup.averaged([tensors[i] for i in chosen.members]))

@@ -2,7 +2,8 @@
 
 The best of a thousand trials on a few hundred validation images is mostly the luckiest (Cawley & Talbot 2010). Heads
 train in seconds, so the best few are cross-validated on the training images, and what they say of these is judged
-together with what they said of validation: several times the images, and none that a head was trained on.
+together with what they said of validation: several times the images, and none that a head was trained on. There they
+are trained for as many epochs as the trial itself was when it left its weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from autovision.model.predictor import probabilities_of
 from autovision.records.models import Confirmation
 from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult
+from autovision.search.finishing.refit import epochs_of
 from autovision.search.finishing.soup import scorer
+from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.select import rank
 from autovision.search.stopping import noise_of
 from autovision.space.config import TrialConfig
@@ -46,7 +49,7 @@ class Confirmed:
     Attributes:
         best: the trial to go on with.
         judged: every trial that was judged once more, the best first; none: it was not done.
-        note: why it was not done, or what it changed; None: there was nothing to do.
+        note: why it was not done, or what came of it; None: there was nothing to do.
     """
 
     best: TrialResult
@@ -94,7 +97,7 @@ def confirm(
     deadline: float,
     left_s: float,
 ) -> Confirmed:
-    """Judge the best heads once more.
+    """Judge the best heads once more; of a search for several objectives those of its front, which the model is on.
 
     A best trial that is no head stays the best if its lead on validation outweighs what the confirmed head gained.
 
@@ -106,7 +109,8 @@ def confirm(
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
     found: list[TrialResult] = []
     predicted, backbones = 0.0, set[object]()
-    usable = candidates(ledger, len(splits.validation))
+    eligible = pareto_front(request.objectives, ledger) if request.objectives else ledger
+    usable = candidates(eligible, len(splits.validation))
     for result in usable:
         config = TrialConfig.model_validate(result.config)
         backbone = (config.backbone, config.weights, config.resolution)
@@ -137,13 +141,14 @@ def confirm(
     )
     winner = next(result for result in found if result.trial == judged[order[0]].trial)
     ranked = tuple(judged[i] for i in order)
+    note = f"{len(ranked)} heads were judged once more, on {images:,} images"
     if not folds.can_be(TrialConfig.model_validate(best.config)):
         # It was not judged once more: its lead on validation is added to what the best head there was confirmed with.
         first = max(judged, key=lambda each: each.value)
         expected = first.confirmed + (best.value or 0.0) - first.value
         if expected >= ranked[0].confirmed:
-            return Confirmed(best, ranked)
-    note = f"{len(ranked)} heads were judged once more, on {images:,} images"
+            note += f": {best.trial}, which cannot be, stays the best by its lead on validation"
+            return Confirmed(best, ranked, note)
     if winner.trial != best.trial:
         note += f": {winner.trial} is better there than {best.trial}, which is the best on validation alone"
     return Confirmed(winner, ranked, note)
@@ -161,6 +166,7 @@ def _values(
     And on how many images. Of train only the folds that there was time for.
     """
     configs = [TrialConfig.model_validate(result.config) for result in found]
+    epochs = [epochs_of(result, request.metric) for result in found]
     measure = Measure.of(request.metric, request.costs, splits.version.classes)
     several = splits.version.multi_label
     truth = np.concatenate([splits.train.truth, splits.validation.truth])
@@ -172,7 +178,7 @@ def _values(
     for result, config, train in zip(
         found,
         configs,
-        folds.cross_validated(bench, splits, configs, request.seed, deadline),
+        folds.cross_validated(bench, splits, configs, epochs, request.seed, deadline),
         strict=True,
     ):
         if train is None:

@@ -99,6 +99,7 @@ def finish(
         labels,
         splits.positive,
         version.classes,
+        groups=splits.validation.groups,
         seed=request.seed,
     )
     logits, reference = scored(Split.TEST)

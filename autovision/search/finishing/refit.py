@@ -19,11 +19,18 @@ from autovision.trial.trial import Trial, Workbench
 
 
 def epochs_of(result: TrialResult, metric: str) -> int:
-    """After how many epochs a trial's weights were what it left: those of its best rung."""
+    """After how many epochs a trial's weights were what it left.
+
+    Those of its best rung; of heads that were trained together (`TrialResult.batch`) those of their last one, as what
+    is stored of these, and their value, is what they ended with.
+    """
     if not result.curve:
         return TrialConfig.model_validate(result.config).epochs
-    best = max(result.curve, key=lambda point: value_of(point.metrics, metric))
-    return best.judged_epoch or best.epoch
+    if result.batch is not None:
+        left = result.curve[-1]
+    else:
+        left = max(result.curve, key=lambda point: value_of(point.metrics, metric))
+    return left.judged_epoch or left.epoch
 
 
 def predicted_s(cost: CostModel, request: SearchRequest, results: Sequence[TrialResult]) -> float:

@@ -4,12 +4,16 @@ Candidates, from the simplest: the default (the most probable class, or one half
 makes of calibrated probabilities for the metric, which has nothing to fit but class shares; a rule that is tuned
 to the metric. A candidate takes the place of a simpler one only if it is better when it is fitted on one part of
 validation and judged on another (five folds, dealt five times), and in at least nine of ten resamples of the images
-that were judged so. Otherwise what looks better is noise as likely as not.
+that were judged so. Otherwise what looks better is noise as likely as not. Images of a group are in one fold, and are
+drawn together: they are not as many witnesses.
+
+Costs need no choice: the answer that costs the least on average follows from the probabilities, nothing is fitted, and
+it is what trials were ranked by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,7 @@ from autovision import metrics
 from autovision.decisions import DEFAULT, Measure, scores, told
 from autovision.metrics import Counts, Floats, Ints, Mask, answers, members
 from autovision.records.models import DecisionRule
+from autovision.trial.folds import divided, kinds_of
 
 _FOLDS = 5
 _DEALS = 5
@@ -30,6 +35,8 @@ _MOST_CUTS = 256
 _STEPS = 25
 """offsets that are tried of a class, in each of two rounds"""
 _LEAST_IMAGES = 20
+_LEAST_OF_CLASS = 2
+"""images with a class, and of several labels without it, that something can be fitted to"""
 _LEAST, _MOST = 1e-3, 1 - 1e-3
 """thresholds are not taken nearer to 0 and 1: hardly an image would be there to choose them by"""
 
@@ -41,26 +48,35 @@ def choose_rule(
     positive: int | None,
     classes: Sequence[str],
     *,
+    groups: Sequence[str] = (),
     seed: int = 0,
 ) -> DecisionRule:
     """The rule by which calibrated probabilities (N, C) of validation images should be answered.
 
     For two classes it is a threshold on the positive class, or the second one if none is positive; for more,
-    offsets of the log-probabilities, found class by class; for several labels a threshold for each; for costs the
-    Bayes rule. Recall at a precision asks for an operating point: the threshold with the largest recall at that
-    precision, of two classes or several labels, which is taken unguarded as no other threshold can stand in for it.
+    offsets of the log-probabilities, found class by class; for several labels a threshold for each, one half for those
+    that fewer than two images have, or lack; for costs always the Bayes rule. Recall at a precision asks for an
+    operating point: the threshold with the largest recall at that precision, of two classes or several labels, which
+    is taken unguarded as no other threshold can stand in for it.
     Metrics that do not depend on answers leave the default. The temperature was fitted on the same images; it is one
     number, and no fold is held out from it.
+
+    Args:
+        groups: (N,) of each image, those that are kept together; none: each is by itself.
     """
     precision = metrics.required_precision(measure.name)
     if precision is not None:
         return _operating_point(precision, probabilities, labels, positive, classes, seed)
+    if measure.costs is not None:
+        return _least_cost(measure, probabilities, labels)
     if not measure.decides:
         return DEFAULT
-    counts = members(labels, probabilities.shape[1]).sum(0)
-    if len(labels) < _LEAST_IMAGES or counts.min() < 2:
-        return DecisionRule(why=f"{len(labels)} validation images are too few to choose another rule by")
-    trial = _Trial(measure, probabilities, labels, positive, classes, seed)
+    deals = _deals(labels, groups, seed)
+    if problem := _problem(labels, probabilities.shape[1], classes, deals):
+        return DecisionRule(why=problem)
+    trial = _Trial(
+        measure, probabilities, labels, positive, classes, seed, deals, _numbered(groups, len(labels))
+    )
     best, why = DEFAULT, "no other rule is known for this metric"
     for fitter in (trial.by_theory, trial.tuned):
         rule = fitter(probabilities, labels)
@@ -73,7 +89,64 @@ def choose_rule(
             why = f"{told(rule, classes)}: {figures}"
     if best is DEFAULT:
         return DecisionRule(why=f"not {why}")
-    return best.with_(why=why)
+    return best.with_(why=why + _left_at_half(labels, classes))
+
+
+def _least_cost(measure: Measure, p: Floats, y: Ints) -> DecisionRule:
+    assert measure.costs is not None
+    rule = DecisionRule(kind="costs", costs=tuple(tuple(row) for row in measure.costs.tolist()))
+    cost, plain = (-measure(p, y, None, said) for said in (scores(rule, p), p))
+    return rule.with_(
+        why=f"mean cost {cost:.4f} on {len(y)} validation images, of answering the most probable class {plain:.4f}"
+    )
+
+
+def _problem(y: Ints, n_classes: int, classes: Sequence[str], deals: Sequence[Ints]) -> str | None:
+    """Why nothing can be chosen; None: something can."""
+    nothing = "too few to choose another rule by"
+    if len(y) < _LEAST_IMAGES:
+        return f"{len(y)} validation images are {nothing}"
+    if y.ndim == 2:
+        if not _known(y).any():
+            return (
+                f"of each label fewer than {_LEAST_OF_CLASS} validation images have it, or lack it: {nothing}"
+            )
+    elif (counts := np.bincount(y, minlength=n_classes)).min() < _LEAST_OF_CLASS:
+        rarest, count = int(counts.argmin()), int(counts.min())
+        return f"{count or 'no'} validation image{'s' if not count else ''} of class {classes[rarest]}: {nothing}"
+    if any(len(np.unique(fold)) < 2 for fold in deals):
+        return (
+            "validation images cannot be divided, as they are of too few groups: no rule could be judged on others "
+            "than it was chosen on"
+        )
+    return None
+
+
+def _known(y: Ints) -> Mask:
+    """(C,) labels, of (N, C), that enough images have, and enough lack, to fit something to."""
+    having = y.sum(0)
+    known: Mask = (having >= _LEAST_OF_CLASS) & (len(y) - having >= _LEAST_OF_CLASS)
+    return known
+
+
+def _left_at_half(y: Ints, classes: Sequence[str]) -> str:
+    """Which labels, of several, a rule does not speak of."""
+    if y.ndim == 1 or _known(y).all():
+        return ""
+    names = ", ".join(classes[c] for c in np.flatnonzero(~_known(y)).tolist())
+    return f"; left at one half, as fewer than {_LEAST_OF_CLASS} images have or lack it: {names}"
+
+
+def _deals(y: Ints, groups: Sequence[str], seed: int) -> tuple[Ints, ...]:
+    """(N,) the fold of each image, once for each deal."""
+    return tuple(divided(kinds_of(y), groups, _FOLDS, _DEALS * seed + deal) for deal in range(_DEALS))
+
+
+def _numbered(groups: Sequence[str], images: int) -> Ints:
+    """(N,) the number of each image's group."""
+    if not groups:
+        return np.arange(images)
+    return np.unique(np.array(groups), return_inverse=True)[1]
 
 
 Fitter = Callable[[Floats, Ints], DecisionRule | None]
@@ -86,7 +159,12 @@ def _by_default(p: Floats, y: Ints) -> DecisionRule:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What rules are fitted to and compared by."""
+    """What rules are fitted to and compared by.
+
+    Attributes:
+        deals: (N,) folds, several times.
+        groups: (N,) number of the group of each image.
+    """
 
     measure: Measure
     probabilities: Floats
@@ -94,20 +172,21 @@ class _Trial:
     positive: int | None
     classes: Sequence[str]
     seed: int
+    deals: Sequence[Ints]
+    groups: Ints
 
     @property
     def column(self) -> int:
         return 1 if self.positive is None else self.positive
 
     def by_theory(self, p: Floats, y: Ints) -> DecisionRule | None:
-        """Balanced accuracy: each class against its share (Menon et al. 2021); costs: the least expected one."""
-        if self.measure.costs is not None:
-            return DecisionRule(kind="costs", costs=tuple(tuple(row) for row in self.measure.costs.tolist()))
+        """Balanced accuracy: each class against its share (Menon et al. 2021)."""
         if self.measure.name != "balanced_accuracy":
             return None
         shares = np.clip(members(y, p.shape[1]).mean(0), _LEAST, _MOST)
         if y.ndim == 2:
-            return DecisionRule(kind="thresholds", values=tuple(shares.tolist()))
+            values = np.where(_known(y), shares, metrics.THRESHOLD)
+            return DecisionRule(kind="thresholds", values=tuple(values.tolist()))
         if p.shape[1] == 2:
             return DecisionRule(kind="threshold", values=(float(shares[self.column]),), column=self.column)
         offsets = -np.log(shares)
@@ -116,13 +195,14 @@ class _Trial:
     def tuned(self, p: Floats, y: Ints) -> DecisionRule | None:
         """What does best on these very images."""
         name = self.measure.name
-        if name == metrics.COST:
-            return None
         if y.ndim == 2:
             # The exact match ratio is no sum over labels: each label's own accuracy stands in for it here.
             of_label = "f1" if name in ("f1", "macro_f1") else name
             values = [
-                _threshold(p[:, c], y[:, c] == 1, _worth(of_label, 1), self.seed) for c in range(y.shape[1])
+                _threshold(p[:, c], y[:, c] == 1, _worth(of_label, 1), self.seed)
+                if known
+                else metrics.THRESHOLD
+                for c, known in enumerate(_known(y))
             ]
             return DecisionRule(kind="thresholds", values=tuple(values))
         if p.shape[1] > 2:
@@ -141,11 +221,11 @@ class _Trial:
         values: list[tuple[float, float]] = []
         wins: list[float] = []
         rng = np.random.default_rng(self.seed)
-        for folds in self._deals(rng):
+        n_groups = int(self.groups.max()) + 1
+        for folds in self.deals:
             after, before = (self._judged_elsewhere(fitter, folds) for fitter in (challenger, incumbent))
-            weights = rng.multinomial(len(folds), np.full(len(folds), 1 / len(folds)), _RESAMPLES).astype(
-                float
-            )
+            drawn_groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), _RESAMPLES)
+            weights = drawn_groups.astype(np.float64)[:, self.groups]
             drawn = self._worth_of(after, weights) - self._worth_of(before, weights)
             wins.append(float((drawn > 1e-12).mean()))
             once = np.ones((1, len(folds)))
@@ -153,25 +233,17 @@ class _Trial:
         old, new = np.mean(values, axis=0)
         share = float(np.mean(wins))
         better = new > old and share >= _SURE
+        of_groups = f" of {n_groups} groups" if n_groups < len(self.labels) else ""
         return better, (
             f"{self.measure.name} {new:.4f} against {old:.4f} by a simpler rule, cross-fitted on "
-            f"{len(self.labels)} validation images; better in {share:.0%} of {_DEALS * _RESAMPLES} resamples"
+            f"{len(self.labels)} validation images{of_groups}; better in {share:.0%} of {_DEALS * _RESAMPLES} resamples"
             + ("" if better else f", {_SURE:.0%} are needed")
         )
-
-    def _deals(self, rng: np.random.Generator) -> Iterator[Ints]:
-        """(N,) the fold of each image; images of a class, or with the same labels, are spread over all folds."""
-        kinds = np.unique(self.labels, axis=0, return_inverse=True)[1].ravel()
-        for _ in range(_DEALS):
-            order = np.lexsort([rng.random(len(kinds)), kinds])
-            folds = np.empty(len(kinds), np.intp)
-            folds[order] = (np.arange(len(kinds)) + rng.integers(_FOLDS)) % _FOLDS
-            yield folds
 
     def _judged_elsewhere(self, fitter: Fitter, folds: Ints) -> Mask:
         """(N, C) the answers to each fold by a rule that was fitted on the others."""
         said = np.zeros(self.probabilities.shape, np.bool_)
-        for fold in range(_FOLDS):
+        for fold in np.unique(folds):
             there, elsewhere = folds == fold, folds != fold
             rule = fitter(self.probabilities[elsewhere], self.labels[elsewhere])
             assert rule is not None
@@ -182,9 +254,6 @@ class _Trial:
         """(R,) the metric of answers (N, C), under weights (R, N) of the images."""
         name, y = self.measure.name, self.labels
         has = members(y, said.shape[1])
-        if self.measure.costs is not None:
-            mean_cost: Floats = weights @ self.measure.costs[y, said.argmax(1)] / weights.sum(1)
-            return -mean_cost
         if name == "accuracy":
             shares: Floats = weights @ (said == has).all(1) / weights.sum(1)
             return shares
@@ -213,7 +282,8 @@ def _worth(name: str, positive: int | None) -> Worth:
 def _at_precision(precision: float) -> Worth:
     def worth(counts: Counts) -> Floats:
         hits, answered, actual = (each[..., 1] for each in (counts.hits, counts.answered, counts.actual))
-        return np.where(hits >= precision * answered - 1e-9, hits / np.maximum(actual, 1), -1.0)
+        reached = (hits > 0) & (hits >= precision * answered - 1e-9)
+        return np.where(reached, hits / np.maximum(actual, 1), -np.inf)
 
     return worth
 
@@ -222,15 +292,18 @@ def _threshold(p: Floats, is_class: Mask, worth: Worth, seed: int) -> float:
     """The threshold on probabilities (N,) of a class with the largest worth: the median over resamples.
 
     A single sample's best threshold jumps with each image; the median of many is steadier (bagging, Breiman 1996).
+    Resamples in which no threshold is worth anything have no say; one half if all are such.
     """
     cuts, best = _sweep(p, is_class, worth, seed)
+    if not len(best):
+        return metrics.THRESHOLD
     places = np.log(cuts / (1 - cuts))
     middle = float(np.median(places[best]))
     return float(np.clip(1 / (1 + np.exp(-middle)), _LEAST, _MOST))
 
 
 def _sweep(p: Floats, is_class: Mask, worth: Worth, seed: int) -> tuple[Floats, Ints]:
-    """Thresholds (T,), ascending, and the best one (R,) of each resample."""
+    """Thresholds (T,), ascending, and the best one (R,) of each resample in which one has a finite worth."""
     order = np.argsort(p, kind="stable")
     p, is_class = np.clip(p[order], _LEAST, _MOST), is_class[order]
     ends = np.flatnonzero(np.diff(p) > 0)  # a cut above the image at this place
@@ -249,8 +322,10 @@ def _sweep(p: Floats, is_class: Mask, worth: Worth, seed: int) -> tuple[Floats, 
     above = total - below
     hits = np.stack([below[..., 0], above[..., 1]], -1)
     answered = np.stack([below.sum(-1), above.sum(-1)], -1)
-    values = np.nan_to_num(worth(Counts(total.sum(-1, keepdims=True), total, answered, hits)), nan=-np.inf)
+    values = worth(Counts(total.sum(-1, keepdims=True), total, answered, hits))
+    values = np.where(np.isnan(values), -np.inf, values)
     top = values.max(1, keepdims=True)
+    values, top = values[np.isfinite(top[:, 0])], top[np.isfinite(top[:, 0])]
     is_top = values >= top - 1e-12
     # Of equal ones the middle, in between those that some image would suffer by.
     best = (is_top.argmax(1) + (is_top.shape[1] - 1 - is_top[:, ::-1].argmax(1))) // 2
@@ -270,10 +345,13 @@ def _operating_point(
     values, reached = [], []
     for c in columns:
         is_class = y[:, c] == 1 if several else y == c
+        if several and not _known(y)[c]:
+            values.append(metrics.THRESHOLD)
+            continue
         best = metrics.recall_at_precision(
             np.c_[1 - p[:, c], p[:, c]], is_class.astype(np.intp), 1, precision
         )
-        values.append(_threshold(p[:, c], is_class, worth, seed) if best > 0 else 0.5)
+        values.append(_threshold(p[:, c], is_class, worth, seed) if best > 0 else metrics.THRESHOLD)
         said = p[:, c] > values[-1]
         share = (said & is_class).sum() / max(1, said.sum())
         reached.append(
@@ -281,7 +359,7 @@ def _operating_point(
             if best > 0
             else f"{classes[c]}: no threshold has this precision"
         )
-    why = f"on {len(y)} validation images, {'; '.join(reached)}"
+    why = f"on {len(y)} validation images, {'; '.join(reached) or 'no threshold'}"
     if not several:
         kind_is_known = values[0] != 0.5
         return (
@@ -289,7 +367,7 @@ def _operating_point(
             if kind_is_known
             else DecisionRule(why=why)
         )
-    return DecisionRule(kind="thresholds", values=tuple(values), why=why)
+    return DecisionRule(kind="thresholds", values=tuple(values), why=why + _left_at_half(y, classes))
 
 
 # --------------------------------------------------------------------------------------------- offsets

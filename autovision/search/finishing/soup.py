@@ -2,8 +2,8 @@
 
 Wortsman et al. 2022: trials of one architecture, from the best down, each kept if validation gains from averaging it
 in. That choice is made on validation and so looks better there than it is. Therefore the whole procedure is
-cross-fitted (five folds): on four of them the trials are ordered and the soup is made, and it is judged on the fifth,
-against the trial that is best on the same four. Only if the soup wins there is it used.
+cross-fitted (five folds, each group of images in one): on four of them the trials are ordered and the soup is made, and
+it is judged on the fifth, against the trial that is best on the same four. Only if the soup wins there is it used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autovision.metrics import Floats, Ints, neg_log_loss
 from autovision.records.trials import TrialResult
 from autovision.space.config import TrialConfig
 from autovision.trial.execution import value_of
-from autovision.trial.folds import stratified
+from autovision.trial.folds import divided
 
 MOST = 12
 """trials that are tried"""
@@ -108,23 +108,27 @@ class Kitchen:
         return soup
 
 
-def cook(kitchen: Kitchen, kinds: Ints, *, seed: int, deadline: float) -> Chosen:
+def cook(kitchen: Kitchen, kinds: Ints, *, groups: Sequence[str] = (), seed: int, deadline: float) -> Chosen:
     """The trials to average.
 
     Args:
         kinds: (M,) numbers of the labels of validation images, by which folds are stratified.
+        groups: (M,) of validation images, those that are kept together; none: each is by itself.
         deadline: seconds since the epoch, from which on nothing more is averaged in.
     """
     count = len(kitchen.tensors)
     if count < 2:
         return Chosen((0,), "no other trial has the shape of the best one")
+    fold = divided(kinds, groups, _FOLDS, seed)
+    numbers = np.unique(fold)
+    if len(numbers) < 2:
+        return Chosen((0,), "no soup: validation images cannot be divided, as they are of too few groups")
     rows = np.arange(len(kinds))
     soup = kitchen.greedy(range(count), rows, deadline)
     if len(soup) < 2:
         return Chosen((0,), f"averaging in none of {count - 1} other trials made validation better")
-    fold = stratified(kinds, _FOLDS, seed)
     of_soup, of_single = (np.empty_like(kitchen.logits([0])) for _ in range(2))
-    for number in range(_FOLDS):
+    for number in numbers:
         there, elsewhere = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         made = kitchen.greedy(kitchen.best_first(elsewhere), elsewhere, deadline)
         of_soup[there], of_single[there] = kitchen.logits(made)[there], kitchen.logits(made[:1])[there]

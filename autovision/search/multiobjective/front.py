@@ -22,7 +22,8 @@ class Offer:
     Attributes:
         value: the metric on validation.
         costs: each other objective.
-        chosen: whether it is the search's model: the best in the metric.
+        chosen: whether it is the search's model: the best in the metric, or, if the best were judged once more, the
+            one that was better then.
         knee: whether it is the best bargain (see `autovision.search.multiobjective.pareto.knee`).
     """
 
@@ -50,13 +51,20 @@ class Front:
     hypervolume: float
 
 
-def front_of(request: SearchRequest, ledger: Sequence[TrialResult]) -> Front | None:
-    """The front of a ledger; None where there is one objective, or no trial left a model."""
+def front_of(request: SearchRequest, ledger: Sequence[TrialResult], model: str | None = None) -> Front | None:
+    """The front of a ledger; None where there is one objective, or no trial left a model.
+
+    Args:
+        model: the trial of the registered model; None: there is none, and the best trial so far stands for it.
+    """
     names = request.objectives
     members = pareto_front(names, ledger) if names else []
     if not members:
         return None
-    best, knee = best_trial(ledger), knee_of(names, members)
+    knee = knee_of(names, members)
+    if model is None:
+        best = best_trial(ledger)
+        model = best.trial if best else None
     trials = {member.trial for member in members}
     usable = [(result, values) for result in ledger if (values := values_of(names, result)) is not None]
     points = pareto.points_of([values for _, values in usable])
@@ -68,7 +76,7 @@ def front_of(request: SearchRequest, ledger: Sequence[TrialResult]) -> Front | N
                 member.metrics[request.metric],
                 member.objectives,
                 member.config,
-                best is not None and member.trial == best.trial,
+                member.trial == model,
                 knee is not None and member.trial == knee.trial,
             )
             for member in members

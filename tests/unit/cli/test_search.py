@@ -522,6 +522,14 @@ def test_the_front_is_shown_and_explained(cli: Any, pets: str, tmp_path: Path) -
     assert [offer["chosen"] for offer in told["offers"]] == [True, False, False]
     assert [offer["knee"] for offer in told["offers"]] == [False, True, False]
     assert 0 < told["hypervolume"] < 1
+    records.update(
+        store,
+        keys.search_state(search),
+        SearchState,
+        lambda state: state.with_(model="m", best_trial=front[1]),
+    )
+    row = next(line for line in cli("search", "show", search).out.splitlines() if "the model" in line)
+    assert front[1] in row
     html = page.read_text()
     assert "What there is to choose from" in html and "accuracy over latency_ms" in html
     missing = cli("search", "finish", search, "--trial", "01-00009-abcdef")

@@ -16,6 +16,7 @@ from autovision.dataset.manifest import Row
 from autovision.errors import InvalidInput, NotFound
 from autovision.model.predictor import Predictor
 from autovision.records.datasets import Split
+from autovision.records.models import Evaluation
 from autovision.registry import evaluate
 from autovision.registry.evaluate import Predictions, evaluate_subgroups, predictions, store_predictions
 from autovision.store import MemoryStore, keys
@@ -137,6 +138,26 @@ def test_metadata_that_only_some_images_have_is_left_out() -> None:
     found = Predictions.of(rows, ["a", "b"], np.array([[0.9, 0.1], [0.8, 0.2]]))
     assert found.metadata == {"line": ("x", "y")}
     assert len(Predictions.of([], ["a"], np.zeros((0, 1)))) == 0
+
+
+def test_images_of_a_group_are_drawn_together() -> None:
+    """Figures are what they are; intervals are wider, as ten patients are not forty witnesses."""
+    labels = np.arange(40) // 4 % 2
+    said = np.where(np.arange(40) < 12, 1 - labels, labels)
+
+    def evaluated(groups: list[str | None]) -> Evaluation:
+        rows = [
+            Row(image=f"{i:02}", source="", label="ab"[label], split=Split.TEST, group=group)
+            for i, (label, group) in enumerate(zip(labels, groups, strict=True))
+        ]
+        what = Predictions.of(rows, ["a", "b"], 0.1 + 0.8 * np.eye(2)[said])
+        return evaluate_subgroups(what, ["a", "b"], None, dataset="d@1", split=Split.TEST)["test"]
+
+    alone, together = evaluated([None] * 40), evaluated([f"p{i // 4}" for i in range(40)])
+    one, whole = alone.bootstrap["accuracy"], together.bootstrap["accuracy"]
+    assert one.value == whole.value == 0.7
+    assert whole.high - whole.low > 1.5 * (one.high - one.low)
+    assert together.accuracy == alone.accuracy
 
 
 # --------------------------------------------------------------------------------------- several classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Sequence
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from autovision.cli.search_views import explanation
 from autovision.records.models import Confirmation, FinishRecord
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.report.explanation import headline, render
-from autovision.search.explain import cuts, explain, importance, improvements
+from autovision.search.explain import Explanation, cuts, explain, importance, improvements
 from autovision.search.schedulers import Halving, Report, Verdict
 from autovision.space import Choice, Float, Space
 from autovision.space.config import TrialConfig
@@ -175,7 +178,55 @@ def test_the_winner_is_the_best_of_those_that_were_judged_once_more() -> None:
     assert [each.confirmed for each in found.confirmed] == [0.72, 0.69]
     page = render(found, request(), state(), lines)
     assert "<h2>Judged once more</h2>" in page and "0.7200" in page
+    assert "the first of them became the model" in page
     assert "Judged once more" not in render(explain(request(), state(), lines), request(), state(), lines)
+
+
+def told(found: Explanation) -> str:
+    """What is printed of it, without its line breaks."""
+    console = Console(width=400, file=(out := io.StringIO()))
+    for part in explanation(found):
+        console.print(part)
+    return " ".join(out.getvalue().split())
+
+
+def test_a_fine_tuned_winner_is_not_said_to_be_the_first_of_those_that_were_judged_once_more() -> None:
+    tuned = TrialConfig(backbone="test_resnet", unfreeze=1).model_dump(mode="json")
+    lines = [trial(0, [0.7]), trial(1, [0.75]), trial(2, [0.9], config=tuned)]
+    judged = tuple(
+        Confirmation(trial=line.trial, value=line.value or 0.0, confirmed=0.72 - 0.01 * line.number)
+        for line in lines[:2]
+    )
+    record = FinishRecord(
+        search=request().id,
+        ledger="0",
+        trials=(lines[2].trial,),
+        chosen_key="w",
+        final_key="w",
+        confirmed=judged,
+        created_at=EPOCH,
+    )
+    found = explain(request(), state(), lines, record)
+    page = render(found, request(), state(), lines)
+    assert "the first of them became" not in page
+    assert f"The model is {lines[2].trial} all the same" in page
+    assert f"the model is {lines[2].trial}, which cannot be" in told(found)
+    won = explain(request(), state(), lines[:2], record.with_(trials=(lines[0].trial,)))
+    assert "the first became the model" in told(won)
+
+
+def test_the_lead_is_in_what_trials_are_ranked_by() -> None:
+    """The winner may be behind in the metric itself, and ahead by its log loss."""
+    first, second = trial(0, [0.80]), trial(1, [0.801])
+    lines = [first.with_(value=0.795), second.with_(value=0.79)]
+    found = explain(request(), state(), lines)
+    assert found.winner is not None and found.winner.trial == first.trial
+    assert found.winner.lead == pytest.approx(0.005)
+    page = render(found, request(), state(), lines)
+    ranked = "in the value that trials are ranked by"
+    assert f"leads {second.trial} by 0.0050 on validation, {ranked}: accuracy less" in page
+    assert f"{second.trial}, behind by 0.0050 on validation, {ranked} (accuracy less" in told(found)
+    assert "points" not in page and "points" not in told(found)
 
 
 def test_seconds_failures_and_what_was_left_out() -> None:

@@ -225,6 +225,21 @@ def test_heads_that_end_early_leave_the_others_as_they_were(one_label: Data) -> 
         assert_equal(fitted, *one_label.alone(config))
 
 
+def test_a_head_that_ends_sooner_is_what_it_was_then(one_label: Data) -> None:
+    """Its learning rate falls as if it went on: it is no shorter schedule."""
+    config = TrialConfig(lr=0.03, batch_size=32, epochs=12)
+    (whole,) = one_label.fused([config])
+    rung = whole.reports[-2]
+    assert rung.epoch < 12
+    problem = one_label.problem([config])
+    ended, other, late = fit_heads(
+        [config] * 3, problem, SEED, FOREVER, torch.device("cpu"), [rung.epoch, rung.epoch + 1, 99]
+    )
+    np.testing.assert_allclose(ended.reports[-1].logits, rung.logits, atol=1e-5)
+    ends = [(f.reports[-1].epoch, f.reports[-1].last) for f in (ended, other, late)]
+    assert ends == [(rung.epoch, True), (rung.epoch + 1, True), (12, True)]
+
+
 def test_at_the_deadline_every_head_has_a_value(one_label: Data) -> None:
     configs = drawn(12, seed=4)
     for fitted in one_label.fused(configs, deadline=0.0):

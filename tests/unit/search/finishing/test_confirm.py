@@ -106,7 +106,7 @@ def test_however_few_groups_a_data_set_has_none_is_divided(
     assert all(len(set(fold[np.array(train.groups) == group])) == 1 for group in set(train.groups))
     assert len(set(fold)) == min(patients, 5)
     config = tiny.space.config(tiny.space.default())
-    (logits,) = folds.cross_validated(bench, splits, [config], 0, time.time() + 60)
+    (logits,) = folds.cross_validated(bench, splits, [config], [config.epochs], 0, time.time() + 60)
     if patients == 1:
         assert logits is None, "nobody is left to learn from"
     else:
@@ -121,7 +121,9 @@ def test_a_class_of_one_group_alone_is_judged_by_heads_that_never_saw_it(
     named = zip(splits.train.truth, splits.train.groups, strict=True)
     train = replace(splits.train, groups=tuple("one" if label == 0 else name for label, name in named))
     config = tiny.space.config(tiny.space.default())
-    (logits,) = folds.cross_validated(bench, replace(splits, train=train), [config], 0, time.time() + 60)
+    (logits,) = folds.cross_validated(
+        bench, replace(splits, train=train), [config], [config.epochs], 0, time.time() + 60
+    )
     assert logits is not None
     assert (logits[train.truth == 0].argmax(1) == 1).all()
 
@@ -131,6 +133,14 @@ def test_heads_judged_under_other_views_than_they_train_on_are_left_out() -> Non
     assert folds.can_be(TrialConfig(augmentation="dihedral", test_time_augmentation="dihedral"))
     assert not folds.can_be(TrialConfig(augmentation="none", test_time_augmentation="dihedral"))
     assert not folds.can_be(TrialConfig(unfreeze=1))
+
+
+@pytest.mark.parametrize("augmentation", ["randaugment", "trivialaugment"])
+def test_heads_whose_views_are_drawn_afresh_are_left_out(augmentation: Any) -> None:
+    assert not folds.can_be(TrialConfig(augmentation=augmentation, views=0))
+    assert folds.can_be(TrialConfig(augmentation=augmentation, views=2))
+    fresh = line(1, 0.9, augmentation=augmentation, views=0)
+    assert [r.number for r in candidates([line(0, 0.9), fresh], 300)] == [0]
 
 
 def test_no_image_is_judged_by_a_head_that_saw_it(tiny: History) -> None:
@@ -144,7 +154,9 @@ def test_no_image_is_judged_by_a_head_that_saw_it(tiny: History) -> None:
     config = tiny.space.config(tiny.space.default()).with_(
         head="mlp", head_width=64, lr=3e-2, epochs=60, weight_decay=0.0, dropout=0.0
     )
-    (logits,) = folds.cross_validated(bench, replace(splits, train=made_up), [config], 0, time.time() + 60)
+    (logits,) = folds.cross_validated(
+        bench, replace(splits, train=made_up), [config], [config.epochs], 0, time.time() + 60
+    )
     assert logits is not None and logits.shape == (len(train), 2)
     right = float((logits.argmax(1) == made_up.truth).mean())
     assert abs(right - 0.5) < 0.2
@@ -154,7 +166,20 @@ def test_it_ends_at_the_deadline(tiny: History) -> None:
     bench = Workbench(tiny.copy(), threads=2)
     config = tiny.space.config(tiny.space.default())
     with pytest.raises(OutOfTime):
-        folds.cross_validated(bench, bench.splits("colours@1"), [config], 0, time.time() - 1)
+        folds.cross_validated(bench, bench.splits("colours@1"), [config], [config.epochs], 0, time.time() - 1)
+
+
+def test_patience_does_not_choose_the_epoch_on_the_fold_that_judges(tiny: History) -> None:
+    """With patience a head is judged after the epochs that it is given, as without; these differ in what they give."""
+    bench = Workbench(tiny.copy(), threads=2)
+    splits = bench.splits("colours@2")
+    plain = tiny.space.config(tiny.space.default()).with_(epochs=12, lr=0.3)
+    configs = [plain, plain.with_(patience=1), plain, plain.with_(patience=1)]
+    found = folds.cross_validated(bench, splits, configs, [12, 12, 2, 2], 0, time.time() + 60)
+    whole, patient, short, patient_short = (logits for logits in found if logits is not None)
+    np.testing.assert_allclose(patient, whole)
+    np.testing.assert_allclose(patient_short, short)
+    assert not np.allclose(short, whole)
 
 
 # ------------------------------------------------------------------------------------------- candidates
@@ -205,10 +230,25 @@ def test_a_fine_tuned_trial_that_is_better_on_validation_stays_the_best(tiny: Hi
     tuned = ledger[0].with_(trial="tuned", number=9, value=1.5, config=config)
     found = judged(tiny, [*ledger, tuned])
     assert found.best.trial == "tuned" and len(found.judged) == 2
+    assert found.note is not None and found.note.startswith("2 heads were judged once more, on ")
+    assert found.note.endswith("images: tuned, which cannot be, stays the best by its lead on validation")
     # One that is only as good as the luckiest head gives way to a head that was confirmed to be better.
     worse = found.judged[1].trial
     lucky = [r.with_(value=1.0) if r.trial == worse else r for r in ledger]
     assert judged(tiny, [*lucky, tuned.with_(value=1.0 + 1e-12)]).best.trial == found.judged[0].trial
+
+
+def test_with_objectives_only_the_front_is_judged_once_more(tiny: History) -> None:
+    """Another trial that is nearly as good costs more, and so is never the model."""
+    first, second, *others = requests.trials(tiny.store, tiny.searches[1].id)
+    assert not others
+    first, second = first.with_(value=0.9), second.with_(value=0.899)
+    small, large = {"latency_ms": 1.0}, {"latency_ms": 2.0}
+    beaten = [first.with_(objectives=small), second.with_(objectives=large)]
+    traded = [first.with_(objectives=large), second.with_(objectives=small)]
+    assert judged(tiny, beaten, objectives=("latency_ms",)) == Confirmed(beaten[0])
+    assert len(judged(tiny, traded, objectives=("latency_ms",)).judged) == 2
+    assert len(judged(tiny, beaten).judged) == 2
 
 
 def test_without_time_for_it_the_best_on_validation_is_the_best(tiny: History) -> None:

@@ -153,6 +153,25 @@ def test_epochs_are_those_of_the_best_rung_or_the_one_that_patience_went_back_to
     assert refit.epochs_of(patient, "accuracy") == 5
 
 
+def test_of_heads_that_were_trained_together_epochs_are_those_of_the_last_rung(tiny: History) -> None:
+    """Their value and their weights are those that they ended with, whatever an earlier rung was."""
+    request = tiny.searches[1]
+    best = best_trial(requests.trials(tiny.store, request.id))
+    assert best is not None
+
+    def point(rung: int, epoch: int, accuracy: float, judged: int | None = None) -> CurvePoint:
+        metrics = {"accuracy": accuracy, "neg_log_loss": -0.3}
+        return CurvePoint(
+            rung=rung, epoch=epoch, seconds=1, search_s=1, train_loss=1, metrics=metrics, judged_epoch=judged
+        )
+
+    curve = (point(0, 1, 0.7), point(1, 3, 0.9), point(2, 9, 0.8))
+    assert refit.epochs_of(best.with_(curve=curve, batch="b"), "accuracy") == 9
+    assert refit.epochs_of(best.with_(curve=curve, batch=None), "accuracy") == 3
+    patient = (*curve[:2], point(2, 9, 0.8, judged=6))
+    assert refit.epochs_of(best.with_(curve=patient, batch="b"), "accuracy") == 6
+
+
 def test_patience_reports_the_epoch_that_it_went_back_to(tiny: History, bench: Workbench) -> None:
     config = tiny.space.config(tiny.space.default()).with_(epochs=40, patience=2, lr=0.3)
     trial = Trial(bench, "colours@1", config, 0, math.inf)

@@ -8,7 +8,7 @@ import pytest
 from autovision.decisions import Measure, scores, told
 from autovision.metrics import Floats, Ints
 from autovision.records.models import DecisionRule
-from autovision.search.finishing.rule import choose_rule
+from autovision.search.finishing.rule import _Trial, choose_rule
 
 NAMES = ("a", "b", "c", "d")
 
@@ -93,9 +93,26 @@ def test_costs_are_answered_by_the_least_expected_one() -> None:
     np.testing.assert_array_equal(scores(rule, p).argmax(1) == 1, p[:, 1] > 1 / 9)
 
 
-def test_equal_costs_change_nothing() -> None:
+def test_equal_costs_change_no_answer() -> None:
     measure = Measure.of("neg_mean_cost", {"a": {"b": 1.0}, "b": {"a": 1.0}}, ("a", "b"))
-    assert choose_rule(measure, *drawn(600, [0.7, 0.3], 4), None, NAMES).kind == "default"
+    p, y = drawn(600, [0.7, 0.3], 4)
+    np.testing.assert_array_equal(scores(choose_rule(measure, p, y, None, NAMES), p).argmax(1), p.argmax(1))
+
+
+@pytest.mark.parametrize(("n", "shares"), [(12, [0.5, 0.5]), (60, [0.99, 0.01]), (25, [0.8, 0.2])])
+def test_costs_are_answered_so_however_few_images_there_are(n: int, shares: list[float]) -> None:
+    """Trials are ranked by the answer of the least expected cost: the model must not answer in another way."""
+    measure = Measure.of("neg_mean_cost", {"a": {"b": 1.0}, "b": {"a": 8.0}}, ("a", "b"))
+    p, _ = drawn(n, [0.7, 0.3], 4)
+    y = drawn(n, shares, 5)[1]
+    rule = choose_rule(measure, p, y, None, NAMES)
+    assert rule.kind == "costs"
+    assert measure(p, y, None, scores(rule, p)) == measure(p, y, None)
+    plain = -measure(p, y, None, p)
+    assert rule.why == (
+        f"mean cost {-measure(p, y, None):.4f} on {n} validation images, "
+        f"of answering the most probable class {plain:.4f}"
+    )
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -128,3 +145,73 @@ def test_few_images_choose_nothing() -> None:
 def test_the_same_images_give_the_same_rule() -> None:
     p, y = drawn(300, [0.8, 0.2], 7)
     assert choose_rule(Measure("f1"), p, y, 1, NAMES) == choose_rule(Measure("f1"), p, y, 1, NAMES)
+
+
+def test_one_rare_class_is_named() -> None:
+    p, y = drawn(300, [0.5, 0.3, 0.2], 0)
+    y[y == 2] = 0
+    for count, text in ((0, "no validation images of class c"), (1, "1 validation image of class c")):
+        y[:count] = 2
+        rule = choose_rule(Measure("macro_f1"), p, y, None, NAMES[:3])
+        assert rule.kind == "default" and rule.why == f"{text}: too few to choose another rule by"
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "f1", "recall@precision=0.6"])
+@pytest.mark.parametrize("positives", [0, 1, 1499])
+def test_a_label_that_hardly_any_image_has_or_lacks_leaves_the_others_their_thresholds(
+    metric: str, positives: int
+) -> None:
+    p, y = drawn_sets(1500, [0.1, 0.3, 0.05, 0.1], 1)
+    y[:, 1] = np.arange(1500) < positives
+    rule = choose_rule(Measure(metric), p, y, None, NAMES)
+    assert rule.kind == "thresholds" and rule.values[1] == 0.5
+    assert all(rule.values[c] != 0.5 for c in (0, 2, 3))
+    assert rule.why.endswith("left at one half, as fewer than 2 images have or lack it: b")
+    assert "b: no threshold" not in rule.why
+    y[:] = 0
+    assert choose_rule(Measure(metric), p, y, None, NAMES).values in ((), (0.5,) * 4)
+
+
+def test_a_label_that_is_rare_in_a_fold_keeps_one_half_there() -> None:
+    """Two images have it: in each fold that holds one of them out there is one to fit to."""
+    p, y = drawn_sets(400, [0.1, 0.3], 1)
+    y[:, 1] = np.arange(400) < 2
+    for fitted in (y, y[1:]):
+        trial = _Trial(Measure("balanced_accuracy"), p, y, None, NAMES[:2], 0, (), np.arange(400))
+        values = [f(p[-len(fitted) :], fitted) for f in (trial.by_theory, trial.tuned)]
+        assert all((rule is not None and rule.values[1] == 0.5) == (len(fitted) < 400) for rule in values)
+
+
+def in_groups(copies: int, groups: int, seed: int) -> tuple[Floats, Ints, tuple[str, ...]]:
+    """Each image several times over, as one group."""
+    p, y = drawn(groups, [0.65, 0.35], seed)
+    names = tuple(f"p{i}" for i in range(groups) for _ in range(copies))
+    return p.repeat(copies, 0), y.repeat(copies), names
+
+
+def test_images_of_a_group_are_one_witness() -> None:
+    """Copies of sixty images look like six hundred, by which nearly any difference would be sure."""
+    taken = {"images": 0, "groups": 0}
+    for seed in range(12):
+        p, y, names = in_groups(10, 60, seed)
+        blind = choose_rule(Measure("balanced_accuracy"), p, y, 1, NAMES, seed=seed)
+        aware = choose_rule(Measure("balanced_accuracy"), p, y, 1, NAMES, groups=names, seed=seed)
+        taken["images"] += blind.kind != "default"
+        taken["groups"] += aware.kind != "default"
+        assert "600 validation images of 60 groups" in aware.why and "groups" not in blind.why
+    assert taken["groups"] < taken["images"]
+
+
+def test_images_of_one_group_choose_nothing() -> None:
+    p, y = drawn(300, [0.8, 0.2], 7)
+    rule = choose_rule(Measure("f1"), p, y, 1, NAMES, groups=("p",) * 300)
+    assert rule.kind == "default" and "cannot be divided" in rule.why
+
+
+def test_resamples_in_which_no_threshold_has_the_precision_have_no_say() -> None:
+    """Only the ten best images, nine of them of the class, reach it, and in about half of the resamples."""
+    second = np.concatenate([np.full(10, 0.9), np.linspace(0.1, 0.8, 60)])
+    y = np.array([1] * 9 + [0] + [1, 0, 0, 0] * 10 + [0] * 20)
+    p = np.c_[1 - second, second]
+    rules = [choose_rule(Measure("recall@precision=0.9"), p, y, 1, NAMES, seed=seed) for seed in range(30)]
+    assert all(rule.kind == "threshold" and 0.75 < rule.values[0] < 0.9 for rule in rules)

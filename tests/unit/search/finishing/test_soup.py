@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -53,6 +53,33 @@ def test_a_soup_that_only_looks_better_is_left() -> None:
         looked += len(kitchen.greedy(range(len(heads)), rows, math.inf)) > 1
         kept += len(soup.cook(kitchen, kinds, seed=seed, deadline=math.inf).members) > 1
     assert looked >= 8 and kept < looked
+
+
+@pytest.mark.parametrize("patients", [3, 40])
+def test_images_of_a_group_do_not_judge_a_soup_that_was_made_on_others_of_it(patients: int) -> None:
+    off = np.array([1.5, 1.5, -1.5, 1.0, 1.0])
+    kitchen, kinds = kitchen_of([TRUE + off, TRUE - off, TRUE])
+    groups = np.array([f"p{i % patients}" for i in range(len(kinds))])
+    made_on: list[set[str]] = []
+    greedy = kitchen.greedy
+
+    def watched(order: Sequence[int], rows: Ints, deadline: float) -> list[int]:
+        made_on.append(set(groups[rows]))
+        assert len(rows) == sum((groups == name).sum() for name in made_on[-1]), (
+            "a group is whole, or elsewhere"
+        )
+        return greedy(order, rows, deadline)
+
+    kitchen.greedy = watched  # type: ignore[method-assign]
+    soup.cook(kitchen, kinds, groups=tuple(groups), seed=0, deadline=math.inf)
+    assert len(made_on) == 1 + min(patients, 5)
+
+
+def test_images_of_one_group_make_no_soup() -> None:
+    off = np.array([1.5, 1.5, -1.5, 1.0, 1.0])
+    kitchen, kinds = kitchen_of([TRUE + off, TRUE - off])
+    chosen = soup.cook(kitchen, kinds, groups=("p",) * len(kinds), seed=0, deadline=math.inf)
+    assert chosen.members == (0,) and "cannot be divided" in chosen.why
 
 
 def test_each_average_is_tasted_once() -> None:

@@ -83,6 +83,11 @@ def test_the_front_has_the_best_first_and_of_equals_the_earliest(line: Line) -> 
     assert [value for value, _ in found.others] == [0.80, 0.70]
     assert sum(offer.knee for offer in found.offers) == 1
     assert 0 < found.hypervolume <= 1
+    other = front_of(request_of(*LATENCY), ledger[:5], ledger[0].trial)
+    assert other is not None
+    assert [offer.chosen for offer in other.offers] == [False, True], (
+        "it was better when it was judged once more"
+    )
     assert front_of(request_of(), ledger) is None
     assert front_of(request_of(*LATENCY), ledger[4:5]) is None
 
