@@ -328,7 +328,7 @@ def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: floa
             av.connect()
             stopping.install()
             with SearchProgress(budget_s, out.err, request.metric) as progress:
-                state = av.resume(search, on_progress=progress.update, should_stop=stopping)
+                state = av.resume(search, on_progress=progress.update, should_stop=stopping, seen=state)
     except KeyboardInterrupt:
         raise Interrupted(f"search {search} was interrupted; {resumable}") from None
     return _finished(out, av, request, state, began)

@@ -23,7 +23,7 @@ from autovision.search.sampling import samplers
 from autovision.search.schedulers import scheduler_of
 from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig
-from autovision.store import keys, records
+from autovision.store import keys, lease, records
 from autovision.store.protocol import KeyNotFound, Store
 
 LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
@@ -181,17 +181,26 @@ def trials(store: Store, search: str) -> list[TrialResult]:
 
 
 def request_stop(store: Store, search: str) -> SearchState:
-    """Ask whoever runs a search to stop it; one that nobody runs is marked as stopped."""
+    """Ask whoever runs a search to stop it; one that nobody runs, or that waits, is marked as stopped.
+
+    Whoever waits with it, is about to run it, or takes it up from the queue, leaves it then.
+    """
     get(store, search)
 
     def change(state: SearchState) -> SearchState | None:
         if state.status.terminal:
             return None
-        idle = state.status is SearchStatus.QUEUED
+        # One that is said to run has lost its process if nobody has its lease.
+        idle = state.status is not SearchStatus.RUNNING or not lease.is_held(store, f"search-{search}")
         status = SearchStatus.STOPPED if idle else state.status
         return state.with_(stop_requested=not idle, status=status, updated_at=now())
 
     return records.update(store, keys.search_state(search), SearchState, change)
+
+
+def stop_asked(state: SearchState) -> bool:
+    """Whether somebody stopped a search, or asked its process to stop it and that did not come to it any more."""
+    return state.status is SearchStatus.STOPPED or state.stop_requested
 
 
 def extend(store: Store, search: str, more_s: float) -> SearchState:

@@ -21,6 +21,7 @@ from autovision.errors import AutoVisionError, Conflict, Interrupted, InvalidInp
 from autovision.features import budget
 from autovision.model.footprint import Footprint, measure
 from autovision.model.version import read_version
+from autovision.records.base import now
 from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
@@ -40,7 +41,7 @@ from autovision.search.reserve import Reserve
 from autovision.search.select import best_trial, counts
 from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.placement import placement
-from autovision.search.sharing.turn import Turn
+from autovision.search.sharing.turn import Turn, stopped_before_its_turn
 from autovision.search.tune_loop import nodes, run_trials
 from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
@@ -91,7 +92,7 @@ class StopSignal:
             self.asked = True
         elif time.monotonic() - self._looked > _POLL_S:
             self._looked = time.monotonic()
-            self.asked = self.asked or requests.get(self.store, self.search)[1].stop_requested
+            self.asked = self.asked or requests.stop_asked(requests.get(self.store, self.search)[1])
         return self.asked
 
 
@@ -101,8 +102,12 @@ def run_search(
     *,
     on_progress: Callable[[ProgressEvent], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    resumes: bool = True,
 ) -> SearchState:
     """Run a search, or go on with it; a finished one is returned as it is. Ray must be connected.
+
+    Args:
+        resumes: whether to go on with one that somebody has stopped; whoever works through the queue does not.
 
     Raises:
         NotFound: no such search.
@@ -110,7 +115,7 @@ def run_search(
         Interrupted: it was stopped; what was done is stored.
         AutoVisionError: it gave no model; the state says why.
     """
-    return _claimed(store, search, on_progress, should_stop, with_trials=True)
+    return _claimed(store, search, on_progress, should_stop, with_trials=True, resumes=resumes)
 
 
 def register(
@@ -167,6 +172,7 @@ def _claimed(
     should_stop: Callable[[], bool],
     *,
     with_trials: bool,
+    resumes: bool = True,
 ) -> SearchState:
     request, state = requests.get(store, search)
     if state.status is SearchStatus.FINISHED:
@@ -182,9 +188,31 @@ def _claimed(
         stop = StopSignal(store, search, held, should_stop)
         if not with_trials:
             return _attempt(store, request, state, None, stop, on_progress)
+        state = _taken_up(store, search, resumes)
+        if state.status is SearchStatus.FINISHED:
+            return state
         with Turn(store, request, state.created_at) as turn:
             _wait(store, request, state, turn, stop, on_progress)
             return _attempt(store, request, state, turn, stop, on_progress)
+
+
+def _taken_up(store: Store, search: str, resumes: bool) -> SearchState:
+    """As it is in the queue, with a process: that it was stopped before is over, and who stops it now is heeded.
+
+    Raises `Interrupted` if it is stopped, and this process is not to go on with such a one.
+    """
+
+    def change(state: SearchState) -> SearchState | None:
+        if state.status is SearchStatus.FINISHED:
+            return None
+        left = requests.stop_asked(state) and not resumes
+        status = SearchStatus.STOPPED if left else SearchStatus.QUEUED
+        return state.with_(status=status, stop_requested=False, updated_at=now())
+
+    state = records.update(store, keys.search_state(search), SearchState, change)
+    if state.status is SearchStatus.STOPPED:
+        raise stopped_before_its_turn(search)
+    return state
 
 
 def _wait(
@@ -229,15 +257,7 @@ def _attempt(
         _check_finishable(request, requests.trials(store, request.id))
     before = _caught_up(store, before.with_(**_charged(request)))
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
-    requests.set_state(
-        store,
-        request.id,
-        status=SearchStatus.RUNNING,
-        attempt=before.attempt + 1,
-        stop_requested=False,
-        error=None,
-        ended_early=None,
-    )
+    _runs(store, before, heeds_stop=turn is not None)
     try:
         if turn is not None:
             ran = _trials(store, request, before, turn, stop, on_progress, bench, started)
@@ -283,6 +303,26 @@ def _attempt(
         )
         raise
     return _note(store, request, ledger, before, started, status=SearchStatus.FINISHED, model=model)
+
+
+def _runs(store: Store, before: SearchState, *, heeds_stop: bool) -> None:
+    """Say that a search runs. Raises `Interrupted` if somebody has stopped it since this process took it up."""
+
+    def change(state: SearchState) -> SearchState | None:
+        if heeds_stop and requests.stop_asked(state):
+            return None
+        return state.with_(
+            status=SearchStatus.RUNNING,
+            attempt=before.attempt + 1,
+            stop_requested=False,
+            error=None,
+            ended_early=None,
+            updated_at=now(),
+        )
+
+    state = records.update(store, keys.search_state(before.search), SearchState, change)
+    if state.status is not SearchStatus.RUNNING:
+        raise stopped_before_its_turn(before.search)
 
 
 def _check_finishable(request: SearchRequest, ledger: list[TrialResult]) -> None:

@@ -93,23 +93,20 @@ class Turn:
         self._write()
         said = None
         while True:
+            if self._stopped():
+                raise stopped_before_its_turn(self._request.id)
             preflight.check(self._request, self._look_again())
             reason = self._reason()
             if reason is None:
                 reason = self._begin()
             if reason is None:
                 break
-            if said is None:
-                requests.set_state(self._store, self._request.id, status=SearchStatus.QUEUED)
             if reason != said:
                 said = reason
                 tell(f"waits for its turn on {self._view.name}: {reason}")
-            if should_stop() or self._stopped():
+            if should_stop():
                 requests.set_state(self._store, self._request.id, status=SearchStatus.STOPPED)
-                raise Interrupted(
-                    f"search {self._request.id} was stopped before its turn; "
-                    f"`autovision search resume {self._request.id}` puts it into the queue again"
-                )
+                raise stopped_before_its_turn(self._request.id)
             time.sleep(_POLL_S)
         self.refresh()
         self._keeper = threading.Thread(target=self._keep, name=f"share-{self._request.id}", daemon=True)
@@ -201,3 +198,10 @@ class Turn:
             except KeyNotFound:
                 if records.create_or_read(self._store, key, self._mine)[1]:
                     return
+
+
+def stopped_before_its_turn(search: str) -> Interrupted:
+    """What is raised of a search that was stopped while it had a process and had not begun."""
+    return Interrupted(
+        f"search {search} was stopped before its turn; `autovision search resume {search}` puts it into the queue again"
+    )

@@ -16,7 +16,7 @@ from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.space import Choice, Float, Space
-from autovision.store import MemoryStore, keys, records
+from autovision.store import MemoryStore, keys, lease, records
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -132,13 +132,23 @@ def test_an_unknown_search_is_met_with_the_near_ones(store: MemoryStore, tiny: H
         requests.get(store, known[:-1])
 
 
+def running(store: MemoryStore, search: str) -> lease.HeldLease:
+    """What a process holds that runs it."""
+    held = lease.acquire(store, f"search-{search}", "its process", 30.0)
+    assert held is not None
+    return held
+
+
 def test_stopping(store: MemoryStore, tiny: History) -> None:
     search = requests.submit(store, request_of(store, tiny)).search
     stopped = requests.request_stop(store, search)
     assert (stopped.status, stopped.stop_requested) == (SearchStatus.STOPPED, False), "nobody runs it"
     requests.set_state(store, search, status=SearchStatus.RUNNING)
-    asked = requests.request_stop(store, search)
-    assert (asked.status, asked.stop_requested) == (SearchStatus.RUNNING, True)
+    with running(store, search):
+        asked = requests.request_stop(store, search)
+        assert (asked.status, asked.stop_requested) == (SearchStatus.RUNNING, True)
+    lost = requests.request_stop(store, search)
+    assert (lost.status, lost.stop_requested) == (SearchStatus.STOPPED, False), "its process is gone"
     finished = requests.set_state(store, search, status=SearchStatus.FINISHED, stop_requested=False)
     assert requests.request_stop(store, search) == finished, "what is over stays as it is"
     with pytest.raises(NotFound):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autovision.errors import Conflict, InvalidInput
+from autovision.errors import Conflict, Interrupted, InvalidInput
 from autovision.records.base import now
 from autovision.records.searches import PriceTable, SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
-from autovision.search import requests
-from autovision.search.run import finish_search, register, run_search
+from autovision.search import requests, run
+from autovision.search.run import Ran, finish_search, register, run_search
 from autovision.space import Choice, Space
 from autovision.store import MemoryStore, keys, lease, records
 
@@ -125,3 +126,69 @@ def test_a_given_trial_is_registered_besides_and_the_winner_is_the_searchs_own_m
     model = register(store, search, other, begins=lambda: begun.append("other"))
     assert begun == ["other"] and model.lineage.trial == other and model.id != own.id
     assert requests.get(store, search)[1].model == own.id
+
+
+# ----------------------------------------------------------------------------------------------------- stopping
+
+
+def queued(history: History) -> tuple[MemoryStore, str]:
+    store = history.copy()
+    request = history.searches[0].with_(nonce="again", deployment=None)
+    return store, requests.submit(store, request).search
+
+
+def no_trials(*_: object) -> None:
+    pytest.fail("it ran trials")
+
+
+@pytest.fixture
+def stop_in_between(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets somebody stop a search right before the given function of `run` is called, and lets no trial run."""
+    monkeypatch.setattr(run, "_trials", no_trials)
+
+    def before(name: str) -> None:
+        step = getattr(run, name)
+
+        def stopped_first(store: MemoryStore, subject: Any, *rest: Any, **options: Any) -> Any:
+            requests.request_stop(store, getattr(subject, "id", None) or subject.search)
+            return step(store, subject, *rest, **options)
+
+        monkeypatch.setattr(run, name, stopped_first)
+
+    return before
+
+
+@pytest.mark.parametrize("step", ["_wait", "_attempt", "_runs"])
+def test_who_stops_a_search_that_is_about_to_begin_is_heeded(
+    tiny: History, stop_in_between: Callable[[str], None], step: str
+) -> None:
+    store, search = queued(tiny)
+    stop_in_between(step)
+    with pytest.raises(Interrupted, match="stopped before its turn; `autovision search resume"):
+        run_search(store, search)
+    state = requests.get(store, search)[1]
+    assert (state.status, state.stop_requested, state.attempt) == (SearchStatus.STOPPED, False, 0)
+    assert not lease.is_held(store, f"search-{search}")
+
+
+@pytest.mark.parametrize("left", ["stopped", "asked to stop, and killed"])
+def test_whoever_works_through_the_queue_leaves_what_was_stopped_and_a_person_goes_on_with_it(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    store, search = queued(tiny)
+    fields = {"status": SearchStatus.RUNNING, "stop_requested": True}
+    requests.set_state(store, search, **({"status": SearchStatus.STOPPED} if left == "stopped" else fields))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_trials", no_trials)
+        with pytest.raises(Interrupted, match="stopped before its turn"):
+            run_search(store, search, resumes=False)
+    assert requests.get(store, search)[1].status is SearchStatus.STOPPED
+    ledger = requests.trials(store, tiny.searches[0].id)
+
+    def ran(store: MemoryStore, request: SearchRequest, *_: Any) -> Ran:
+        state = requests.get(store, request.id)[1]
+        assert (state.status, state.stop_requested) == (SearchStatus.RUNNING, False)
+        return Ran(ledger)
+
+    monkeypatch.setattr(run, "_trials", ran)
+    assert run_search(store, search).status is SearchStatus.FINISHED

@@ -173,7 +173,7 @@ def test_who_is_killed_gives_his_place_back(store: MemoryStore, asked: SearchReq
     records.create(store, keys.live_search(gone.id), left)
     with process(store, put(store, asked, "b"), 1) as turn:
         turn.wait(lambda: False, lambda text: None)
-    until(lambda: not queue.held(store, f"search-{gone.id}"))
+    until(lambda: not lease.is_held(store, f"search-{gone.id}"))
     with process(store, gone, 1) as again:
         assert begin(again).share() == UNLIMITED
 
