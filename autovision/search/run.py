@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,14 +42,14 @@ from autovision.search.reserve import Reserve
 from autovision.search.select import best_trial, counts
 from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.placement import placement
-from autovision.search.sharing.turn import Turn, stopped_before_its_turn
+from autovision.search.sharing.turn import Turn, lost, stopped_before_its_turn
 from autovision.search.tune_loop import nodes, run_trials
 from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, lease, records
-from autovision.store.lease import HeldLease
+from autovision.store.lease import HeldLease, LeaseLost
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 
@@ -88,12 +89,17 @@ class StopSignal:
     _looked: float = 0.0
 
     def __call__(self) -> bool:
-        if self.local() or not self.held.held:
+        if self.local() or self.lost:
             self.asked = True
         elif time.monotonic() - self._looked > _POLL_S:
             self._looked = time.monotonic()
             self.asked = self.asked or requests.stop_asked(requests.get(self.store, self.search)[1])
         return self.asked
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process may run the search by now: nothing may be written about it any more."""
+        return not self.held.held
 
 
 def run_search(
@@ -111,7 +117,7 @@ def run_search(
 
     Raises:
         NotFound: no such search.
-        Conflict: somebody else runs it.
+        Conflict: somebody else runs it, or may do so since the lease was lost.
         Interrupted: it was stopped; what was done is stored.
         AutoVisionError: it gave no model; the state says why.
     """
@@ -191,7 +197,7 @@ def _claimed(
         state = _taken_up(store, search, resumes)
         if state.status is SearchStatus.FINISHED:
             return state
-        with Turn(store, request, state.created_at) as turn:
+        with Turn(store, request, state.created_at, held=lambda: held.held) as turn:
             _wait(store, request, state, turn, stop, on_progress)
             return _attempt(store, request, state, turn, stop, on_progress)
 
@@ -231,10 +237,11 @@ def _wait(
     try:
         preflight.check_models(request, _classes(store, request), cluster.here())
         turn.wait(stop, tell)
-    except Interrupted:
+    except (Interrupted, LeaseLost):
         raise
     except AutoVisionError as error:
-        requests.set_state(store, request.id, status=SearchStatus.FAILED, error=str(error))
+        if not stop.lost:
+            requests.set_state(store, request.id, status=SearchStatus.FAILED, error=str(error))
         raise
 
 
@@ -266,7 +273,16 @@ def _attempt(
             requests.set_state(store, request.id, ended_early="it was finished as it was, on request")
         ledger = ran.ledger
         if ran.stopped:
-            _note(store, request, ledger, before, started, status=SearchStatus.STOPPED, stop_requested=False)
+            _note(
+                store,
+                request,
+                ledger,
+                before,
+                started,
+                stop,
+                status=SearchStatus.STOPPED,
+                stop_requested=False,
+            )
             raise Interrupted(
                 f"search {request.id} was stopped after {len(ledger)} trials; "
                 f"`autovision search resume {request.id}` goes on with it, `autovision search finish {request.id}` "
@@ -284,25 +300,18 @@ def _attempt(
         model = _known_model(store, before, ledger)
         if model is None:
             model = finish(store, request, ledger, bench, cost=ran.cost, deadline=ran.finish_by).id
-    except Interrupted:
+    except (Interrupted, LeaseLost):
         raise
-    except KeyboardInterrupt:
-        _note(
-            store, request, requests.trials(store, request.id), before, started, status=SearchStatus.STOPPED
+    except (KeyboardInterrupt, Exception) as error:
+        ended = (
+            {"status": SearchStatus.STOPPED}
+            if isinstance(error, KeyboardInterrupt)
+            else {"status": SearchStatus.FAILED, "error": str(error)}
         )
+        with suppress(LeaseLost):
+            _note(store, request, requests.trials(store, request.id), before, started, stop, **ended)
         raise
-    except Exception as error:
-        _note(
-            store,
-            request,
-            requests.trials(store, request.id),
-            before,
-            started,
-            status=SearchStatus.FAILED,
-            error=str(error),
-        )
-        raise
-    return _note(store, request, ledger, before, started, status=SearchStatus.FINISHED, model=model)
+    return _note(store, request, ledger, before, started, stop, status=SearchStatus.FINISHED, model=model)
 
 
 def _runs(store: Store, before: SearchState, *, heeds_stop: bool) -> None:
@@ -460,6 +469,8 @@ def _trials(
     finally:
         cost.keep()
     turn.finishing()
+    if stop.lost:
+        raise lost(request.id)
     if not stop.asked:
         similarity.remember(bench, splits, _reported(driver))
     all_begun = request.max_trials is not None and driver.begun >= request.max_trials
@@ -519,13 +530,17 @@ def _note(
     ledger: list[TrialResult],
     before: SearchState,
     started: float,
+    stop: StopSignal,
     **changes: object,
 ) -> SearchState:
+    """Write down how an attempt ended. Raises `LeaseLost` if that is no longer this process's to say."""
     best = _won(store, ledger, changes.get("model")) or best_trial(ledger)
     spent_s = time.time() - started
     if before.per_hour is not None:
         changes["cost"] = (before.cost or 0.0) + spent_s / 3600 * before.per_hour
         changes |= {"per_hour": before.per_hour, "currency": before.currency}
+    if stop.lost:
+        raise lost(request.id)
     return requests.set_state(
         store,
         request.id,

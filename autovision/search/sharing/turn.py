@@ -25,6 +25,7 @@ from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.queue import claim_of, live
 from autovision.search.sharing.shares import UNLIMITED, shares, turns
 from autovision.store import keys, lease, records
+from autovision.store.lease import LeaseLost
 from autovision.store.protocol import KeyNotFound, Store
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Turn:
     Args:
         submitted_at: when it came into the queue.
         look: what the cluster has.
+        held: whether the lease still is: once it is lost, the search's record is that of whoever took it up.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Turn:
         request: SearchRequest,
         submitted_at: datetime,
         look: Callable[[], ClusterView] = cluster.here,
+        held: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._store, self._request, self._look = store, request, look
+        self._store, self._request, self._look, self._held = store, request, look, held
         self._view = look()
         self._looked = time.monotonic()
         self._mine = LiveSearch(
@@ -79,7 +82,8 @@ class Turn:
         self._over.set()
         if self._keeper is not None:
             self._keeper.join()
-        self._store.delete(keys.live_search(self._request.id))
+        if self._held():
+            self._store.delete(keys.live_search(self._request.id))
 
     # ------------------------------------------------------------------------------------------- the queue
 
@@ -88,11 +92,14 @@ class Turn:
 
         Raises:
             InvalidInput: it can never fit into the cluster.
+            LeaseLost: its lease was lost meanwhile.
             Interrupted: it was stopped while it waited.
         """
         self._write()
         said = None
         while True:
+            if not self._held():
+                raise lost(self._request.id)
             if self._stopped():
                 raise stopped_before_its_turn(self._request.id)
             preflight.check(self._request, self._look_again())
@@ -104,7 +111,7 @@ class Turn:
             if reason != said:
                 said = reason
                 tell(f"waits for its turn on {self._view.name}: {reason}")
-            if should_stop():
+            if should_stop() and self._held():
                 requests.set_state(self._store, self._request.id, status=SearchStatus.STOPPED)
                 raise stopped_before_its_turn(self._request.id)
             time.sleep(_POLL_S)
@@ -190,6 +197,8 @@ class Turn:
         return self._view
 
     def _write(self) -> None:
+        if not self._held():
+            return
         key = keys.live_search(self._request.id)
         while True:
             try:
@@ -204,4 +213,13 @@ def stopped_before_its_turn(search: str) -> Interrupted:
     """What is raised of a search that was stopped while it had a process and had not begun."""
     return Interrupted(
         f"search {search} was stopped before its turn; `autovision search resume {search}` puts it into the queue again"
+    )
+
+
+def lost(search: str) -> LeaseLost:
+    """What is raised of a search whose process was held up for longer than its lease: it writes no more about it."""
+    return LeaseLost(
+        f"the lease on search {search} was lost: this process, or its store, stood still for too long, and another one "
+        f"may run the search by now; what was done is kept, `autovision search watch {search}` follows it, and "
+        f"`autovision search resume {search}` goes on with it if nobody runs it"
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from autovision.errors import Conflict, Interrupted, InvalidInput
 from autovision.records.base import now
-from autovision.records.searches import PriceTable, SearchRequest, SearchStatus
+from autovision.records.leases import Lease
+from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.search import requests, run
 from autovision.search.run import Ran, finish_search, register, run_search
+from autovision.search.sharing.turn import Turn
 from autovision.space import Choice, Space
 from autovision.store import MemoryStore, keys, lease, records
 
@@ -192,3 +195,63 @@ def test_whoever_works_through_the_queue_leaves_what_was_stopped_and_a_person_go
 
     monkeypatch.setattr(run, "_trials", ran)
     assert run_search(store, search).status is SearchStatus.FINISHED
+
+
+# ------------------------------------------------------------------------------------------------ the lease is lost
+
+
+def taken_over(store: MemoryStore, search: str, held: lease.HeldLease) -> dict[str, bytes]:
+    """What another process does that takes a search up, while the holder of its lease stands still; what it wrote."""
+    later = {"holder": "successor", "acquisition": "other", "expires_at": now() + timedelta(seconds=60)}
+    records.update(store, keys.lease(f"search-{search}"), Lease, lambda last: last.with_(token=9, **later))
+    assert not held.renew(), "the first one finds its lease lost when it wakes up"
+    requests.set_state(store, search, status=SearchStatus.RUNNING, attempt=2, spent_s=99.0)
+    live = LiveSearch(search=search, cluster="there", submitted_at=now(), begun_at=now())
+    store.delete(keys.live_search(search))
+    records.create(store, keys.live_search(search), live)
+    return {key: store.get(key).data for key in (keys.search_state(search), keys.live_search(search))}
+
+
+@pytest.mark.parametrize("then", ["stops", "finishes", "fails", "is interrupted"])
+def test_who_has_lost_his_lease_writes_nothing_over_his_successor(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    store, search = queued(tiny)
+    ledger = requests.trials(store, tiny.searches[0].id)
+    written: dict[str, bytes] = {}
+
+    def trials(store: MemoryStore, request: SearchRequest, *rest: Any) -> Ran:
+        (stop,) = [each for each in rest if isinstance(each, run.StopSignal)]
+        written.update(taken_over(store, search, stop.held))
+        assert stop(), "it has to stop"
+        if then == "fails":
+            raise InvalidInput("no trial gave a model")
+        if then == "is interrupted":
+            raise KeyboardInterrupt
+        return Ran(ledger, stopped=then == "stops")
+
+    monkeypatch.setattr(run, "_trials", trials)
+    errors = {"fails": InvalidInput, "is interrupted": KeyboardInterrupt}
+    with pytest.raises(errors.get(then, lease.LeaseLost)) as raised:
+        run_search(store, search)
+    if then in ("stops", "finishes"):
+        assert "another one may run the search by now" in str(raised.value)
+    assert {key: store.get(key).data for key in written} == written
+
+
+def test_who_loses_his_lease_while_he_waits_leaves_the_search_to_his_successor(
+    tiny: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, search = queued(tiny)
+    monkeypatch.setattr(run, "_trials", no_trials)
+    written: dict[str, bytes] = {}
+    wait = Turn.wait
+
+    def stood_still(turn: Turn, stop: run.StopSignal, tell: Callable[[str], None]) -> None:
+        written.update(taken_over(store, search, stop.held))
+        wait(turn, stop, tell)
+
+    monkeypatch.setattr(Turn, "wait", stood_still)
+    with pytest.raises(lease.LeaseLost):
+        run_search(store, search)
+    assert {key: store.get(key).data for key in written} == written
