@@ -273,7 +273,9 @@ class AutoVision:
 
     def extend(self, search: str, more_s: float) -> SearchState:
         """Let a search use so many seconds more than it has, even if it is finished; `resume` then goes on with it."""
-        return requests.extend(self.store, search, more_s)
+        from autovision.search.extending import extend
+
+        return extend(self.store, search, more_s)
 
     def stop(self, search: str) -> SearchState:
         """Ask whoever runs a search to stop it. What it has done is kept; `resume` goes on with it."""

@@ -8,7 +8,7 @@ from typing import Any
 from autovision import metrics
 from autovision.dataset import catalog
 from autovision.decisions import check_measure
-from autovision.errors import Conflict, InvalidInput, NotFound, near
+from autovision.errors import InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
@@ -201,43 +201,6 @@ def request_stop(store: Store, search: str) -> SearchState:
 def stop_asked(state: SearchState) -> bool:
     """Whether somebody stopped a search, or asked its process to stop it and that did not come to it any more."""
     return state.status is SearchStatus.STOPPED or state.stop_requested
-
-
-def extend(store: Store, search: str, more_s: float) -> SearchState:
-    """Let a search that is over, stopped or queued go on for so many seconds from where it is.
-
-    The request stays as it is. A finished search keeps its model until a better one is registered.
-
-    Raises:
-        InvalidInput: no finite time above 0, or the search has begun all the trials that it may.
-        Conflict: it is being run.
-        NotFound: no such search.
-    """
-    if not 0 < more_s < float("inf"):
-        raise InvalidInput(f"{more_s:g} s more: give a finite time above 0; try --budget-s 120")
-    request, state = get(store, search)
-    if request.max_trials is not None and state.trials >= request.max_trials:
-        raise InvalidInput(
-            f"search {search!r} has begun all of its {request.max_trials} trials, and more seconds would buy no more; "
-            "submit a new one, which starts from what this one found"
-        )
-
-    def change(state: SearchState) -> SearchState:
-        if state.status is SearchStatus.RUNNING:
-            raise Conflict(
-                f"search {search!r} is being run; let it end, or stop it with `autovision search stop {search}`, and "
-                "then extend it (after a crash `autovision search resume` without seconds goes on with it)"
-            )
-        over = state.status.terminal
-        return state.with_(
-            budget_s=state.spent_s + more_s,
-            status=SearchStatus.STOPPED if over else state.status,
-            error=None,
-            ended_early=None,
-            updated_at=now(),
-        )
-
-    return records.update(store, keys.search_state(search), SearchState, change)
 
 
 def granted_s(request: SearchRequest, state: SearchState) -> float:

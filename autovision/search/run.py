@@ -34,6 +34,7 @@ from autovision.search.costing.node import this_node
 from autovision.search.driver import Driver
 from autovision.search.estimates import prices
 from autovision.search.estimates.estimate import estimate
+from autovision.search.extending import caught_up
 from autovision.search.feasibility import infeasible_backbones
 from autovision.search.finishing.finish import evaluated, finish
 from autovision.search.multiobjective.model_costs import Costs
@@ -262,7 +263,7 @@ def _attempt(
     if turn is None:
         begun.settle(store, request.id)
         _check_finishable(request, requests.trials(store, request.id))
-    before = _caught_up(store, before.with_(**_charged(request)))
+    before = caught_up(store, before.with_(**_charged(request)))
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
     _runs(store, before, heeds_stop=turn is not None)
     try:
@@ -353,18 +354,6 @@ def _known_model(store: Store, before: SearchState, ledger: list[TrialResult]) -
     except NotFound:
         return None
     return known.id if best.created_at <= known.created_at else None
-
-
-def _caught_up(store: Store, state: SearchState) -> SearchState:
-    """With the seconds of attempts that were killed: they could not write them down, but their trials did."""
-    told = [point.search_s for result in requests.trials(store, state.search) for point in result.curve]
-    going = records.read_all(store, keys.begun(state.search), begun.Begun)
-    told += [point.search_s for each in going for member in each.members for point in member.curve]
-    lost_s = max([0.0, *told]) - state.spent_s
-    if lost_s <= 0:
-        return state
-    cost = None if state.per_hour is None else (state.cost or 0.0) + lost_s / 3600 * state.per_hour
-    return state.with_(spent_s=state.spent_s + lost_s, cost=cost)
 
 
 def _charged(request: SearchRequest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from autovision.records.base import now
 from autovision.records.searches import ClusterView, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search import requests
+from autovision.search.extending import extend
 from autovision.search.sharing import cluster
 from autovision.space.config import TrialConfig
 from autovision.store import keys, lease, open_store, records
@@ -158,7 +159,7 @@ def test_extend_and_finish(cli: Any, world: Any) -> None:
     assert ran.code == 0 and ran.answer["model"] == world.model, "finished searches are shown as they are"
     assert cli("search", "resume", world.search, "--budget-s", 0).code == 2
     store = open_store(world.folder)
-    extended = requests.extend(store, world.search, 60.0)
+    extended = extend(store, world.search, 60.0)
     assert extended.status is SearchStatus.STOPPED and extended.model == world.model
     shown = " ".join(cli("search", "show", world.search).out.split())
     assert "(extended; asked for 30)" in shown

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from autovision.dataset.importer import SourceImage, import_images
-from autovision.errors import Conflict, InvalidInput, NotFound, UnknownBackbone
+from autovision.errors import InvalidInput, NotFound, UnknownBackbone
 from autovision.records.datasets import Split
 from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
@@ -153,27 +153,6 @@ def test_stopping(store: MemoryStore, tiny: History) -> None:
     assert requests.request_stop(store, search) == finished, "what is over stays as it is"
     with pytest.raises(NotFound):
         requests.request_stop(store, "nobody")
-
-
-def test_extending(store: MemoryStore, tiny: History) -> None:
-    request = request_of(store, tiny, max_trials=9)
-    search = requests.submit(store, request).search
-    queued = requests.extend(store, search, 90.0)
-    assert (queued.status, requests.granted_s(request, queued)) == (SearchStatus.QUEUED, 90.0)
-    fields = {"status": SearchStatus.FINISHED, "spent_s": 70.0, "ended_early": "patience", "model": "m"}
-    requests.set_state(store, search, **fields)
-    over = requests.extend(store, search, 30.0)
-    assert (over.status, over.model, over.ended_early) == (SearchStatus.STOPPED, "m", None)
-    assert requests.granted_s(request, over) == 100.0, "from where it is"
-    assert requests.get(store, search)[0] == request, "the request stays as it is"
-    requests.set_state(store, search, status=SearchStatus.RUNNING)
-    with pytest.raises(Conflict, match="is being run"):
-        requests.extend(store, search, 30.0)
-    requests.set_state(store, search, status=SearchStatus.FINISHED, trials=9)
-    with pytest.raises(InvalidInput, match="begun all of its 9 trials"):
-        requests.extend(store, search, 30.0)
-    with pytest.raises(InvalidInput, match="give a finite time above 0"):
-        requests.extend(store, search, float("nan"))
 
 
 def test_the_ledger_is_in_the_order_of_the_beginnings(

@@ -14,6 +14,7 @@ from autovision.records.leases import Lease
 from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.search import requests, run
+from autovision.search.extending import extend
 from autovision.search.run import Ran, finish_search, register, run_search
 from autovision.search.sharing.turn import Turn
 from autovision.space import Choice, Space
@@ -79,12 +80,12 @@ def test_an_extended_search_keeps_its_model_until_a_better_one_comes(tiny: Histo
     """The first trial alone is finished, then the search goes on with the second one, which is better or not."""
     store, request = stopped(tiny, 1)
     first = finish_search(store, request.id)
-    extended = requests.extend(store, request.id, 60.0)
+    extended = extend(store, request.id, 60.0)
     assert (extended.status, extended.model) == (SearchStatus.STOPPED, first.model)
     assert extended.budget_s == pytest.approx(first.spent_s + 60.0) and extended.ended_early is None
     same = finish_search(store, request.id)
     assert same.model == first.model, "nothing was tried since"
-    requests.extend(store, request.id, 60.0)
+    extend(store, request.id, 60.0)
     (known,) = requests.trials(store, request.id)
     better = known.with_(
         trial="02-00001-abcdef", number=1, value=(known.value or 0.0) + 0.1, created_at=now()
