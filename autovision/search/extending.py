@@ -30,16 +30,17 @@ def extend(store: Store, search: str, more_s: float) -> SearchState:
     The request stays as it is. A finished search keeps its model until a better one is registered.
 
     Raises:
-        InvalidInput: no finite time above 0, or the search has begun all the trials that it may.
+        InvalidInput: no finite time above 0, or all the trials that the search may begin have ended.
         Conflict: it is being run.
         NotFound: no such search.
     """
     if not 0 < more_s < float("inf"):
         raise InvalidInput(f"{more_s:g} s more: give a finite time above 0; try --budget-s 120")
-    request, state = requests.get(store, search)
-    if request.max_trials is not None and state.trials >= request.max_trials:
+    request, _ = requests.get(store, search)
+    # Trials that are paused, or were running when it was stopped, are not in the ledger: seconds finish them.
+    if request.max_trials is not None and len(requests.trials(store, search)) >= request.max_trials:
         raise InvalidInput(
-            f"search {search!r} has begun all of its {request.max_trials} trials, and more seconds would buy no more; "
+            f"search {search!r} has ended all of its {request.max_trials} trials, and more seconds would buy no more; "
             "submit a new one, which starts from what this one found"
         )
 

@@ -31,9 +31,7 @@ def test_extending(tiny: History) -> None:
     requests.set_state(store, search, status=SearchStatus.RUNNING)
     with pytest.raises(Conflict, match="is being run"):
         extend(store, search, 30.0)
-    requests.set_state(store, search, status=SearchStatus.FINISHED, trials=9)
-    with pytest.raises(InvalidInput, match="begun all of its 9 trials"):
-        extend(store, search, 30.0)
+    requests.set_state(store, search, status=SearchStatus.FINISHED)
     with pytest.raises(InvalidInput, match="give a finite time above 0"):
         extend(store, search, float("nan"))
 
@@ -55,3 +53,16 @@ def test_more_seconds_come_on_top_of_what_attempts_used_that_were_killed(tiny: H
         5.0
     )
     assert caught_up(store, caught_up(store, extended)) == caught_up(store, extended), "they count once"
+
+
+def test_a_search_whose_last_trials_have_not_ended_may_go_on_with_them(tiny: History) -> None:
+    store, first = tiny.copy(), tiny.searches[0].id
+    request = tiny.searches[0].with_(nonce="again", max_trials=2)
+    search = requests.submit(store, request).search
+    done, going = (trial.with_(search=search) for trial in requests.trials(store, first))
+    records.create(store, keys.trial(search, done.trial), done)
+    requests.set_state(store, search, status=SearchStatus.STOPPED, trials=2)
+    extend(store, search, 30.0)
+    records.create(store, keys.trial(search, going.trial), going)
+    with pytest.raises(InvalidInput, match="ended all of its 2 trials, and more seconds would buy no more"):
+        extend(store, search, 30.0)
