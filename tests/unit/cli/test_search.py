@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autovision.cli import search_views
+from autovision.cli import search_looks, search_views
 from autovision.records.base import now
 from autovision.records.searches import ClusterView, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
@@ -528,3 +528,13 @@ def test_the_front_is_shown_and_explained(cli: Any, pets: str, tmp_path: Path) -
     missing = cli("search", "finish", search, "--trial", "01-00009-abcdef")
     assert missing.code == 3 and "did you mean" in missing.err
     assert "evaluating" not in missing.err, "nothing is said to be done that is not"
+
+
+def test_whoever_watches_is_told_that_a_search_is_overdue_by_the_budget_that_it_was_extended_to(
+    world: Any,
+) -> None:
+    request, state = requests.get(open_store(world.folder), world.search)
+    running = state.with_(status=SearchStatus.RUNNING)
+    assert "far beyond its budget" in search_looks._remark(request, running, 100.0)
+    assert search_looks._remark(request, running.with_(budget_s=90.0), 100.0) == ""
+    assert "far beyond its budget" in search_looks._remark(request, running.with_(budget_s=90.0), 160.0)
