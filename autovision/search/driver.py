@@ -92,6 +92,8 @@ class Driver:
         """by the trial, or the first of the heads"""
         self.paused: dict[str, Running] = {}
         self.suspended = False
+        self.exhausted = False
+        """whether the last `next` came to nothing because everything in the space was tried"""
         self._finishing: tuple[str | None, float] = None, self.finishing_s(None)
         """the best trial, and what finishing it takes"""
         self._again: list[str] = []

@@ -462,14 +462,25 @@ def _trials(
         raise lost(request.id)
     if not stop.asked:
         similarity.remember(bench, splits, _reported(driver))
-    all_begun = request.max_trials is not None and driver.begun >= request.max_trials
-    ended_early = watch.ended_early or (None if all_begun else scarce)
+    ended_early = None if stop.asked else _why_ended(driver, watch, scarce)
     requests.set_state(store, request.id, ended_early=ended_early)
-    if ended_early and not stop.asked:
+    if ended_early:
         on_progress(_last_event(request, driver.ledger, before, started, f"ended early: {ended_early}"))
     best = best_trial(driver.results)
     evaluation_s = 0.0 if best is None else reserve.evaluation_s(TrialConfig.model_validate(best.config))
     return Ran(driver.results, stop.asked, cost, started + left - evaluation_s)
+
+
+def _why_ended(driver: Driver, watch: Watch, scarce: str | None) -> str | None:
+    """Why trials ended before the budget did; None: they did not, or all that were asked for were begun.
+
+    Args:
+        scarce: what to say if what ended them is that nothing more fits into the seconds that were left.
+    """
+    most = driver.request.max_trials
+    if watch.ended_early is not None or (most is not None and driver.begun >= most):
+        return watch.ended_early
+    return "everything in the space was tried" if driver.exhausted else scarce
 
 
 def _reported(driver: Driver) -> list[TrialConfig]:

@@ -14,9 +14,12 @@ from autovision.records.leases import Lease
 from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.search import requests, run
+from autovision.search.driver import Driver
 from autovision.search.extending import extend
 from autovision.search.run import Ran, finish_search, register, run_search
+from autovision.search.sharing import cluster
 from autovision.search.sharing.turn import Turn
+from autovision.search.watch import Watch
 from autovision.space import Choice, Space
 from autovision.store import MemoryStore, keys, lease, records
 
@@ -130,6 +133,37 @@ def test_a_given_trial_is_registered_besides_and_the_winner_is_the_searchs_own_m
     model = register(store, search, other, begins=lambda: begun.append("other"))
     assert begun == ["other"] and model.lineage.trial == other and model.id != own.id
     assert requests.get(store, search)[1].model == own.id
+
+
+@pytest.mark.parametrize(
+    ("exhausted", "changes", "said"),
+    [
+        (True, {}, "everything in the space was tried"),
+        (True, {"max_cost": 3.0}, "everything in the space was tried"),
+        (True, {"max_cost": 3.0, "max_trials": 1}, None),
+        (False, {"max_cost": 3.0}, "it may cost 3.00 EUR, and no more"),
+        (False, {"max_cost": 1e9}, None),
+    ],
+)
+def test_why_a_search_ended_before_its_budget(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, exhausted: bool, changes: dict[str, Any], said: str | None
+) -> None:
+    """It has 600 s, and its cluster costs a unit a second."""
+    store, before = stopped(tiny, 1)
+    price = 3600.0 / cluster.here().nodes[0]["CPU"]
+    fields = {"max_trials": None, "prices": PriceTable(currency="EUR", cpu=price)} | changes
+    request = before.with_(nonce="why", **fields)
+    search = requests.submit(store, request).search
+    for result in requests.trials(store, before.id):
+        records.create(store, keys.trial(search, result.trial), result.with_(search=search))
+
+    def no_more(driver: Driver, watch: Watch) -> None:
+        driver.exhausted = exhausted
+        driver.close()
+
+    monkeypatch.setattr(run, "run_trials", no_more)
+    state = run_search(store, search)
+    assert (state.status, state.ended_early) == (SearchStatus.FINISHED, said)
 
 
 # ----------------------------------------------------------------------------------------------------- stopping
