@@ -13,7 +13,7 @@ from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
 from autovision.records.base import now
-from autovision.records.datasets import Split
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.models import FinishRecord
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
@@ -50,7 +50,7 @@ def make_request(
 
     Raises:
         InvalidInput: the budget, the metric, an objective, the sampler, a backbone or the data set cannot be searched
-            with, or no backbone has weights under one of the licences.
+            with, the metric has no value for validation, or no backbone has weights under one of the licences.
         NotFound: no such data set, or no imported weights of a name in the space.
     """
     if not 0 < budget_s < float("inf"):
@@ -103,6 +103,7 @@ def make_request(
                 f"data set {version.id} has no image in its {split} split; import more images, "
                 "or assign splits in a manifest"
             )
+    check_defined(options.get("metric", "accuracy"), version)
     return SearchRequest(
         dataset=version.name,
         dataset_version=version.version,
@@ -112,6 +113,29 @@ def make_request(
         licenses=allowed,
         **options,
     )
+
+
+def check_defined(metric: str, version: DatasetVersion) -> None:
+    """Raises `InvalidInput` for a metric that has no value on the validation images, by which trials are ranked.
+
+    What looks at how images are ranked needs some with and some without each class that counts: the positive one of
+    two, else all of them (see `metrics.ranked_columns`).
+    """
+    if metric not in metrics.RANKING and metrics.required_precision(metric) is None:
+        return
+    counts = version.counts.get(Split.VALIDATION, {})
+    n = version.images.get(Split.VALIDATION) or sum(counts.values())
+    positive = version.positive_class if len(version.classes) == 2 else None
+    ranked = version.classes if positive is None else (positive,)
+    one_sided = [name for name in ranked if counts.get(name, 0) in (0, n)]
+    if one_sided:
+        others = f", and so with {len(one_sided) - 1} other classes" if len(one_sided) > 1 else ""
+        raise InvalidInput(
+            f"{metric} has no value on the validation split of {version.id}: {counts.get(one_sided[0], 0)} of its {n} "
+            f"images are of the class {one_sided[0]!r}{others}, and it takes some that are and some that are not; "
+            "import more images of it, give the splits other fractions, assign splits in a manifest, or rank by "
+            "another metric, such as balanced_accuracy"
+        )
 
 
 def backbones_of(space: Space) -> list[str]:

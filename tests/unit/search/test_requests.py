@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from autovision.dataset.importer import SourceImage, import_images
+from autovision.decisions import Measure
 from autovision.errors import InvalidInput, NotFound, UnknownBackbone
-from autovision.records.datasets import Split
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
@@ -104,6 +108,62 @@ def test_a_data_set_without_a_test_split_is_refused(
     import_images(store, "untested", sources, seed=0)
     with pytest.raises(InvalidInput, match="untested@1 has no image in its test split"):
         requests.make_request(store, "untested", tiny.space, budget_s=60.0)
+
+
+@pytest.mark.parametrize("metric", ["auroc", "average_precision", "recall@precision=0.9"])
+def test_a_metric_that_has_no_value_on_the_validation_split_is_refused(
+    store: MemoryStore, tiny: History, metric: str
+) -> None:
+    """And just those: what the metrics themselves say of such labels is the measure."""
+    two = tiny.versions[0].with_(positive_class="red")
+    three = two.with_(classes=("a", "b", "c"), positive_class=None)
+    several = three.with_(multi_label=True)
+    cases: list[tuple[DatasetVersion, dict[str, int], int]] = [
+        *((two, {"blue": blue, "red": 6 - blue}, 6) for blue in (0, 3, 6)),
+        *((three, {"a": 2, "b": 4 - c, "c": c}, 6) for c in (0, 1)),
+        *((several, {"a": a, "b": 2, "c": 1}, 6) for a in (0, 2, 6)),
+    ]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for version, counts, n in cases:
+        has = np.zeros((n, len(version.classes)), int)
+        start = 0
+        for column, name in enumerate(version.classes):
+            has[(start + np.arange(counts[name])) % n, column] = 1
+            start += 0 if version.multi_label else counts[name]
+        truth = has if version.multi_label else has.argmax(1)
+        positive = None if version.positive_class is None else version.classes.index(version.positive_class)
+        said = rng.dirichlet(np.ones(has.shape[1]), n)
+        defined = math.isfinite(Measure.of(metric, None, version.classes)(said, truth, positive))
+        at = version.with_(counts={"validation": counts}, images={"validation": n})
+        for stored in (at, at.with_(images={})) if not version.multi_label else (at,):
+            if defined:
+                requests.check_defined(metric, stored)
+                continue
+            refused += 1
+            with pytest.raises(
+                InvalidInput, match=f"{re.escape(metric)} has no value on the validation split"
+            ):
+                requests.check_defined(metric, stored)
+            requests.check_defined("balanced_accuracy", stored)
+    assert 0 < refused < 13
+
+
+def test_a_request_for_a_metric_without_a_value_names_the_class_and_the_remedy(
+    paint_images: Callable[..., list[Path]], tmp_path: Path, tiny: History
+) -> None:
+    store = MemoryStore()
+    splits = [Split.TRAIN] * 6 + [Split.VALIDATION, Split.TEST, Split.TEST, Split.TRAIN]
+    sources = [
+        SourceImage(label=path.parent.name, path=path, split=split)
+        for path, split in zip(paint_images(tmp_path, 5), splits, strict=True)
+    ]
+    version = import_images(store, "few", sources, seed=0)
+    n = version.counts["validation"].get(str(version.positive_class), 0)
+    said = f"auroc has no value .* of few@1: {n} of its 1 images are of the class '{version.positive_class}'"
+    with pytest.raises(InvalidInput, match=f"{said}.*assign splits in a manifest, or rank by another metric"):
+        requests.make_request(store, "few", tiny.space, budget_s=60.0, metric="auroc")
+    requests.make_request(store, "few", tiny.space, budget_s=60.0)
 
 
 def test_the_same_request_twice_is_one_search(store: MemoryStore, tiny: History) -> None:
