@@ -132,6 +132,7 @@ class Controller:
                 on_progress=self.on_progress,
                 should_stop=self.should_stop,
                 resumes=False,
+                from_queue=True,
             )
         except Interrupted as stopped:
             if not self.should_stop():

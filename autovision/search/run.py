@@ -110,11 +110,13 @@ def run_search(
     on_progress: Callable[[ProgressEvent], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
     resumes: bool = True,
+    from_queue: bool = False,
 ) -> SearchState:
     """Run a search, or go on with it; a finished one is returned as it is. Ray must be connected.
 
     Args:
         resumes: whether to go on with one that somebody has stopped; whoever works through the queue does not.
+        from_queue: whether a controller took it up in its turn, so that it waits for no other one of the queue.
 
     Raises:
         NotFound: no such search.
@@ -122,7 +124,15 @@ def run_search(
         Interrupted: it was stopped; what was done is stored.
         AutoVisionError: it gave no model; the state says why.
     """
-    return _claimed(store, search, on_progress, should_stop, with_trials=True, resumes=resumes)
+    return _claimed(
+        store,
+        search,
+        on_progress,
+        should_stop,
+        with_trials=True,
+        resumes=resumes,
+        from_queue=from_queue,
+    )
 
 
 def register(
@@ -180,6 +190,7 @@ def _claimed(
     *,
     with_trials: bool,
     resumes: bool = True,
+    from_queue: bool = False,
 ) -> SearchState:
     request, state = requests.get(store, search)
     if state.status is SearchStatus.FINISHED:
@@ -198,7 +209,9 @@ def _claimed(
         state = _taken_up(store, search, resumes)
         if state.status is SearchStatus.FINISHED:
             return state
-        with Turn(store, request, state.created_at, held=lambda: held.held) as turn:
+        with Turn(
+            store, request, state.created_at, behind_queue=not from_queue, held=lambda: held.held
+        ) as turn:
             _wait(store, request, state, turn, stop, on_progress)
             return _attempt(store, request, state, turn, stop, on_progress)
 

@@ -1,5 +1,8 @@
 """A search among others on its cluster: it waits for its turn, and then keeps to its share.
 
+A search that a person runs beside a controller waits for those of the queue that come before it, too, which have no
+process yet; for no longer than the controller would take to start one, so that nothing waits for ever.
+
 Each process writes what it asks for into the store (`LiveSearch`) and reads what the others ask for; each works out
 the same shares from that. Nobody assigns them, so that nobody is missed when he is killed.
 """
@@ -22,8 +25,8 @@ from autovision.records.base import now
 from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight
-from autovision.search.sharing.queue import claim_of, live
-from autovision.search.sharing.shares import UNLIMITED, shares, turns
+from autovision.search.sharing.queue import claim_in_queue, claim_of, live, waiting
+from autovision.search.sharing.shares import UNLIMITED, Claim, shares, turns
 from autovision.store import keys, lease, records
 from autovision.store.lease import LeaseLost
 from autovision.store.protocol import KeyNotFound, Store
@@ -33,6 +36,9 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 _LOOK_S = 5.0
 """between two looks at the cluster's nodes"""
+_TAKING_UP_S = 30.0
+"""that a search leaves a place to one of the queue that comes before it: a controller looks every few seconds, and a
+process has its lease some seconds after it was started"""
 _ADMISSION_S = 10.0
 """lease on letting searches begin, so that two which look at once do not both take the last place"""
 
@@ -46,6 +52,8 @@ class Turn:
     Args:
         submitted_at: when it came into the queue.
         look: what the cluster has.
+        behind_queue: whether to wait for those that a controller has in its queue before this one. Not for those that
+            the controller has taken up itself: they may be what keeps it from the others.
         held: whether the lease still is: once it is lost, the search's record is that of whoever took it up.
     """
 
@@ -55,9 +63,13 @@ class Turn:
         request: SearchRequest,
         submitted_at: datetime,
         look: Callable[[], ClusterView] = cluster.here,
+        behind_queue: bool = False,
         held: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store, self._request, self._look, self._held = store, request, look, held
+        self._behind_queue = behind_queue
+        self._left_since: float | None = None
+        """since when a place is left to one of the queue"""
         self._view = look()
         self._looked = time.monotonic()
         self._mine = LiveSearch(
@@ -74,6 +86,7 @@ class Turn:
         self._keeper: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._write()  # at once: it is no longer among those without a process, which others wait for as well
         return self
 
     def __exit__(
@@ -95,7 +108,6 @@ class Turn:
             LeaseLost: its lease was lost meanwhile.
             Interrupted: it was stopped while it waited.
         """
-        self._write()
         said = None
         while True:
             if not self._held():
@@ -131,8 +143,28 @@ class Turn:
         return reason
 
     def _reason(self) -> str | None:
-        others = [claim_of(each) for each in self._others()]
-        return turns(preflight.places(self._view), [*others, claim_of(self._mine)])[self._request.id]
+        places, others = preflight.places(self._view), [claim_of(each) for each in self._others()]
+        mine = claim_of(self._mine)
+        reason = turns(places, [*others, mine])[mine.search]
+        queued = self._queued() if reason is None else []
+        if reason is not None or (reason := turns(places, [*others, *queued, mine])[mine.search]) is None:
+            self._left_since = None
+            return reason
+        if self._left_since is None:
+            self._left_since = time.monotonic()
+        return reason if time.monotonic() - self._left_since < _TAKING_UP_S else None
+
+    def _queued(self) -> list[Claim]:
+        """Those without a process that a controller will start on this cluster, as far as the store tells."""
+        if not (self._behind_queue and lease.is_held(self._store, "controller")):
+            return []
+        if any(view.name != self._view.name for view in cluster.all_known(self._store)):
+            return []  # the controller may be of that one
+        return [
+            claim_in_queue(request, state.created_at)
+            for request, state in waiting(self._store)
+            if request.id != self._request.id and not preflight.faults(request, self._view)
+        ]
 
     def _stopped(self) -> bool:
         return requests.get(self._store, self._request.id)[1].status is SearchStatus.STOPPED
