@@ -33,7 +33,7 @@ from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
-from autovision.store import keys, labels, open_store, records
+from autovision.store import keys, labels, lease, open_store, records
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
 if TYPE_CHECKING:
@@ -235,10 +235,10 @@ class AutoVision:
         """The cluster that this process is connected to, or the one of a controller that runs."""
         import ray
 
-        from autovision.search.sharing import cluster, queue
+        from autovision.search.sharing import cluster
 
         if not ray.is_initialized():
-            if queue.held(self.store, "controller") and (view := cluster.known(self.store)) is not None:
+            if lease.is_held(self.store, "controller") and (view := cluster.known(self.store)) is not None:
                 return view
             if not connect:
                 return None
@@ -251,17 +251,31 @@ class AutoVision:
         *,
         on_progress: OnProgress = lambda event: None,
         should_stop: Callable[[], bool] = lambda: False,
+        seen: SearchState | None = None,
     ) -> SearchState:
-        """Go on with a search that was stopped or lost its driver; a finished one is returned as it is."""
+        """Go on with a search that was stopped or lost its driver; a finished one is returned as it is.
+
+        Args:
+            seen: the search when it was decided to go on with it: whoever stopped it since then is heeded. None: as
+                it is now, which is before Ray is connected.
+        """
         from autovision.search.run import run_search
 
-        requests.get(self.store, search)
+        seen = seen or requests.get(self.store, search)[1]
         self.connect()
-        return run_search(self.store, search, on_progress=on_progress, should_stop=should_stop)
+        return run_search(
+            self.store,
+            search,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            resumes=requests.stop_asked(seen),
+        )
 
     def extend(self, search: str, more_s: float) -> SearchState:
         """Let a search use so many seconds more than it has, even if it is finished; `resume` then goes on with it."""
-        return requests.extend(self.store, search, more_s)
+        from autovision.search.extending import extend
+
+        return extend(self.store, search, more_s)
 
     def stop(self, search: str) -> SearchState:
         """Ask whoever runs a search to stop it. What it has done is kept; `resume` goes on with it."""

@@ -127,12 +127,19 @@ class Controller:
         self.connect()
         try:
             state = run_search(
-                self.store, request.id, on_progress=self.on_progress, should_stop=self.should_stop
+                self.store,
+                request.id,
+                on_progress=self.on_progress,
+                should_stop=self.should_stop,
+                resumes=False,
+                from_queue=True,
             )
-        except Interrupted:
-            if self.should_stop():
-                # Whoever stopped this controller did not mean the search: the next one goes on with it.
-                requests.set_state(self.store, request.id, status=SearchStatus.QUEUED)
+        except Interrupted as stopped:
+            if not self.should_stop():
+                yield Event("search", str(stopped), requests.get(self.store, request.id)[1])
+                return
+            # Whoever stopped this controller did not mean the search: the next one goes on with it.
+            requests.set_state(self.store, request.id, status=SearchStatus.QUEUED)
             raise
         yield Event("search", requests.told(request, state), state)
 

@@ -126,6 +126,8 @@ METRICS: Mapping[str, Metric] = {
 
 DECIDED = ("accuracy", "balanced_accuracy", "f1", "macro_f1")
 """those that look at answers alone, not at how sure they are"""
+RANKING = ("auroc", "average_precision")
+"""those that, like `recall@precision=P`, need images with and without each class whose ranking counts"""
 COST = "neg_mean_cost"
 """minus the mean cost of the answers, by a matrix that the user gives"""
 _RECALL_AT_PRECISION = re.compile(r"recall@precision=(\d*\.?\d+)")

@@ -110,12 +110,13 @@ def show(search: Search, store: Store = None, as_json: Json = False) -> None:
 def watch(search: Search, store: Store = None, as_json: Json = False) -> None:
     """Follow a search that runs elsewhere until it has ended; exits with 1 if it failed."""
     from autovision.console import SearchProgress
+    from autovision.search.requests import granted_s
 
     with answering(as_json) as out:
         av = library(store)
-        request, _ = av.search_of(search)
+        request, state = av.search_of(search)
         try:
-            with SearchProgress(request.budget_s, out.err, request.metric) as progress:
+            with SearchProgress(granted_s(request, state), out.err, request.metric) as progress:
                 state = _follow(out, av, search, progress)
         except KeyboardInterrupt:
             out.note(f"no longer watching; search {search} goes on")
@@ -168,9 +169,11 @@ def _follow(out: Output, av: AutoVision, search: str, progress: SearchProgress) 
 
 
 def _remark(request: SearchRequest, state: SearchState, elapsed_s: float) -> str:
+    from autovision.search.requests import granted_s
+
     if state.status == "queued":
         return f"search {request.id} waits in the queue; `autovision controller run` works through it"
-    if state.status == "running" and elapsed_s > request.budget_s + _OVERDUE_S:
+    if state.status == "running" and elapsed_s > granted_s(request, state) + _OVERDUE_S:
         return (
             f"search {request.id} is far beyond its budget; if its process is gone, "
             f"`autovision search resume {request.id}` goes on with it"

@@ -315,7 +315,8 @@ def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: floa
         return _finished(out, av, request, state, began)
     if more_s is not None:
         state = av.extend(search, more_s)
-        out.note(f"search {search}: {more_s:g} s more, after {state.spent_s:.0f} s")
+        assert state.budget_s is not None, "it was extended just now"
+        out.note(f"search {search}: {more_s:g} s more, after {state.budget_s - more_s:.0f} s")
     budget_s = request.budget_s if state.budget_s is None else state.budget_s
     out.note(f"search {search}: {budget_s:g} s on {request.dataset}@{request.dataset_version}")
     resumable = (
@@ -328,7 +329,7 @@ def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: floa
             av.connect()
             stopping.install()
             with SearchProgress(budget_s, out.err, request.metric) as progress:
-                state = av.resume(search, on_progress=progress.update, should_stop=stopping)
+                state = av.resume(search, on_progress=progress.update, should_stop=stopping, seen=state)
     except KeyboardInterrupt:
         raise Interrupted(f"search {search} was interrupted; {resumable}") from None
     return _finished(out, av, request, state, began)

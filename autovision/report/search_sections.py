@@ -76,7 +76,7 @@ def progress_figure(
     label = f"{view.title}: {reached} after {format_seconds(view.state.spent_s)}, {len(view.trials)} trials"
     return figure(
         f"{view.title}: {reached}",
-        f"{_tally(view)} in {format_seconds(view.state.spent_s)} of {format_seconds(view.request.budget_s)}. "
+        f"{_tally(view)} in {format_seconds(view.state.spent_s)} of {format_seconds(view.budget_s)}. "
         f"Reason: {view.request.reason}.{_only(view, drawn)}",
         legend([(line_swatch("trace best"), "best so far"), *_mark_entries(view)]),
         responsive(
@@ -89,7 +89,7 @@ def progress_figure(
                 x_label="seconds of the search",
                 y_label=f"validation {view.metric}",
                 y_range=y_range,
-                limit=(view.request.budget_s, "budget"),
+                limit=(view.budget_s, "budget"),
             ),
             width,
         ),

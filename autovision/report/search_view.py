@@ -7,6 +7,7 @@ import math
 from autovision.records.base import Record
 from autovision.records.searches import SearchRequest, SearchState
 from autovision.records.trials import TrialResult, TrialState
+from autovision.search.requests import granted_s
 
 
 class SearchView(Record):
@@ -26,6 +27,11 @@ class SearchView(Record):
     def winner(self) -> TrialResult | None:
         """The trial whose model was registered."""
         return next((trial for trial in self.trials if trial.trial == self.state.best_trial), None)
+
+    @property
+    def budget_s(self) -> float:
+        """Wall seconds that it may use: what was asked for, or what that was extended to."""
+        return granted_s(self.request, self.state)
 
     def count(self, state: TrialState) -> int:
         return sum(trial.state is state for trial in self.trials)

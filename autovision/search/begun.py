@@ -303,12 +303,18 @@ def reports_of(result: TrialResult, metric: str, *, ended: bool = True) -> list[
 
 
 def settle(store: Store, search: str) -> list[TrialResult]:
-    """Write what a stopped search had begun into its ledger as it is, for nobody to go on with; what was written."""
+    """Write what a stopped search had begun into its ledger as it is, for nobody to go on with; what was written.
+
+    Checkpoints go with it.
+    """
     ended = set(store.list(keys.trials(search)))
     written = []
     for begun in records.read_all(store, keys.begun(search), Begun):
         for result in Running.of(begun, None).results():
             if result.curve and keys.trial(search, result.trial) not in ended:
                 written.append(records.create_or_read(store, keys.trial(search, result.trial), result)[0])
-        store.delete(keys.begun_trial(search, begun.assignment.trial))
+        task = begun.assignment
+        store.delete(keys.begun_trial(search, task.trial))
+        if not task.heads:
+            store.delete(keys.checkpoint(search, task.config.digest, task.seed))
     return written

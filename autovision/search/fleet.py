@@ -124,9 +124,13 @@ class Fleet:
                 yield News(f"search {request.id} begins on {view.name}{among}")
 
     def recall(self) -> None:
-        """Stop all in good order, and put them into the queue: who goes on with the queue goes on with them."""
+        """Stop all in good order, and put them into the queue: who goes on with the queue goes on with them.
+
+        Those that a person has stopped stay so.
+        """
+        meant = [each for each in self.searches if requests.stop_asked(requests.get(self._store, each)[1])]
         for ended in self.stop():
-            if requests.get(self._store, ended.search)[1].status in (
+            if ended.search not in meant and requests.get(self._store, ended.search)[1].status in (
                 SearchStatus.STOPPED,
                 SearchStatus.RUNNING,
             ):

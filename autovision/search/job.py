@@ -72,7 +72,15 @@ def main(uri: str, search: str) -> int:
         return NOT_CONNECTED
     signal.signal(signal.SIGTERM, stop)  # `ray.init` may have taken it
     try:
-        run_search(open_store(uri), search, on_progress=told, should_stop=stopping.is_set)
+        # Whoever stopped it since it was started means this process.
+        run_search(
+            open_store(uri),
+            search,
+            on_progress=told,
+            should_stop=stopping.is_set,
+            resumes=False,
+            from_queue=True,
+        )
     except KeyboardInterrupt:
         return Interrupted.exit_code
     except AutoVisionError as error:

@@ -8,12 +8,12 @@ from typing import Any
 from autovision import metrics
 from autovision.dataset import catalog
 from autovision.decisions import check_measure
-from autovision.errors import Conflict, InvalidInput, NotFound, near
+from autovision.errors import InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
 from autovision.records.base import now
-from autovision.records.datasets import Split
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.models import FinishRecord
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
@@ -23,7 +23,7 @@ from autovision.search.sampling import samplers
 from autovision.search.schedulers import scheduler_of
 from autovision.space import Choice, Constant, Space
 from autovision.space.config import TrialConfig
-from autovision.store import keys, records
+from autovision.store import keys, lease, records
 from autovision.store.protocol import KeyNotFound, Store
 
 LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
@@ -50,7 +50,7 @@ def make_request(
 
     Raises:
         InvalidInput: the budget, the metric, an objective, the sampler, a backbone or the data set cannot be searched
-            with, or no backbone has weights under one of the licences.
+            with, the metric has no value for validation, or no backbone has weights under one of the licences.
         NotFound: no such data set, or no imported weights of a name in the space.
     """
     if not 0 < budget_s < float("inf"):
@@ -103,6 +103,7 @@ def make_request(
                 f"data set {version.id} has no image in its {split} split; import more images, "
                 "or assign splits in a manifest"
             )
+    check_defined(options.get("metric", "accuracy"), version)
     return SearchRequest(
         dataset=version.name,
         dataset_version=version.version,
@@ -112,6 +113,29 @@ def make_request(
         licenses=allowed,
         **options,
     )
+
+
+def check_defined(metric: str, version: DatasetVersion) -> None:
+    """Raises `InvalidInput` for a metric that has no value on the validation images, by which trials are ranked.
+
+    What looks at how images are ranked needs some with and some without each class that counts: the positive one of
+    two, else all of them (see `metrics.ranked_columns`).
+    """
+    if metric not in metrics.RANKING and metrics.required_precision(metric) is None:
+        return
+    counts = version.counts.get(Split.VALIDATION, {})
+    n = version.images.get(Split.VALIDATION) or sum(counts.values())
+    positive = version.positive_class if len(version.classes) == 2 else None
+    ranked = version.classes if positive is None else (positive,)
+    one_sided = [name for name in ranked if counts.get(name, 0) in (0, n)]
+    if one_sided:
+        others = f", and so with {len(one_sided) - 1} other classes" if len(one_sided) > 1 else ""
+        raise InvalidInput(
+            f"{metric} has no value on the validation split of {version.id}: {counts.get(one_sided[0], 0)} of its {n} "
+            f"images are of the class {one_sided[0]!r}{others}, and it takes some that are and some that are not; "
+            "import more images of it, give the splits other fractions, assign splits in a manifest, or rank by "
+            "another metric, such as balanced_accuracy"
+        )
 
 
 def backbones_of(space: Space) -> list[str]:
@@ -181,54 +205,26 @@ def trials(store: Store, search: str) -> list[TrialResult]:
 
 
 def request_stop(store: Store, search: str) -> SearchState:
-    """Ask whoever runs a search to stop it; one that nobody runs is marked as stopped."""
+    """Ask whoever runs a search to stop it; one that nobody runs, or that waits, is marked as stopped.
+
+    Whoever waits with it, is about to run it, or takes it up from the queue, leaves it then.
+    """
     get(store, search)
 
     def change(state: SearchState) -> SearchState | None:
         if state.status.terminal:
             return None
-        idle = state.status is SearchStatus.QUEUED
+        # One that is said to run has lost its process if nobody has its lease.
+        idle = state.status is not SearchStatus.RUNNING or not lease.is_held(store, f"search-{search}")
         status = SearchStatus.STOPPED if idle else state.status
         return state.with_(stop_requested=not idle, status=status, updated_at=now())
 
     return records.update(store, keys.search_state(search), SearchState, change)
 
 
-def extend(store: Store, search: str, more_s: float) -> SearchState:
-    """Let a search that is over, stopped or queued go on for so many seconds from where it is.
-
-    The request stays as it is. A finished search keeps its model until a better one is registered.
-
-    Raises:
-        InvalidInput: no finite time above 0, or the search has begun all the trials that it may.
-        Conflict: it is being run.
-        NotFound: no such search.
-    """
-    if not 0 < more_s < float("inf"):
-        raise InvalidInput(f"{more_s:g} s more: give a finite time above 0; try --budget-s 120")
-    request, state = get(store, search)
-    if request.max_trials is not None and state.trials >= request.max_trials:
-        raise InvalidInput(
-            f"search {search!r} has begun all of its {request.max_trials} trials, and more seconds would buy no more; "
-            "submit a new one, which starts from what this one found"
-        )
-
-    def change(state: SearchState) -> SearchState:
-        if state.status is SearchStatus.RUNNING:
-            raise Conflict(
-                f"search {search!r} is being run; let it end, or stop it with `autovision search stop {search}`, and "
-                "then extend it (after a crash `autovision search resume` without seconds goes on with it)"
-            )
-        over = state.status.terminal
-        return state.with_(
-            budget_s=state.spent_s + more_s,
-            status=SearchStatus.STOPPED if over else state.status,
-            error=None,
-            ended_early=None,
-            updated_at=now(),
-        )
-
-    return records.update(store, keys.search_state(search), SearchState, change)
+def stop_asked(state: SearchState) -> bool:
+    """Whether somebody stopped a search, or asked its process to stop it and that did not come to it any more."""
+    return state.status is SearchStatus.STOPPED or state.stop_requested
 
 
 def granted_s(request: SearchRequest, state: SearchState) -> float:

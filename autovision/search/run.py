@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from autovision.errors import AutoVisionError, Conflict, Interrupted, InvalidInp
 from autovision.features import budget
 from autovision.model.footprint import Footprint, measure
 from autovision.model.version import read_version
+from autovision.records.base import now
 from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
@@ -32,6 +34,7 @@ from autovision.search.costing.node import this_node
 from autovision.search.driver import Driver
 from autovision.search.estimates import prices
 from autovision.search.estimates.estimate import estimate
+from autovision.search.extending import caught_up
 from autovision.search.feasibility import infeasible_backbones
 from autovision.search.finishing.finish import evaluated, finish
 from autovision.search.multiobjective.model_costs import Costs
@@ -40,14 +43,14 @@ from autovision.search.reserve import Reserve
 from autovision.search.select import best_trial, counts
 from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.placement import placement
-from autovision.search.sharing.turn import Turn
+from autovision.search.sharing.turn import Turn, lost, stopped_before_its_turn
 from autovision.search.tune_loop import nodes, run_trials
 from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, lease, records
-from autovision.store.lease import HeldLease
+from autovision.store.lease import HeldLease, LeaseLost
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 
@@ -87,12 +90,17 @@ class StopSignal:
     _looked: float = 0.0
 
     def __call__(self) -> bool:
-        if self.local() or not self.held.held:
+        if self.local() or self.lost:
             self.asked = True
         elif time.monotonic() - self._looked > _POLL_S:
             self._looked = time.monotonic()
-            self.asked = self.asked or requests.get(self.store, self.search)[1].stop_requested
+            self.asked = self.asked or requests.stop_asked(requests.get(self.store, self.search)[1])
         return self.asked
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process may run the search by now: nothing may be written about it any more."""
+        return not self.held.held
 
 
 def run_search(
@@ -101,16 +109,30 @@ def run_search(
     *,
     on_progress: Callable[[ProgressEvent], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    resumes: bool = True,
+    from_queue: bool = False,
 ) -> SearchState:
     """Run a search, or go on with it; a finished one is returned as it is. Ray must be connected.
 
+    Args:
+        resumes: whether to go on with one that somebody has stopped; whoever works through the queue does not.
+        from_queue: whether a controller took it up in its turn, so that it waits for no other one of the queue.
+
     Raises:
         NotFound: no such search.
-        Conflict: somebody else runs it.
+        Conflict: somebody else runs it, or may do so since the lease was lost.
         Interrupted: it was stopped; what was done is stored.
         AutoVisionError: it gave no model; the state says why.
     """
-    return _claimed(store, search, on_progress, should_stop, with_trials=True)
+    return _claimed(
+        store,
+        search,
+        on_progress,
+        should_stop,
+        with_trials=True,
+        resumes=resumes,
+        from_queue=from_queue,
+    )
 
 
 def register(
@@ -167,6 +189,8 @@ def _claimed(
     should_stop: Callable[[], bool],
     *,
     with_trials: bool,
+    resumes: bool = True,
+    from_queue: bool = False,
 ) -> SearchState:
     request, state = requests.get(store, search)
     if state.status is SearchStatus.FINISHED:
@@ -182,9 +206,33 @@ def _claimed(
         stop = StopSignal(store, search, held, should_stop)
         if not with_trials:
             return _attempt(store, request, state, None, stop, on_progress)
-        with Turn(store, request, state.created_at) as turn:
+        state = _taken_up(store, search, resumes)
+        if state.status is SearchStatus.FINISHED:
+            return state
+        with Turn(
+            store, request, state.created_at, behind_queue=not from_queue, held=lambda: held.held
+        ) as turn:
             _wait(store, request, state, turn, stop, on_progress)
             return _attempt(store, request, state, turn, stop, on_progress)
+
+
+def _taken_up(store: Store, search: str, resumes: bool) -> SearchState:
+    """As it is in the queue, with a process: that it was stopped before is over, and who stops it now is heeded.
+
+    Raises `Interrupted` if it is stopped, and this process is not to go on with such a one.
+    """
+
+    def change(state: SearchState) -> SearchState | None:
+        if state.status is SearchStatus.FINISHED:
+            return None
+        left = requests.stop_asked(state) and not resumes
+        status = SearchStatus.STOPPED if left else SearchStatus.QUEUED
+        return state.with_(status=status, stop_requested=False, updated_at=now())
+
+    state = records.update(store, keys.search_state(search), SearchState, change)
+    if state.status is SearchStatus.STOPPED:
+        raise stopped_before_its_turn(search)
+    return state
 
 
 def _wait(
@@ -203,10 +251,11 @@ def _wait(
     try:
         preflight.check_models(request, _classes(store, request), cluster.here())
         turn.wait(stop, tell)
-    except Interrupted:
+    except (Interrupted, LeaseLost):
         raise
     except AutoVisionError as error:
-        requests.set_state(store, request.id, status=SearchStatus.FAILED, error=str(error))
+        if not stop.lost:
+            requests.set_state(store, request.id, status=SearchStatus.FAILED, error=str(error))
         raise
 
 
@@ -227,17 +276,9 @@ def _attempt(
     if turn is None:
         begun.settle(store, request.id)
         _check_finishable(request, requests.trials(store, request.id))
-    before = _caught_up(store, before.with_(**_charged(request)))
+    before = caught_up(store, before.with_(**_charged(request)))
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
-    requests.set_state(
-        store,
-        request.id,
-        status=SearchStatus.RUNNING,
-        attempt=before.attempt + 1,
-        stop_requested=False,
-        error=None,
-        ended_early=None,
-    )
+    _runs(store, before, heeds_stop=turn is not None)
     try:
         if turn is not None:
             ran = _trials(store, request, before, turn, stop, on_progress, bench, started)
@@ -246,7 +287,16 @@ def _attempt(
             requests.set_state(store, request.id, ended_early="it was finished as it was, on request")
         ledger = ran.ledger
         if ran.stopped:
-            _note(store, request, ledger, before, started, status=SearchStatus.STOPPED, stop_requested=False)
+            _note(
+                store,
+                request,
+                ledger,
+                before,
+                started,
+                stop,
+                status=SearchStatus.STOPPED,
+                stop_requested=False,
+            )
             raise Interrupted(
                 f"search {request.id} was stopped after {len(ledger)} trials; "
                 f"`autovision search resume {request.id}` goes on with it, `autovision search finish {request.id}` "
@@ -264,25 +314,38 @@ def _attempt(
         model = _known_model(store, before, ledger)
         if model is None:
             model = finish(store, request, ledger, bench, cost=ran.cost, deadline=ran.finish_by).id
-    except Interrupted:
+    except (Interrupted, LeaseLost):
         raise
-    except KeyboardInterrupt:
-        _note(
-            store, request, requests.trials(store, request.id), before, started, status=SearchStatus.STOPPED
+    except (KeyboardInterrupt, Exception) as error:
+        ended = (
+            {"status": SearchStatus.STOPPED}
+            if isinstance(error, KeyboardInterrupt)
+            else {"status": SearchStatus.FAILED, "error": str(error)}
         )
+        with suppress(LeaseLost):
+            _note(store, request, requests.trials(store, request.id), before, started, stop, **ended)
         raise
-    except Exception as error:
-        _note(
-            store,
-            request,
-            requests.trials(store, request.id),
-            before,
-            started,
-            status=SearchStatus.FAILED,
-            error=str(error),
+    return _note(store, request, ledger, before, started, stop, status=SearchStatus.FINISHED, model=model)
+
+
+def _runs(store: Store, before: SearchState, *, heeds_stop: bool) -> None:
+    """Say that a search runs. Raises `Interrupted` if somebody has stopped it since this process took it up."""
+
+    def change(state: SearchState) -> SearchState | None:
+        if heeds_stop and requests.stop_asked(state):
+            return None
+        return state.with_(
+            status=SearchStatus.RUNNING,
+            attempt=before.attempt + 1,
+            stop_requested=False,
+            error=None,
+            ended_early=None,
+            updated_at=now(),
         )
-        raise
-    return _note(store, request, ledger, before, started, status=SearchStatus.FINISHED, model=model)
+
+    state = records.update(store, keys.search_state(before.search), SearchState, change)
+    if state.status is not SearchStatus.RUNNING:
+        raise stopped_before_its_turn(before.search)
 
 
 def _check_finishable(request: SearchRequest, ledger: list[TrialResult]) -> None:
@@ -304,18 +367,6 @@ def _known_model(store: Store, before: SearchState, ledger: list[TrialResult]) -
     except NotFound:
         return None
     return known.id if best.created_at <= known.created_at else None
-
-
-def _caught_up(store: Store, state: SearchState) -> SearchState:
-    """With the seconds of attempts that were killed: they could not write them down, but their trials did."""
-    told = [point.search_s for result in requests.trials(store, state.search) for point in result.curve]
-    going = records.read_all(store, keys.begun(state.search), begun.Begun)
-    told += [point.search_s for each in going for member in each.members for point in member.curve]
-    lost_s = max([0.0, *told]) - state.spent_s
-    if lost_s <= 0:
-        return state
-    cost = None if state.per_hour is None else (state.cost or 0.0) + lost_s / 3600 * state.per_hour
-    return state.with_(spent_s=state.spent_s + lost_s, cost=cost)
 
 
 def _charged(request: SearchRequest) -> dict[str, Any]:
@@ -421,16 +472,29 @@ def _trials(
     finally:
         cost.keep()
     turn.finishing()
+    if stop.lost:
+        raise lost(request.id)
     if not stop.asked:
         similarity.remember(bench, splits, _reported(driver))
-    all_begun = request.max_trials is not None and driver.begun >= request.max_trials
-    ended_early = watch.ended_early or (None if all_begun else scarce)
+    ended_early = None if stop.asked else _why_ended(driver, watch, scarce)
     requests.set_state(store, request.id, ended_early=ended_early)
-    if ended_early and not stop.asked:
+    if ended_early:
         on_progress(_last_event(request, driver.ledger, before, started, f"ended early: {ended_early}"))
     best = best_trial(driver.results)
     evaluation_s = 0.0 if best is None else reserve.evaluation_s(TrialConfig.model_validate(best.config))
     return Ran(driver.results, stop.asked, cost, started + left - evaluation_s)
+
+
+def _why_ended(driver: Driver, watch: Watch, scarce: str | None) -> str | None:
+    """Why trials ended before the budget did; None: they did not, or all that were asked for were begun.
+
+    Args:
+        scarce: what to say if what ended them is that nothing more fits into the seconds that were left.
+    """
+    most = driver.request.max_trials
+    if watch.ended_early is not None or (most is not None and driver.begun >= most):
+        return watch.ended_early
+    return "everything in the space was tried" if driver.exhausted else scarce
 
 
 def _reported(driver: Driver) -> list[TrialConfig]:
@@ -480,13 +544,17 @@ def _note(
     ledger: list[TrialResult],
     before: SearchState,
     started: float,
+    stop: StopSignal,
     **changes: object,
 ) -> SearchState:
+    """Write down how an attempt ended. Raises `LeaseLost` if that is no longer this process's to say."""
     best = _won(store, ledger, changes.get("model")) or best_trial(ledger)
     spent_s = time.time() - started
     if before.per_hour is not None:
         changes["cost"] = (before.cost or 0.0) + spent_s / 3600 * before.per_hour
         changes |= {"per_hour": before.per_hour, "currency": before.currency}
+    if stop.lost:
+        raise lost(request.id)
     return requests.set_state(
         store,
         request.id,

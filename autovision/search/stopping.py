@@ -37,15 +37,21 @@ def noise_of(value: float, images: int) -> float:
     return _NOISE * max(spread, 0.1) / math.sqrt(max(1, images))
 
 
-def impatient(moments: Iterable[Moment], now_s: float, patience_s: float, noise: float) -> str | None:
+def impatient(
+    moments: Iterable[Moment], now_s: float, patience_s: float, noise: float, begun_s: float = 0.0
+) -> str | None:
     """Why a search should end that may wait `patience_s` for its best to rise; None: it should go on.
 
     Small steps count once they have added up to more than `noise`. Until there is a value, nothing ends.
+
+    Args:
+        begun_s: when trials began to run in this attempt: patience counts from there, if the best rose before that.
     """
     best, since = None, 0.0
     for moment in sorted(moments, key=lambda one: one.search_s):
         if not math.isnan(moment.value) and (best is None or moment.value > best + noise):
             best, since = moment.value, moment.search_s
+    since = max(since, begun_s)
     if best is None or now_s - since < patience_s:
         return None
     return (

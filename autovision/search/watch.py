@@ -39,6 +39,10 @@ class Watch:
     _looked: float = field(default=-_EVERY_S)
     _late: bool = True
 
+    def __post_init__(self) -> None:
+        self._begun_s = self.driver.clock() - self.driver.search_started
+        """seconds of the search, of earlier attempts too, when this one's trials began"""
+
     def __call__(self) -> bool:
         if self.stop():
             self.driver.suspend()
@@ -66,7 +70,8 @@ class Watch:
                 for point in member.curve
             ]
             moments = [*all_of(driver.ledger, request), *reported]
-            if (reason := stopping.impatient(moments, now_s, request.patience_s, noise)) is not None:
+            reason = stopping.impatient(moments, now_s, request.patience_s, noise, self._begun_s)
+            if reason is not None:
                 return reason
         if not request.converged:
             return None

@@ -69,6 +69,14 @@ def acquire(
     return HeldLease(store, lease, etag, ttl_s, clock)
 
 
+def is_held(store: Store, name: str, clock: Callable[[], datetime] = now) -> bool:
+    """Whether anybody holds the lease `name`."""
+    try:
+        return clock() < records.read(store, keys.lease(name), Lease).expires_at
+    except KeyNotFound:
+        return False
+
+
 class HeldLease:
     """A lease that was acquired; as a context manager it is released at the end. Thread-safe."""
 

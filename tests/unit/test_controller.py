@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from autovision.registry import deployments
 from autovision.registry.searches import all_searches
 from autovision.retraining import request as retraining
 from autovision.search import requests
+from autovision.search.run import run_search as real_run_search
 from autovision.store import MemoryStore, keys, labels, lease
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
@@ -50,7 +52,7 @@ class Plant:
         def connect() -> None:
             self.connected += 1
 
-        return Controller(self.store, clock=self.clock, connect=connect, **options)
+        return Controller(self.store, **{"clock": self.clock, "connect": connect, **options})
 
     def clock(self) -> datetime:
         """No two looks at a clock see the same time: ids are made of it."""
@@ -384,6 +386,20 @@ def test_a_search_whose_controller_is_stopped_waits_for_the_next_one(
     with pytest.raises(Interrupted):
         list(promoted.controller(should_stop=lambda: asked[0]).step())
     assert requests.get(promoted.store, request.id)[1].status is SearchStatus.QUEUED
+
+
+def test_a_search_that_a_person_stops_while_it_is_taken_up_stays_so_and_the_loop_goes_on(
+    promoted: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller_module, "run_search", real_run_search)
+    request = promoted.history.searches[0].with_(nonce="again", deployment=None)
+    requests.submit(promoted.store, request)
+    stop = partial(requests.request_stop, promoted.store, request.id)
+    (event,) = promoted.controller(connect=stop).step()
+    assert (event.stage, "was stopped before its turn" in event.text) == ("search", True)
+    state = requests.get(promoted.store, request.id)[1]
+    assert (state.status, state.attempt) == (SearchStatus.STOPPED, 0)
+    assert list(promoted.controller().step()) == []
 
 
 def test_searches_that_are_over_or_stopped_by_a_person_are_not_run(promoted: Plant) -> None:

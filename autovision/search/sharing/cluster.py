@@ -11,7 +11,7 @@ import ray
 from autovision.records.base import now
 from autovision.records.searches import ClusterView
 from autovision.store import keys, records
-from autovision.store.protocol import KeyNotFound, Store
+from autovision.store.protocol import Store
 
 _HEAD = "node:__internal_head__"
 _FRESH = timedelta(minutes=5)
@@ -44,15 +44,14 @@ def note(store: Store, view: ClusterView) -> None:
 
 def known(store: Store, name: str | None = None) -> ClusterView | None:
     """What was seen of a cluster within the last minutes; without a name, of the one that was seen last."""
-    if name is not None:
-        try:
-            seen = [records.read(store, keys.cluster_view(name), ClusterView)]
-        except KeyNotFound:
-            return None
-    else:
-        seen = records.read_all(store, keys.CLUSTERS, ClusterView)
-    fresh = [view for view in seen if now() - view.seen_at < _FRESH]
+    fresh = [view for view in all_known(store) if name in (None, view.name)]
     return max(fresh, key=lambda view: view.seen_at, default=None)
+
+
+def all_known(store: Store) -> list[ClusterView]:
+    """What was seen of each cluster within the last minutes."""
+    seen = records.read_all(store, keys.CLUSTERS, ClusterView)
+    return [view for view in seen if now() - view.seen_at < _FRESH]
 
 
 def _safe(host: str) -> str:

@@ -6,15 +6,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from autovision.errors import NotFound
 from autovision.records.base import now
-from autovision.records.leases import Lease
 from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.shares import Claim, shares, turns
 from autovision.store import keys, records
+from autovision.store.lease import is_held
 from autovision.store.protocol import Store
 
 
@@ -42,15 +41,7 @@ class Entry:
 def live(store: Store, clock: Callable[[], datetime] = now) -> list[LiveSearch]:
     """Searches with a process that works on them, or waits with them."""
     found = records.read_all(store, keys.LIVE, LiveSearch)
-    return [each for each in found if held(store, f"search-{each.search}", clock)]
-
-
-def held(store: Store, name: str, clock: Callable[[], datetime] = now) -> bool:
-    """Whether somebody holds a lease."""
-    try:
-        return clock() < records.read(store, keys.lease(name), Lease).expires_at
-    except NotFound:
-        return False
+    return [each for each in found if is_held(store, f"search-{each.search}", clock)]
 
 
 def claim_of(search: LiveSearch) -> Claim:
@@ -76,7 +67,7 @@ def waiting(store: Store, clock: Callable[[], datetime] = now) -> list[tuple[Sea
         (request, state)
         for request, state in all_searches(store)
         if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING)
-        and not held(store, f"search-{request.id}", clock)
+        and not is_held(store, f"search-{request.id}", clock)
     ]
     return sorted(found, key=lambda pair: claim_in_queue(pair[0], pair[1].created_at).rank)
 
@@ -115,7 +106,7 @@ def ready(
 def entries(store: Store, clock: Callable[[], datetime] = now) -> list[Entry]:
     """All searches that run or wait: those that run first, then the queue in its order."""
     taken = {each.search: each for each in live(store, clock)}
-    controlled = held(store, "controller", clock)
+    controlled = is_held(store, "controller", clock)
     view = cluster.known(store)
     known = [
         (request, state)

@@ -1,5 +1,8 @@
 """A search among others on its cluster: it waits for its turn, and then keeps to its share.
 
+A search that a person runs beside a controller waits for those of the queue that come before it, too, which have no
+process yet; for no longer than the controller would take to start one, so that nothing waits for ever.
+
 Each process writes what it asks for into the store (`LiveSearch`) and reads what the others ask for; each works out
 the same shares from that. Nobody assigns them, so that nobody is missed when he is killed.
 """
@@ -22,9 +25,10 @@ from autovision.records.base import now
 from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight
-from autovision.search.sharing.queue import claim_of, live
-from autovision.search.sharing.shares import UNLIMITED, shares, turns
+from autovision.search.sharing.queue import claim_in_queue, claim_of, live, waiting
+from autovision.search.sharing.shares import UNLIMITED, Claim, shares, turns
 from autovision.store import keys, lease, records
+from autovision.store.lease import LeaseLost
 from autovision.store.protocol import KeyNotFound, Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +36,9 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 _LOOK_S = 5.0
 """between two looks at the cluster's nodes"""
+_TAKING_UP_S = 30.0
+"""that a search leaves a place to one of the queue that comes before it: a controller looks every few seconds, and a
+process has its lease some seconds after it was started"""
 _ADMISSION_S = 10.0
 """lease on letting searches begin, so that two which look at once do not both take the last place"""
 
@@ -45,6 +52,9 @@ class Turn:
     Args:
         submitted_at: when it came into the queue.
         look: what the cluster has.
+        behind_queue: whether to wait for those that a controller has in its queue before this one. Not for those that
+            the controller has taken up itself: they may be what keeps it from the others.
+        held: whether the lease still is: once it is lost, the search's record is that of whoever took it up.
     """
 
     def __init__(
@@ -53,8 +63,13 @@ class Turn:
         request: SearchRequest,
         submitted_at: datetime,
         look: Callable[[], ClusterView] = cluster.here,
+        behind_queue: bool = False,
+        held: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._store, self._request, self._look = store, request, look
+        self._store, self._request, self._look, self._held = store, request, look, held
+        self._behind_queue = behind_queue
+        self._left_since: float | None = None
+        """since when a place is left to one of the queue"""
         self._view = look()
         self._looked = time.monotonic()
         self._mine = LiveSearch(
@@ -71,6 +86,7 @@ class Turn:
         self._keeper: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._write()  # at once: it is no longer among those without a process, which others wait for as well
         return self
 
     def __exit__(
@@ -79,7 +95,8 @@ class Turn:
         self._over.set()
         if self._keeper is not None:
             self._keeper.join()
-        self._store.delete(keys.live_search(self._request.id))
+        if self._held():
+            self._store.delete(keys.live_search(self._request.id))
 
     # ------------------------------------------------------------------------------------------- the queue
 
@@ -88,28 +105,27 @@ class Turn:
 
         Raises:
             InvalidInput: it can never fit into the cluster.
+            LeaseLost: its lease was lost meanwhile.
             Interrupted: it was stopped while it waited.
         """
-        self._write()
         said = None
         while True:
+            if not self._held():
+                raise lost(self._request.id)
+            if self._stopped():
+                raise stopped_before_its_turn(self._request.id)
             preflight.check(self._request, self._look_again())
             reason = self._reason()
             if reason is None:
                 reason = self._begin()
             if reason is None:
                 break
-            if said is None:
-                requests.set_state(self._store, self._request.id, status=SearchStatus.QUEUED)
             if reason != said:
                 said = reason
                 tell(f"waits for its turn on {self._view.name}: {reason}")
-            if should_stop() or self._stopped():
+            if should_stop() and self._held():
                 requests.set_state(self._store, self._request.id, status=SearchStatus.STOPPED)
-                raise Interrupted(
-                    f"search {self._request.id} was stopped before its turn; "
-                    f"`autovision search resume {self._request.id}` puts it into the queue again"
-                )
+                raise stopped_before_its_turn(self._request.id)
             time.sleep(_POLL_S)
         self.refresh()
         self._keeper = threading.Thread(target=self._keep, name=f"share-{self._request.id}", daemon=True)
@@ -127,8 +143,28 @@ class Turn:
         return reason
 
     def _reason(self) -> str | None:
-        others = [claim_of(each) for each in self._others()]
-        return turns(preflight.places(self._view), [*others, claim_of(self._mine)])[self._request.id]
+        places, others = preflight.places(self._view), [claim_of(each) for each in self._others()]
+        mine = claim_of(self._mine)
+        reason = turns(places, [*others, mine])[mine.search]
+        queued = self._queued() if reason is None else []
+        if reason is not None or (reason := turns(places, [*others, *queued, mine])[mine.search]) is None:
+            self._left_since = None
+            return reason
+        if self._left_since is None:
+            self._left_since = time.monotonic()
+        return reason if time.monotonic() - self._left_since < _TAKING_UP_S else None
+
+    def _queued(self) -> list[Claim]:
+        """Those without a process that a controller will start on this cluster, as far as the store tells."""
+        if not (self._behind_queue and lease.is_held(self._store, "controller")):
+            return []
+        if any(view.name != self._view.name for view in cluster.all_known(self._store)):
+            return []  # the controller may be of that one
+        return [
+            claim_in_queue(request, state.created_at)
+            for request, state in waiting(self._store)
+            if request.id != self._request.id and not preflight.faults(request, self._view)
+        ]
 
     def _stopped(self) -> bool:
         return requests.get(self._store, self._request.id)[1].status is SearchStatus.STOPPED
@@ -193,6 +229,8 @@ class Turn:
         return self._view
 
     def _write(self) -> None:
+        if not self._held():
+            return
         key = keys.live_search(self._request.id)
         while True:
             try:
@@ -201,3 +239,19 @@ class Turn:
             except KeyNotFound:
                 if records.create_or_read(self._store, key, self._mine)[1]:
                     return
+
+
+def stopped_before_its_turn(search: str) -> Interrupted:
+    """What is raised of a search that was stopped while it had a process and had not begun."""
+    return Interrupted(
+        f"search {search} was stopped before its turn; `autovision search resume {search}` puts it into the queue again"
+    )
+
+
+def lost(search: str) -> LeaseLost:
+    """What is raised of a search whose process was held up for longer than its lease: it writes no more about it."""
+    return LeaseLost(
+        f"the lease on search {search} was lost: this process, or its store, stood still for too long, and another one "
+        f"may run the search by now; what was done is kept, `autovision search watch {search}` follows it, and "
+        f"`autovision search resume {search}` goes on with it if nobody runs it"
+    )

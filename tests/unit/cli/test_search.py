@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from autovision.cli import search_views
+from autovision.cli import search_looks, search_views
 from autovision.records.base import now
 from autovision.records.searches import ClusterView, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search import requests
+from autovision.search.extending import extend
 from autovision.search.sharing import cluster
 from autovision.space.config import TrialConfig
 from autovision.store import keys, lease, open_store, records
@@ -158,7 +159,7 @@ def test_extend_and_finish(cli: Any, world: Any) -> None:
     assert ran.code == 0 and ran.answer["model"] == world.model, "finished searches are shown as they are"
     assert cli("search", "resume", world.search, "--budget-s", 0).code == 2
     store = open_store(world.folder)
-    extended = requests.extend(store, world.search, 60.0)
+    extended = extend(store, world.search, 60.0)
     assert extended.status is SearchStatus.STOPPED and extended.model == world.model
     shown = " ".join(cli("search", "show", world.search).out.split())
     assert "(extended; asked for 30)" in shown
@@ -535,3 +536,13 @@ def test_the_front_is_shown_and_explained(cli: Any, pets: str, tmp_path: Path) -
     missing = cli("search", "finish", search, "--trial", "01-00009-abcdef")
     assert missing.code == 3 and "did you mean" in missing.err
     assert "evaluating" not in missing.err, "nothing is said to be done that is not"
+
+
+def test_whoever_watches_is_told_that_a_search_is_overdue_by_the_budget_that_it_was_extended_to(
+    world: Any,
+) -> None:
+    request, state = requests.get(open_store(world.folder), world.search)
+    running = state.with_(status=SearchStatus.RUNNING)
+    assert "far beyond its budget" in search_looks._remark(request, running, 100.0)
+    assert search_looks._remark(request, running.with_(budget_s=90.0), 100.0) == ""
+    assert "far beyond its budget" in search_looks._remark(request, running.with_(budget_s=90.0), 160.0)

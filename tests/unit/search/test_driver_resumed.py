@@ -178,8 +178,14 @@ def test_what_a_stopped_search_had_begun_can_be_settled(world: World) -> None:
     Simulation(stopped, world, workers=3).run(crash_at=world.now + 60.0)
     expected = {r.trial: r for r in stopped.results if r.trial not in {x.trial for x in stopped.ledger}}
     assert expected
+    for going in (*stopped.running.values(), *stopped.paused.values()):
+        task = going.assignment
+        stopped.store.put_new(
+            keys.checkpoint(task.search, task.config.digest, task.seed), b"of its last rung"
+        )
     written = {result.trial: result for result in settle(stopped.store, stopped.request.id)}
     assert set(written) == set(expected)
     assert {r.value for r in written.values()} == {r.value for r in expected.values()}
     assert len(stored_ledger(stopped)) == len(stopped.ledger) + len(written)
     assert settle(stopped.store, stopped.request.id) == []
+    assert not list(stopped.store.list(keys.checkpoints(stopped.request.id))), "nobody goes on from them"

@@ -57,13 +57,19 @@ def test_a_search_that_loses_its_process_again_and_again_fails(tiny: History, tm
     assert fleet.searches == ()
 
 
-def test_searches_that_are_recalled_wait_for_the_next_controller(tiny: History, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [(SearchStatus.RUNNING, SearchStatus.QUEUED), (SearchStatus.STOPPED, SearchStatus.STOPPED)],
+)
+def test_searches_that_are_recalled_wait_for_the_next_controller_unless_a_person_stopped_them(
+    tiny: History, tmp_path: Path, found: SearchStatus, left: SearchStatus
+) -> None:
     store = LocalStore(tmp_path)
     request = tiny.searches[0].with_(deployment=None)
     requests.submit(store, request)
     fleet = Fleet(store)
     fleet.start(request.id, NOWHERE)
-    requests.set_state(store, request.id, status=SearchStatus.RUNNING)
+    requests.set_state(store, request.id, status=found)
     fleet.recall()
     assert fleet.searches == ()
-    assert requests.get(store, request.id)[1].status is SearchStatus.QUEUED
+    assert requests.get(store, request.id)[1].status is left

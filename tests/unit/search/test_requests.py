@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from autovision.dataset.importer import SourceImage, import_images
-from autovision.errors import Conflict, InvalidInput, NotFound, UnknownBackbone
-from autovision.records.datasets import Split
+from autovision.decisions import Measure
+from autovision.errors import InvalidInput, NotFound, UnknownBackbone
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.space import Choice, Float, Space
-from autovision.store import MemoryStore, keys, records
+from autovision.store import MemoryStore, keys, lease, records
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -106,6 +110,62 @@ def test_a_data_set_without_a_test_split_is_refused(
         requests.make_request(store, "untested", tiny.space, budget_s=60.0)
 
 
+@pytest.mark.parametrize("metric", ["auroc", "average_precision", "recall@precision=0.9"])
+def test_a_metric_that_has_no_value_on_the_validation_split_is_refused(
+    store: MemoryStore, tiny: History, metric: str
+) -> None:
+    """And just those: what the metrics themselves say of such labels is the measure."""
+    two = tiny.versions[0].with_(positive_class="red")
+    three = two.with_(classes=("a", "b", "c"), positive_class=None)
+    several = three.with_(multi_label=True)
+    cases: list[tuple[DatasetVersion, dict[str, int], int]] = [
+        *((two, {"blue": blue, "red": 6 - blue}, 6) for blue in (0, 3, 6)),
+        *((three, {"a": 2, "b": 4 - c, "c": c}, 6) for c in (0, 1)),
+        *((several, {"a": a, "b": 2, "c": 1}, 6) for a in (0, 2, 6)),
+    ]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for version, counts, n in cases:
+        has = np.zeros((n, len(version.classes)), int)
+        start = 0
+        for column, name in enumerate(version.classes):
+            has[(start + np.arange(counts[name])) % n, column] = 1
+            start += 0 if version.multi_label else counts[name]
+        truth = has if version.multi_label else has.argmax(1)
+        positive = None if version.positive_class is None else version.classes.index(version.positive_class)
+        said = rng.dirichlet(np.ones(has.shape[1]), n)
+        defined = math.isfinite(Measure.of(metric, None, version.classes)(said, truth, positive))
+        at = version.with_(counts={"validation": counts}, images={"validation": n})
+        for stored in (at, at.with_(images={})) if not version.multi_label else (at,):
+            if defined:
+                requests.check_defined(metric, stored)
+                continue
+            refused += 1
+            with pytest.raises(
+                InvalidInput, match=f"{re.escape(metric)} has no value on the validation split"
+            ):
+                requests.check_defined(metric, stored)
+            requests.check_defined("balanced_accuracy", stored)
+    assert 0 < refused < 13
+
+
+def test_a_request_for_a_metric_without_a_value_names_the_class_and_the_remedy(
+    paint_images: Callable[..., list[Path]], tmp_path: Path, tiny: History
+) -> None:
+    store = MemoryStore()
+    splits = [Split.TRAIN] * 6 + [Split.VALIDATION, Split.TEST, Split.TEST, Split.TRAIN]
+    sources = [
+        SourceImage(label=path.parent.name, path=path, split=split)
+        for path, split in zip(paint_images(tmp_path, 5), splits, strict=True)
+    ]
+    version = import_images(store, "few", sources, seed=0)
+    n = version.counts["validation"].get(str(version.positive_class), 0)
+    said = f"auroc has no value .* of few@1: {n} of its 1 images are of the class '{version.positive_class}'"
+    with pytest.raises(InvalidInput, match=f"{said}.*assign splits in a manifest, or rank by another metric"):
+        requests.make_request(store, "few", tiny.space, budget_s=60.0, metric="auroc")
+    requests.make_request(store, "few", tiny.space, budget_s=60.0)
+
+
 def test_the_same_request_twice_is_one_search(store: MemoryStore, tiny: History) -> None:
     before = len(all_searches(store))
     first = requests.submit(store, request_of(store, tiny, reason="by hand"))
@@ -132,38 +192,27 @@ def test_an_unknown_search_is_met_with_the_near_ones(store: MemoryStore, tiny: H
         requests.get(store, known[:-1])
 
 
+def running(store: MemoryStore, search: str) -> lease.HeldLease:
+    """What a process holds that runs it."""
+    held = lease.acquire(store, f"search-{search}", "its process", 30.0)
+    assert held is not None
+    return held
+
+
 def test_stopping(store: MemoryStore, tiny: History) -> None:
     search = requests.submit(store, request_of(store, tiny)).search
     stopped = requests.request_stop(store, search)
     assert (stopped.status, stopped.stop_requested) == (SearchStatus.STOPPED, False), "nobody runs it"
     requests.set_state(store, search, status=SearchStatus.RUNNING)
-    asked = requests.request_stop(store, search)
-    assert (asked.status, asked.stop_requested) == (SearchStatus.RUNNING, True)
+    with running(store, search):
+        asked = requests.request_stop(store, search)
+        assert (asked.status, asked.stop_requested) == (SearchStatus.RUNNING, True)
+    lost = requests.request_stop(store, search)
+    assert (lost.status, lost.stop_requested) == (SearchStatus.STOPPED, False), "its process is gone"
     finished = requests.set_state(store, search, status=SearchStatus.FINISHED, stop_requested=False)
     assert requests.request_stop(store, search) == finished, "what is over stays as it is"
     with pytest.raises(NotFound):
         requests.request_stop(store, "nobody")
-
-
-def test_extending(store: MemoryStore, tiny: History) -> None:
-    request = request_of(store, tiny, max_trials=9)
-    search = requests.submit(store, request).search
-    queued = requests.extend(store, search, 90.0)
-    assert (queued.status, requests.granted_s(request, queued)) == (SearchStatus.QUEUED, 90.0)
-    fields = {"status": SearchStatus.FINISHED, "spent_s": 70.0, "ended_early": "patience", "model": "m"}
-    requests.set_state(store, search, **fields)
-    over = requests.extend(store, search, 30.0)
-    assert (over.status, over.model, over.ended_early) == (SearchStatus.STOPPED, "m", None)
-    assert requests.granted_s(request, over) == 100.0, "from where it is"
-    assert requests.get(store, search)[0] == request, "the request stays as it is"
-    requests.set_state(store, search, status=SearchStatus.RUNNING)
-    with pytest.raises(Conflict, match="is being run"):
-        requests.extend(store, search, 30.0)
-    requests.set_state(store, search, status=SearchStatus.FINISHED, trials=9)
-    with pytest.raises(InvalidInput, match="begun all of its 9 trials"):
-        requests.extend(store, search, 30.0)
-    with pytest.raises(InvalidInput, match="give a finite time above 0"):
-        requests.extend(store, search, float("nan"))
 
 
 def test_the_ledger_is_in_the_order_of_the_beginnings(

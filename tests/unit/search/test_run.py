@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autovision.errors import Conflict, InvalidInput
+from autovision.errors import Conflict, Interrupted, InvalidInput
 from autovision.records.base import now
-from autovision.records.searches import PriceTable, SearchRequest, SearchStatus
+from autovision.records.leases import Lease
+from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
-from autovision.search import requests
-from autovision.search.run import finish_search, register, run_search
+from autovision.search import requests, run
+from autovision.search.driver import Driver
+from autovision.search.extending import extend
+from autovision.search.run import Ran, finish_search, register, run_search
+from autovision.search.sharing import cluster
+from autovision.search.sharing.turn import Turn
+from autovision.search.watch import Watch
 from autovision.space import Choice, Space
 from autovision.store import MemoryStore, keys, lease, records
 
@@ -75,12 +83,12 @@ def test_an_extended_search_keeps_its_model_until_a_better_one_comes(tiny: Histo
     """The first trial alone is finished, then the search goes on with the second one, which is better or not."""
     store, request = stopped(tiny, 1)
     first = finish_search(store, request.id)
-    extended = requests.extend(store, request.id, 60.0)
+    extended = extend(store, request.id, 60.0)
     assert (extended.status, extended.model) == (SearchStatus.STOPPED, first.model)
     assert extended.budget_s == pytest.approx(first.spent_s + 60.0) and extended.ended_early is None
     same = finish_search(store, request.id)
     assert same.model == first.model, "nothing was tried since"
-    requests.extend(store, request.id, 60.0)
+    extend(store, request.id, 60.0)
     (known,) = requests.trials(store, request.id)
     better = known.with_(
         trial="02-00001-abcdef", number=1, value=(known.value or 0.0) + 0.1, created_at=now()
@@ -125,3 +133,160 @@ def test_a_given_trial_is_registered_besides_and_the_winner_is_the_searchs_own_m
     model = register(store, search, other, begins=lambda: begun.append("other"))
     assert begun == ["other"] and model.lineage.trial == other and model.id != own.id
     assert requests.get(store, search)[1].model == own.id
+
+
+@pytest.mark.parametrize(
+    ("exhausted", "changes", "said"),
+    [
+        (True, {}, "everything in the space was tried"),
+        (True, {"max_cost": 3.0}, "everything in the space was tried"),
+        (True, {"max_cost": 3.0, "max_trials": 1}, None),
+        (False, {"max_cost": 3.0}, "it may cost 3.00 EUR, and no more"),
+        (False, {"max_cost": 1e9}, None),
+    ],
+)
+def test_why_a_search_ended_before_its_budget(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, exhausted: bool, changes: dict[str, Any], said: str | None
+) -> None:
+    """It has 600 s, and its cluster costs a unit a second."""
+    store, before = stopped(tiny, 1)
+    price = 3600.0 / cluster.here().nodes[0]["CPU"]
+    fields = {"max_trials": None, "prices": PriceTable(currency="EUR", cpu=price)} | changes
+    request = before.with_(nonce="why", **fields)
+    search = requests.submit(store, request).search
+    for result in requests.trials(store, before.id):
+        records.create(store, keys.trial(search, result.trial), result.with_(search=search))
+
+    def no_more(driver: Driver, watch: Watch) -> None:
+        driver.exhausted = exhausted
+        driver.close()
+
+    monkeypatch.setattr(run, "run_trials", no_more)
+    state = run_search(store, search)
+    assert (state.status, state.ended_early) == (SearchStatus.FINISHED, said)
+
+
+# ----------------------------------------------------------------------------------------------------- stopping
+
+
+def queued(history: History) -> tuple[MemoryStore, str]:
+    store = history.copy()
+    request = history.searches[0].with_(nonce="again", deployment=None)
+    return store, requests.submit(store, request).search
+
+
+def no_trials(*_: object) -> None:
+    pytest.fail("it ran trials")
+
+
+@pytest.fixture
+def stop_in_between(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets somebody stop a search right before the given function of `run` is called, and lets no trial run."""
+    monkeypatch.setattr(run, "_trials", no_trials)
+
+    def before(name: str) -> None:
+        step = getattr(run, name)
+
+        def stopped_first(store: MemoryStore, subject: Any, *rest: Any, **options: Any) -> Any:
+            requests.request_stop(store, getattr(subject, "id", None) or subject.search)
+            return step(store, subject, *rest, **options)
+
+        monkeypatch.setattr(run, name, stopped_first)
+
+    return before
+
+
+@pytest.mark.parametrize("step", ["_wait", "_attempt", "_runs"])
+def test_who_stops_a_search_that_is_about_to_begin_is_heeded(
+    tiny: History, stop_in_between: Callable[[str], None], step: str
+) -> None:
+    store, search = queued(tiny)
+    stop_in_between(step)
+    with pytest.raises(Interrupted, match="stopped before its turn; `autovision search resume"):
+        run_search(store, search)
+    state = requests.get(store, search)[1]
+    assert (state.status, state.stop_requested, state.attempt) == (SearchStatus.STOPPED, False, 0)
+    assert not lease.is_held(store, f"search-{search}")
+
+
+@pytest.mark.parametrize("left", ["stopped", "asked to stop, and killed"])
+def test_whoever_works_through_the_queue_leaves_what_was_stopped_and_a_person_goes_on_with_it(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    store, search = queued(tiny)
+    fields = {"status": SearchStatus.RUNNING, "stop_requested": True}
+    requests.set_state(store, search, **({"status": SearchStatus.STOPPED} if left == "stopped" else fields))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_trials", no_trials)
+        with pytest.raises(Interrupted, match="stopped before its turn"):
+            run_search(store, search, resumes=False)
+    assert requests.get(store, search)[1].status is SearchStatus.STOPPED
+    ledger = requests.trials(store, tiny.searches[0].id)
+
+    def ran(store: MemoryStore, request: SearchRequest, *_: Any) -> Ran:
+        state = requests.get(store, request.id)[1]
+        assert (state.status, state.stop_requested) == (SearchStatus.RUNNING, False)
+        return Ran(ledger)
+
+    monkeypatch.setattr(run, "_trials", ran)
+    assert run_search(store, search).status is SearchStatus.FINISHED
+
+
+# ------------------------------------------------------------------------------------------------ the lease is lost
+
+
+def taken_over(store: MemoryStore, search: str, held: lease.HeldLease) -> dict[str, bytes]:
+    """What another process does that takes a search up, while the holder of its lease stands still; what it wrote."""
+    later = {"holder": "successor", "acquisition": "other", "expires_at": now() + timedelta(seconds=60)}
+    records.update(store, keys.lease(f"search-{search}"), Lease, lambda last: last.with_(token=9, **later))
+    assert not held.renew(), "the first one finds its lease lost when it wakes up"
+    requests.set_state(store, search, status=SearchStatus.RUNNING, attempt=2, spent_s=99.0)
+    live = LiveSearch(search=search, cluster="there", submitted_at=now(), begun_at=now())
+    store.delete(keys.live_search(search))
+    records.create(store, keys.live_search(search), live)
+    return {key: store.get(key).data for key in (keys.search_state(search), keys.live_search(search))}
+
+
+@pytest.mark.parametrize("then", ["stops", "finishes", "fails", "is interrupted"])
+def test_who_has_lost_his_lease_writes_nothing_over_his_successor(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    store, search = queued(tiny)
+    ledger = requests.trials(store, tiny.searches[0].id)
+    written: dict[str, bytes] = {}
+
+    def trials(store: MemoryStore, request: SearchRequest, *rest: Any) -> Ran:
+        (stop,) = [each for each in rest if isinstance(each, run.StopSignal)]
+        written.update(taken_over(store, search, stop.held))
+        assert stop(), "it has to stop"
+        if then == "fails":
+            raise InvalidInput("no trial gave a model")
+        if then == "is interrupted":
+            raise KeyboardInterrupt
+        return Ran(ledger, stopped=then == "stops")
+
+    monkeypatch.setattr(run, "_trials", trials)
+    errors = {"fails": InvalidInput, "is interrupted": KeyboardInterrupt}
+    with pytest.raises(errors.get(then, lease.LeaseLost)) as raised:
+        run_search(store, search)
+    if then in ("stops", "finishes"):
+        assert "another one may run the search by now" in str(raised.value)
+    assert {key: store.get(key).data for key in written} == written
+
+
+def test_who_loses_his_lease_while_he_waits_leaves_the_search_to_his_successor(
+    tiny: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, search = queued(tiny)
+    monkeypatch.setattr(run, "_trials", no_trials)
+    written: dict[str, bytes] = {}
+    wait = Turn.wait
+
+    def stood_still(turn: Turn, stop: run.StopSignal, tell: Callable[[str], None]) -> None:
+        written.update(taken_over(store, search, stop.held))
+        wait(turn, stop, tell)
+
+    monkeypatch.setattr(Turn, "wait", stood_still)
+    with pytest.raises(lease.LeaseLost):
+        run_search(store, search)
+    assert {key: store.get(key).data for key in written} == written

@@ -84,9 +84,10 @@ def test_a_person_who_stops_it_is_heard_at_once(line: Line) -> None:
 
 
 def test_patience_ends_a_search_that_no_longer_rises(line: Line) -> None:
-    driver = Running(request(patience_s=100.0))
-    driver.tried(line, 0.8, 0.85, 0.84, 0.85)
+    driver = Running(request(patience_s=100.0), now=0.0)
     looking = watch(driver)
+    driver.tried(line, 0.8, 0.85, 0.84, 0.85)
+    driver.now = 300.0
     assert looking() and looking.ended_early is not None and "patience 100 s" in looking.ended_early
     assert looking(), "and it stays ended"
 
@@ -96,7 +97,20 @@ def test_what_running_trials_have_reported_counts(line: Line) -> None:
     driver.tried(line, 0.8)
     better = point({"accuracy": 0.9, "neg_log_loss": -0.3}, 250.0)
     driver.running["t"] = SimpleNamespace(members=[SimpleNamespace(curve=[better])])
-    assert not watch(driver)()
+    driver.now = 0.0
+    looking = watch(driver)
+    driver.now = 300.0
+    assert not looking()
+
+
+def test_a_search_that_ended_by_patience_has_it_anew_when_it_is_extended(line: Line) -> None:
+    driver = Running(request(patience_s=100.0), now=300.0)
+    driver.tried(line, 0.8, 0.85, 0.84, 0.85)
+    looking = watch(driver)
+    for driver.now, ends in ((300.0, False), (399.0, False), (400.0, True)):
+        looking._looked = -100.0
+        assert looking() == ends
+    assert looking.ended_early is not None and "for 100 s (patience 100 s)" in looking.ended_early
 
 
 @pytest.mark.parametrize(

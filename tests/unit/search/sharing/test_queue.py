@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from autovision.records.base import now
 from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
 from autovision.search import requests
 from autovision.search.sharing import cluster, queue
+from autovision.search.sharing import turn as turn_module
 from autovision.search.sharing.shares import UNLIMITED
 from autovision.search.sharing.turn import Turn
 from autovision.store import MemoryStore, keys, lease, records
@@ -46,12 +48,15 @@ def put(store: Store, asked: SearchRequest, nonce: str, **changes: object) -> Se
 
 
 @contextmanager
-def process(store: Store, request: SearchRequest, places: int, *, name: str = "here") -> Iterator[Turn]:
+def process(
+    store: Store, request: SearchRequest, places: int, *, name: str = "here", behind_queue: bool = False
+) -> Iterator[Turn]:
     """What `run_search` holds while it works on a search."""
     held = lease.acquire(store, f"search-{request.id}", "a process", 30)
     assert held is not None
     submitted_at = requests.get(store, request.id)[1].created_at
-    with held, Turn(store, request, submitted_at, look=lambda: view(places, name=name)) as turn:
+    look = partial(view, places, name=name)
+    with held, Turn(store, request, submitted_at, look=look, behind_queue=behind_queue) as turn:
         yield turn
 
 
@@ -173,7 +178,7 @@ def test_who_is_killed_gives_his_place_back(store: MemoryStore, asked: SearchReq
     records.create(store, keys.live_search(gone.id), left)
     with process(store, put(store, asked, "b"), 1) as turn:
         turn.wait(lambda: False, lambda text: None)
-    until(lambda: not queue.held(store, f"search-{gone.id}"))
+    until(lambda: not lease.is_held(store, f"search-{gone.id}"))
     with process(store, gone, 1) as again:
         assert begin(again).share() == UNLIMITED
 
@@ -234,6 +239,75 @@ def test_a_trial_of_several_workers_waits_for_all_its_places(
             begin(third)
             first.refresh()
             assert (first.share(), third.share()) == (1, 1)
+
+
+# --------------------------------------------------------------------------- a person's search beside a controller
+
+
+@pytest.fixture
+def controller(store: MemoryStore) -> None:
+    """One that runs; what it does is up to the test."""
+    assert lease.acquire(store, "controller", "a controller", 300) is not None
+
+
+def test_a_search_with_a_process_of_its_own_waits_for_those_of_the_queue_before_it(
+    store: MemoryStore, asked: SearchRequest, controller: None
+) -> None:
+    before = put(store, asked, "b", priority=5)
+    mine, later = put(store, asked, "c"), put(store, asked, "d", priority=-1)
+    with process(store, mine, 1, behind_queue=True) as turn:
+        assert waits(turn) == f"waits for its turn on here: needs 1 of 1 place; 1 is kept for {before.id}"
+    requests.set_state(store, mine.id, status=SearchStatus.QUEUED)
+    with process(store, mine, 2, behind_queue=True) as turn:
+        begin(turn)
+    requests.set_state(store, before.id, status=SearchStatus.FINISHED)
+    with process(store, mine, 1, behind_queue=True) as turn:
+        begin(turn)
+        assert later.id in {request.id for request, _ in queue.waiting(store)}
+
+
+def test_what_the_controller_has_taken_up_does_not_wait_for_what_it_cannot_start_meanwhile(
+    store: MemoryStore, asked: SearchRequest, controller: None
+) -> None:
+    taken_up = put(store, asked, "b")
+    put(store, asked, "c", priority=5)
+    with process(store, taken_up, 1) as turn:
+        begin(turn)
+
+
+@pytest.mark.parametrize("why", ["no controller", "another cluster", "it never fits"])
+def test_nobody_waits_for_a_queue_that_nobody_works_through_here(
+    store: MemoryStore, asked: SearchRequest, why: str
+) -> None:
+    put(store, asked, "b", priority=5, workers_per_trial=2 if why == "it never fits" else 1)
+    if why != "no controller":
+        assert lease.acquire(store, "controller", "a controller", 300) is not None
+    if why == "another cluster":
+        cluster.note(store, view(8, name="elsewhere"))
+    with process(store, put(store, asked, "c"), 1, behind_queue=True) as turn:
+        begin(turn)
+
+
+def test_a_place_is_left_for_no_longer_than_a_controller_takes(
+    store: MemoryStore, asked: SearchRequest, controller: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may run as many as it may, or not reach its cluster."""
+    monkeypatch.setattr(turn_module, "_TAKING_UP_S", 0.5)
+    monkeypatch.setattr(turn_module, "_POLL_S", 0.1)
+    before = put(store, asked, "b", priority=5)
+    told: list[str] = []
+    with process(store, put(store, asked, "c"), 1, behind_queue=True) as turn:
+        turn.wait(lambda: False, told.append)
+        assert [f"kept for {before.id}" in text for text in told] == [True]
+
+
+def test_a_process_is_known_as_soon_as_it_has_taken_a_search_up(
+    store: MemoryStore, asked: SearchRequest
+) -> None:
+    request = put(store, asked, "a")
+    with process(store, request, 1):
+        assert [(each.search, each.begun_at) for each in queue.live(store)] == [(request.id, None)]
+        assert queue.waiting(store) == []
 
 
 # ------------------------------------------------------------------------------------------------- the queue
