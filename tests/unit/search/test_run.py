@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from autovision.api import AutoVision
 from autovision.errors import Conflict, Interrupted, InvalidInput
 from autovision.records.base import now
 from autovision.records.leases import Lease
@@ -230,6 +232,28 @@ def test_whoever_works_through_the_queue_leaves_what_was_stopped_and_a_person_go
 
     monkeypatch.setattr(run, "_trials", ran)
     assert run_search(store, search).status is SearchStatus.FINISHED
+
+
+def test_who_stops_a_search_while_its_process_connects_to_ray_is_heeded(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As `search submit --wait` and `search resume` run it; the stop of before is what a person goes on after."""
+    store, search = queued(tiny)
+    ran: list[str] = []
+
+    def trials(store: MemoryStore, request: SearchRequest, *_: Any) -> Ran:
+        ran.append(request.id)
+        return Ran(requests.trials(store, tiny.searches[0].id))
+
+    monkeypatch.setattr(run, "_trials", trials)
+    av = AutoVision(tmp_path)
+    av.store = store
+    monkeypatch.setattr(av, "connect", lambda: requests.request_stop(store, search))
+    with pytest.raises(Interrupted, match="stopped before its turn"):
+        av.resume(search)
+    assert not ran and requests.get(store, search)[1].status is SearchStatus.STOPPED
+    monkeypatch.setattr(av, "connect", lambda: None)
+    assert av.resume(search).status is SearchStatus.FINISHED and ran == [search]
 
 
 # ------------------------------------------------------------------------------------------------ the lease is lost
