@@ -22,6 +22,7 @@ from autovision import metrics
 from autovision.decisions import DEFAULT, Measure, scores, told
 from autovision.metrics import Counts, Floats, Ints, Mask, answers, members
 from autovision.records.models import DecisionRule
+from autovision.search.finishing import tuning
 from autovision.trial.folds import divided, kinds_of
 
 _FOLDS = 5
@@ -29,16 +30,9 @@ _DEALS = 5
 _RESAMPLES = 200
 """of each deal"""
 _SURE = 0.9
-_BAGS = 50
-"""resamples that a threshold is the median over"""
-_MOST_CUTS = 256
-_STEPS = 25
-"""offsets that are tried of a class, in each of two rounds"""
 _LEAST_IMAGES = 20
 _LEAST_OF_CLASS = 2
 """images with a class, and of several labels without it, that something can be fitted to"""
-_LEAST, _MOST = 1e-3, 1 - 1e-3
-"""thresholds are not taken nearer to 0 and 1: hardly an image would be there to choose them by"""
 
 
 def choose_rule(
@@ -183,7 +177,7 @@ class _Trial:
         """Balanced accuracy: each class against its share (Menon et al. 2021)."""
         if self.measure.name != "balanced_accuracy":
             return None
-        shares = np.clip(members(y, p.shape[1]).mean(0), _LEAST, _MOST)
+        shares = np.clip(members(y, p.shape[1]).mean(0), tuning.LEAST, tuning.MOST)
         if y.ndim == 2:
             values = np.where(_known(y), shares, metrics.THRESHOLD)
             return DecisionRule(kind="thresholds", values=tuple(values.tolist()))
@@ -199,19 +193,19 @@ class _Trial:
             # The exact match ratio is no sum over labels: each label's own accuracy stands in for it here.
             of_label = "f1" if name in ("f1", "macro_f1") else name
             values = [
-                _threshold(p[:, c], y[:, c] == 1, _worth(of_label, 1), self.seed)
+                tuning.threshold(p[:, c], y[:, c] == 1, tuning.worth_of(of_label, 1), self.seed)
                 if known
                 else metrics.THRESHOLD
                 for c, known in enumerate(_known(y))
             ]
             return DecisionRule(kind="thresholds", values=tuple(values))
         if p.shape[1] > 2:
-            return DecisionRule(kind="offsets", values=_offsets(p, y, name))
+            return DecisionRule(kind="offsets", values=tuning.offsets_of(p, y, name))
         positive = None if self.positive is None or name == "macro_f1" else 1
-        value = _threshold(
+        value = tuning.threshold(
             p[:, self.column],
             y == self.column,
-            _worth("f1" if name == "macro_f1" else name, positive),
+            tuning.worth_of("f1" if name == "macro_f1" else name, positive),
             self.seed,
         )
         return DecisionRule(kind="threshold", values=(value,), column=self.column)
@@ -263,75 +257,6 @@ class _Trial:
         return counts.overall_f1(self.positive if name == "f1" else None)
 
 
-# ------------------------------------------------------------------------------------------ thresholds
-
-Worth = Callable[[Counts], Floats]
-"""the worth (R, T) of each threshold from counts (R, T, 2): of the other class, and of the one in question"""
-
-
-def _worth(name: str, positive: int | None) -> Worth:
-    match name:
-        case "accuracy":
-            return lambda counts: counts.hits.sum(-1)
-        case "balanced_accuracy":
-            return lambda counts: counts.balanced_accuracy(several=False)
-        case _:
-            return lambda counts: counts.overall_f1(positive)
-
-
-def _at_precision(precision: float) -> Worth:
-    def worth(counts: Counts) -> Floats:
-        hits, answered, actual = (each[..., 1] for each in (counts.hits, counts.answered, counts.actual))
-        reached = (hits > 0) & (hits >= precision * answered - 1e-9)
-        return np.where(reached, hits / np.maximum(actual, 1), -np.inf)
-
-    return worth
-
-
-def _threshold(p: Floats, is_class: Mask, worth: Worth, seed: int) -> float:
-    """The threshold on probabilities (N,) of a class with the largest worth: the median over resamples.
-
-    A single sample's best threshold jumps with each image; the median of many is steadier (bagging, Breiman 1996).
-    Resamples in which no threshold is worth anything have no say; one half if all are such.
-    """
-    cuts, best = _sweep(p, is_class, worth, seed)
-    if not len(best):
-        return metrics.THRESHOLD
-    places = np.log(cuts / (1 - cuts))
-    middle = float(np.median(places[best]))
-    return float(np.clip(1 / (1 + np.exp(-middle)), _LEAST, _MOST))
-
-
-def _sweep(p: Floats, is_class: Mask, worth: Worth, seed: int) -> tuple[Floats, Ints]:
-    """Thresholds (T,), ascending, and the best one (R,) of each resample in which one has a finite worth."""
-    order = np.argsort(p, kind="stable")
-    p, is_class = np.clip(p[order], _LEAST, _MOST), is_class[order]
-    ends = np.flatnonzero(np.diff(p) > 0)  # a cut above the image at this place
-    if len(ends) > _MOST_CUTS:
-        ends = ends[np.linspace(0, len(ends) - 1, _MOST_CUTS).astype(int)]
-    logits = np.log(p / (1 - p))
-    cuts = 1 / (1 + np.exp(-(logits[ends] + logits[ends + 1]) / 2))
-    if not len(cuts):
-        return np.array([0.5]), np.zeros(1, np.intp)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), _BAGS).astype(np.float64)
-    inside = np.cumsum(weights * is_class, 1)
-    outside = np.cumsum(weights * ~is_class, 1)
-    total = np.stack([outside[:, -1:], inside[:, -1:]], -1)
-    below = np.stack([outside[:, ends], inside[:, ends]], -1)
-    above = total - below
-    hits = np.stack([below[..., 0], above[..., 1]], -1)
-    answered = np.stack([below.sum(-1), above.sum(-1)], -1)
-    values = worth(Counts(total.sum(-1, keepdims=True), total, answered, hits))
-    values = np.where(np.isnan(values), -np.inf, values)
-    top = values.max(1, keepdims=True)
-    values, top = values[np.isfinite(top[:, 0])], top[np.isfinite(top[:, 0])]
-    is_top = values >= top - 1e-12
-    # Of equal ones the middle, in between those that some image would suffer by.
-    best = (is_top.argmax(1) + (is_top.shape[1] - 1 - is_top[:, ::-1].argmax(1))) // 2
-    return cuts, np.where(is_top[np.arange(len(best)), best], best, is_top.argmax(1))
-
-
 def _operating_point(
     precision: float, p: Floats, y: Ints, positive: int | None, classes: Sequence[str], seed: int
 ) -> DecisionRule:
@@ -340,7 +265,7 @@ def _operating_point(
         return DecisionRule(
             why="a recall at a precision is of one class against the rest, and of more than two classes one is answered"
         )
-    worth = _at_precision(precision)
+    worth = tuning.at_precision(precision)
     columns = range(p.shape[1]) if several else (1 if positive is None else positive,)
     values, reached = [], []
     for c in columns:
@@ -351,7 +276,7 @@ def _operating_point(
         best = metrics.recall_at_precision(
             np.c_[1 - p[:, c], p[:, c]], is_class.astype(np.intp), 1, precision
         )
-        values.append(_threshold(p[:, c], is_class, worth, seed) if best > 0 else metrics.THRESHOLD)
+        values.append(tuning.threshold(p[:, c], is_class, worth, seed) if best > 0 else metrics.THRESHOLD)
         said = p[:, c] > values[-1]
         share = (said & is_class).sum() / max(1, said.sum())
         reached.append(
@@ -368,36 +293,3 @@ def _operating_point(
             else DecisionRule(why=why)
         )
     return DecisionRule(kind="thresholds", values=tuple(values), why=why + _left_at_half(y, classes))
-
-
-# --------------------------------------------------------------------------------------------- offsets
-
-
-def _offsets(p: Floats, y: Ints, name: str) -> tuple[float, ...]:
-    """Offsets (C,) of log-probabilities, by two rounds over the classes; each is moved where the metric gains."""
-    n_classes = p.shape[1]
-    z = np.log(np.maximum(p, 1e-12))
-    actual = np.bincount(y, minlength=n_classes)
-    offsets = np.zeros(n_classes)
-
-    def value(said: Ints) -> float:
-        answered = np.bincount(said, minlength=n_classes)
-        hits = np.bincount(y[said == y], minlength=n_classes)
-        if name == "accuracy":
-            return float(hits.sum() / len(y))
-        counts = Counts(len(y), actual, answered, hits)
-        if name == "balanced_accuracy":
-            return float(counts.balanced_accuracy(several=False))
-        return float(counts.overall_f1(None))
-
-    best = value(z.argmax(1))
-    for _ in range(2):
-        for c in range(n_classes):
-            others = z + offsets
-            others[:, c] = -np.inf
-            rival, said = others.max(1), others.argmax(1)
-            for offset in np.unique(np.quantile(rival - z[:, c], np.linspace(0.01, 0.99, _STEPS))):
-                reached = value(np.where(z[:, c] + offset > rival, c, said))
-                if reached > best + 1e-12:
-                    best, offsets[c] = reached, offset
-    return tuple((offsets - offsets.mean()).tolist())
