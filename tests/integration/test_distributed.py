@@ -67,9 +67,12 @@ def search(av: AutoVision, space: Space, *, workers: int = 2, **options: object)
     )  # type: ignore[arg-type]
 
 
+TRAIN_WORKER = "RayTrainWorker"
+
+
 def train_workers() -> list[psutil.Process]:
     """The processes that train together."""
-    return processes("RayTrainWorker")
+    return processes(TRAIN_WORKER)
 
 
 def processes(name: str) -> list[psutil.Process]:
@@ -88,6 +91,18 @@ def wait_until(done: Callable[[], object]) -> None:
     """However slow the machine is: the test's own time limit is the end."""
     while not done():
         time.sleep(0.1)
+
+
+def kill_one(name: str) -> None:
+    """Of Ray's processes of that name: as soon as there is one, for one that is changing its title has no name."""
+    found: list[psutil.Process] = []
+
+    def seen() -> list[psutil.Process]:
+        found[:] = processes(name)
+        return found
+
+    wait_until(seen)
+    os.kill(found[0].pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +165,7 @@ def test_a_killed_worker_goes_on_from_the_checkpoint(av: AutoVision) -> None:
 
     def kill() -> None:
         wait_until(lambda: list(av.store.list(keys.checkpoints(state.search))))
-        os.kill(train_workers()[0].pid, signal.SIGKILL)
+        kill_one(TRAIN_WORKER)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -174,8 +189,7 @@ def test_a_trial_of_one_worker_that_was_killed_is_begun_once_more(av: AutoVision
     def kill() -> None:
         kept = f"{keys.SEARCHES}{state.search}/weights/"
         wait_until(lambda: list(av.store.list(kept)))
-        worker = processes("ResourceTrainable")[0]  # what Tune makes of a `TrialWorker`
-        os.kill(worker.pid, signal.SIGKILL)
+        kill_one("ResourceTrainable")  # what Tune makes of a `TrialWorker`
 
     killer = threading.Thread(target=kill)
     killer.start()
