@@ -21,7 +21,7 @@ from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 
 _FROM_LEDGER = 12
-"""trials: the best; heads of the same features are trained together, and take no longer than one does"""
+"""trials: the best; heads of the same features and shape are trained together, for little more than one takes"""
 _FROM_OTHERS = 4
 """trials: the best of other features, for the best of all may be so by chance"""
 _FROM_NEIGHBOURS = 3
