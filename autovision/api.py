@@ -25,6 +25,7 @@ from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels, Split
 from autovision.records.deployments import Decision, Deployment, DriftReport, Label, RetrainingPolicy
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
+from autovision.records.runtimes import ExportManifest, Quantized
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
 from autovision.records.trials import TrialResult
 from autovision.registry import catalog as models
@@ -340,6 +341,29 @@ class AutoVision:
             measure=Measure.of(version.metric, version.costs, version.classes),
         )
 
+    def export(self, model: str, folder: str | Path, *, format: str = "onnx") -> ExportManifest:
+        """Write a model as a folder that runs without this package; see `registry.export.export`.
+
+        Args:
+            format: `onnx`, `openvino` or `pytorch`.
+        """
+        from autovision.registry.export import export
+
+        return export(self.store, models.resolve(self.store, model), Path(folder), format)
+
+    def quantize(self, model: str) -> Quantized:
+        """Make a model's int8 form, and judge whether it may serve on nodes of this kind.
+
+        See `promotion.quantization.quantize`.
+        """
+        from autovision.promotion.quantization import quantize
+
+        return quantize(self.store, models.resolve(self.store, model))
+
+    def quantized(self, model: str) -> list[Quantized]:
+        """The verdicts on a model's int8 form, one for each kind of node."""
+        return records.read_all(self.store, keys.quantized_all(models.resolve(self.store, model)), Quantized)
+
     def predict(self, model: str, images: Sequence[bytes]) -> list[Prediction | Exception]:
         """One answer per image; an image that cannot be decoded gives its error in its place."""
         from autovision.model.predictor import Predictor
@@ -389,12 +413,15 @@ class AutoVision:
         replicas: int = 1,
         capture: bool = True,
         cpus: float = 1.0,
+        runtime: str = "auto",
     ) -> ServerHandle:
         """Serve a model over HTTP: a deployment's champion, followed as it changes, or one version for good.
 
         Args:
             port: 0 takes any free one.
             cpus: what each replica reserves in Ray; 0 leaves all of a small machine to searches.
+            runtime: what runs the network, such as `openvino-f32`; `auto`: the fastest that agrees with PyTorch;
+                `evaluated`: the one that the model was evaluated with.
         """
         from autovision.serving import deploy
 
@@ -411,6 +438,7 @@ class AutoVision:
             replicas=replicas,
             capture=capture and follows,
             cpus=cpus,
+            runtime=runtime,
         )
 
     def feedback(

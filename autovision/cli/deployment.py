@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autovision.cli.model import Model
-from autovision.cli.options import Json, Store
+from autovision.cli.options import Json, Runtime, Store
 from autovision.cli.output import Output, answering, cell, facts, library, table, text
 from autovision.cli.signals import StopFlag
 
@@ -58,6 +58,7 @@ def serve(
     host: Annotated[str, typer.Option("--host", metavar="H", help="0.0.0.0: every interface.")] = "127.0.0.1",
     replicas: Annotated[int, typer.Option("--replicas", metavar="N", help="Processes that answer.")] = 1,
     no_capture: Annotated[bool, typer.Option("--no-capture", help="Do not store the requests.")] = False,
+    runtime: Runtime = "auto",
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +75,9 @@ def serve(
         if port != 0:
             claim_port(host, port)  # said at once, not after Ray has started
         out.note(f"starting with {champion or 'no model yet: the first that is promoted will answer'}")
-        server = av.serve(model, host=host, port=port, replicas=replicas, capture=not no_capture)
+        server = av.serve(
+            model, host=host, port=port, replicas=replicas, capture=not no_capture, runtime=runtime
+        )
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
             _say_where(out, server.url, champion)

@@ -70,6 +70,7 @@ def start(
     capture: bool = True,
     cpus: float = 1.0,
     threads: int | None = None,
+    runtime: str = "auto",
     ready_timeout_s: float = 120.0,
     load: LoadPredictor | None = None,
 ) -> ServerHandle:
@@ -81,7 +82,8 @@ def start(
         host, port: where every node's proxy listens; port 0: any free one.
         cpus: CPUs that each replica reserves in Ray (a reservation, not a limit).
         threads: CPU threads of each replica's inference; None: as many as there are cores.
-        load: loads a model; None: `autovision.model.predictor`.
+        runtime: what runs the network; auto: the fastest that agrees with PyTorch.
+        load: loads a model; None: `autovision.registry.runtimes`.
 
     Raises:
         InvalidInput: a port in use, or neither or both of deployment and model.
@@ -97,7 +99,7 @@ def start(
     if serve.status().proxies:
         raise Conflict("a server already runs in this Ray cluster; stop it before another is started")
     url = _url(host, port)
-    application = _application(store_uri, config, load or load_compiled(threads), replicas, cpus)
+    application = _application(store_uri, config, load or load_compiled(threads, runtime), replicas, cpus)
     logging_config = LoggingConfig(log_level="WARNING", enable_access_log=False)
     # Serve tells of every step on stderr, which belongs to the command line here.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 
+from autovision.records.runtimes import check_choice
 from autovision.serving.app import build_app
 from autovision.serving.engine import Engine, EngineConfig
 from autovision.serving.predicting import LoadPredictor, Predictor
@@ -13,14 +14,23 @@ from autovision.store import open_store
 from autovision.store.protocol import Store
 
 
-def load_compiled(threads: int | None) -> LoadPredictor:
-    """The loader of real models; `threads` CPU threads each, None: as many as the process may use."""
+def load_compiled(threads: int | None, runtime: str = "auto") -> LoadPredictor:
+    """The loader of real models; `threads` CPU threads each, None: as many as the process may use.
+
+    `runtime` is that of `autovision.registry.runtimes.load`. Speeds are measured for the first model only: while a
+    process answers, measuring would disturb the answers, and these the measuring.
+    """
+    check_choice(runtime)
+    answering = False
 
     def load(store: Store, model: str) -> Predictor:
         # torch and OpenVINO take seconds to import; a replica answers /v1/health before that.
-        from autovision.model.predictor import Predictor as Compiled
+        from autovision.registry import runtimes
 
-        return Compiled.load(store, model, threads=threads)
+        nonlocal answering
+        predictor = runtimes.load(store, model, threads=threads, runtime=runtime, measure=not answering)
+        answering = True
+        return predictor
 
     return load
 

@@ -12,6 +12,8 @@ live/<id>.json                                       LiveSearch: who shares a cl
 clusters/<name>.json                                 ClusterView: what it had when last seen
 models/<id>/model.json                               ModelVersion: reveals the bundle
 models/<id>/files/<sha256>-<file>                    its files
+models/<id>/parity/<digest>.json                     RuntimeParity: a runtime compared with PyTorch
+models/<id>/int8/<node kind>.json                    Quantized: the model in int8, and whether it may serve
 weights/names/<name>.json                            ImportedWeights: reveals the file
 weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
@@ -22,6 +24,7 @@ deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/decisions/<id>.json               Decision
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
 footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
+runtimes/<digest>.json                               RuntimeSpeeds: how fast each runtime is for a network on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
 leases/<name>.json                                   Lease
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
@@ -176,6 +179,18 @@ def model_file(model_id: str, file: str, digest: str) -> str:
     return f"models/{model_id}/files/{digest}-{file}"
 
 
+def runtime_parity(model_id: str, digest: str) -> str:
+    return f"models/{model_id}/parity/{digest}.json"
+
+
+def quantized_all(model_id: str) -> str:
+    return f"models/{model_id}/int8/"
+
+
+def quantized(model_id: str, node: str) -> str:
+    return f"{quantized_all(model_id)}{node}.json"
+
+
 def weights_record(name: str) -> str:
     return f"{WEIGHTS_RECORDS}{name}.json"
 
@@ -234,6 +249,10 @@ def speeds(node_kind: str) -> str:
 
 def footprint(digest: str) -> str:
     return f"footprints/{digest}.json"
+
+
+def runtime_speeds(digest: str) -> str:
+    return f"runtimes/{digest}.json"
 
 
 def sketches(spec: str) -> str:
