@@ -25,7 +25,7 @@ from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels, Split
 from autovision.records.deployments import Decision, Deployment, DriftReport, Label, RetrainingPolicy
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
-from autovision.records.runtimes import ExportManifest, Quantized
+from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
 from autovision.records.trials import TrialResult
 from autovision.registry import catalog as models
@@ -359,6 +359,12 @@ class AutoVision:
         from autovision.promotion.quantization import quantize
 
         return quantize(self.store, models.resolve(self.store, model))
+
+    def compared_runtimes(self, model: str) -> list[RuntimeParity]:
+        """How close the runtimes that were tried for a model came to PyTorch, oldest first."""
+        prefix = keys.runtime_parities(models.resolve(self.store, model))
+        found = records.read_all(self.store, prefix, RuntimeParity)
+        return sorted(found, key=lambda each: each.created_at)
 
     def quantized(self, model: str) -> list[Quantized]:
         """The verdicts on a model's int8 form, one for each kind of node."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.records.models import Evaluation, ModelVersion
-    from autovision.records.runtimes import ExportManifest, Quantized
+    from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
 
 app = typer.Typer(no_args_is_help=True, help="List, show, evaluate, export and quantize models.")
 
@@ -57,6 +57,7 @@ def show(model: Model, store: Store = None, as_json: Json = False) -> None:
             _facts(version, deployments, av.quantized(version.id)),
             figures_table(version.metrics, title="On images that it never saw, with 95 % intervals"),
             *_bootstrap(version.metrics.get("test"), version),
+            *_runtimes(av.compared_runtimes(version.id)),
             heading("Lineage"),
             facts(
                 {
@@ -269,6 +270,14 @@ def _quantized_facts(verdict: Quantized) -> Table:
             "calibrated on": f"{verdict.calibrated_on:,} images of train",
         }
     )
+
+
+def _runtimes(found: list[RuntimeParity]) -> list[Any]:
+    """What servers compared with PyTorch; nothing before any server did."""
+    if not found:
+        return []
+    lines = {f"{each.runtime}, {each.node}": f"{each.parity}" for each in found}
+    return [heading("Runtimes, compared with PyTorch on real images"), facts(lines)]
 
 
 def _int8(verdicts: list[Quantized]) -> str | None:

@@ -179,8 +179,12 @@ def model_file(model_id: str, file: str, digest: str) -> str:
     return f"models/{model_id}/files/{digest}-{file}"
 
 
+def runtime_parities(model_id: str) -> str:
+    return f"models/{model_id}/parity/"
+
+
 def runtime_parity(model_id: str, digest: str) -> str:
-    return f"models/{model_id}/parity/{digest}.json"
+    return f"{runtime_parities(model_id)}{digest}.json"
 
 
 def quantized_all(model_id: str) -> str:

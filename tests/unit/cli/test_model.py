@@ -156,6 +156,18 @@ def squeezed_to_spaces(text: str) -> str:
     return " ".join(text.split())
 
 
+def test_show_tells_which_runtimes_were_compared(cli: Any, world: Any) -> None:
+    from autovision.registry import runtimes
+    from autovision.store import open_store
+
+    assert "Runtimes" not in cli("model", "show", world.model).out
+    runtimes.load(open_store(world.folder), world.model, threads=1, runtime="eager-f32")
+    shown = cli("model", "show", world.model).out
+    assert "Runtimes, compared with PyTorch" in shown
+    assert "eager-f32," in squeezed(shown)
+    assert "thesameanswerfor100.0%" in squeezed(shown)
+
+
 def test_quantize_gives_a_verdict_that_show_repeats(cli: Any, world: Any) -> None:
     ran = cli("model", "quantize", world.model, "--json")
     verdict = ran.answer

@@ -26,6 +26,10 @@ def noise(shape: tuple[int, ...], dtype: Any = np.uint8, most: int = 256) -> np.
     return np.random.default_rng(0).integers(0, most, shape).astype(dtype)
 
 
+def bands(mode: str) -> Image.Image:
+    return Image.merge(mode, [Image.fromarray(band) for band in noise((len(mode), 50, 40))])
+
+
 def rotated(orientation: int) -> Image.Image:
     made = Image.fromarray(noise((50, 70, 3)))
     made.getexif()[0x0112] = orientation
@@ -54,8 +58,8 @@ IMAGES: dict[str, tuple[Image.Image, str]] = {
     "deep.tif": (Image.fromarray(noise((40, 50), np.int32, 65536)), "TIFF"),
     "float.tif": (Image.fromarray(np.random.default_rng(0).random((40, 50), np.float32)), "TIFF"),
     "clear.png": (Image.fromarray(noise((50, 40, 4))), "PNG"),
-    "grey and clear.png": (Image.fromarray(noise((50, 40, 2)), "LA"), "PNG"),
-    "cmyk.jpg": (Image.fromarray(noise((50, 40, 4)), "CMYK"), "JPEG"),
+    "grey and clear.png": (bands("LA"), "PNG"),
+    "cmyk.jpg": (bands("CMYK"), "JPEG"),
     "palette.gif": (palette(False), "GIF"),
     "palette with a hole.png": (palette(True), "PNG"),
     **{f"turned {number}.jpg": (rotated(number), "JPEG") for number in range(1, 9)},
