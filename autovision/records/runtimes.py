@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import AwareDatetime, Field
 
@@ -27,7 +27,7 @@ def named(name: str) -> Runtime:
     if name not in RUNTIMES:
         known = (AUTO, EVALUATED, *RUNTIMES)
         raise InvalidInput(f"no runtime {name!r}; use one of {', '.join(known)}{near(name, known)}")
-    return cast(Runtime, name)
+    return name
 
 
 def check_choice(name: str) -> None:

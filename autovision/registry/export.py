@@ -16,7 +16,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -219,7 +219,7 @@ def _refusal(model: ModelVersion, format: ExportFormat, found: Parity) -> str:
 def _checked_format(format: str) -> ExportFormat:
     if format not in FORMATS:
         raise InvalidInput(f"no format {format!r}; choose one of {', '.join(FORMATS)}{near(format, FORMATS)}")
-    return cast(ExportFormat, format)
+    return format
 
 
 def _check_target(folder: Path) -> None:

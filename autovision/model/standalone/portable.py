@@ -112,10 +112,11 @@ def scores(rule: dict[str, Any], p: np.ndarray) -> np.ndarray:
     return p
 
 
-def moved(p: Any, threshold: Any) -> Any:
+def moved(p: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """Probabilities whose odds are such that what was at the threshold is at one half."""
     above, below = p * (1 - threshold), (1 - p) * threshold
-    return above / (above + below)
+    shares: np.ndarray = above / (above + below)
+    return shares
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
