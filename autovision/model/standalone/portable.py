@@ -86,7 +86,7 @@ def decoded(path: str | Path) -> Image.Image:
 
 def answer(logits: np.ndarray, manifest: dict[str, Any]) -> tuple[str | list[str], dict[str, float]]:
     """The label (labels, where an image may have any number) for logits (C,), and each class's probability."""
-    scaled = logits.astype(np.float64) / manifest["temperature"]
+    scaled = np.asarray(logits / manifest["temperature"], dtype=np.float64)
     p = np.exp(-np.logaddexp(0, -scaled)) if manifest["multi_label"] else softmax(scaled)
     said, classes = scores(manifest["decision"], p), manifest["classes"]
     label = [name for name, s in zip(classes, said, strict=True) if s > 0.5]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -55,23 +54,16 @@ def onnx(network: Network, folder: Path) -> Run:
     return lambda pixels: list(session.run(None, {session.get_inputs()[0].name: pixels}))
 
 
-def in_openvino(network: Network, folder: Path) -> Run:
-    formats.write_openvino(network, SIZE, folder / formats.OPENVINO_FILE)
-    compiled = openvino.Core().compile_model(
-        folder / formats.OPENVINO_FILE, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
-    return lambda pixels: [np.array(each) for each in compiled(pixels).values()]
-
-
+# OpenVINO's form, and ONNX of another network, are compared in test_inference.py and test_runtimes.py.
 @pytest.mark.parametrize(
-    ("backbone", "changes"),
+    ("write", "backbone", "changes"),
     [
-        ("test_resnet", {"pooling": "gem", "test_time_augmentation": "dihedral"}),
-        ("test_efficientnet", {"pooling": "avgmax", "head": "cosine"}),
-        ("test_vit", {"head": "attention"}),
+        (pytorch, "test_resnet", {"pooling": "gem", "test_time_augmentation": "dihedral"}),
+        (pytorch, "test_efficientnet", {"pooling": "avgmax", "head": "cosine"}),
+        (pytorch, "test_vit", {"head": "attention"}),
+        (onnx, "test_vit", {"head": "attention", "test_time_augmentation": "flip"}),
     ],
 )
-@pytest.mark.parametrize("write", [pytorch, onnx, in_openvino], ids=lambda write: write.__name__)
 def test_files_say_what_the_network_says(
     write: Callable[[Network, Path], Run], backbone: str, changes: dict[str, object], tmp_path: Path
 ) -> None:
