@@ -11,8 +11,9 @@ import torch
 
 from autovision.dataset import manifest
 from autovision.errors import InvalidInput, NotFound
-from autovision.model import runtimes
+from autovision.model import bundle, runtimes
 from autovision.model.predictor import Prediction, Predictor
+from autovision.model.version import read_file
 from autovision.records.datasets import Split
 from autovision.records.runtimes import Bound, Runtime, Timing
 from autovision.registry import runtimes as serving
@@ -86,12 +87,20 @@ def test_the_fastest_that_agrees_serves_and_is_measured_once(
     monkeypatch.setattr(serving.parity, "compare", lambda *args: pytest.fail("it was compared again"))
     assert load(store, model.id, threads=1).runtime == "onnx"
     assert len(measured) == 1
-    monkeypatch.undo()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(runtimes, "timings", lambda *args: pytest.fail("it was measured again"))
-    # Another model of the same structure needs no measuring, but a comparison of its own.
-    assert load(store, tiny.models[0].id, threads=1).runtime == "onnx"
-    assert len([key for key in store.list() if "/parity/" in key]) == 2
+
+
+def test_another_model_of_the_structure_needs_no_measuring_but_a_comparison_of_its_own(
+    tiny: History, store: MemoryStore, measured: list[dict[Runtime, Timing]]
+) -> None:
+    model = tiny.models[1]
+    files = {name: read_file(store, model, name) for name in model.files}
+    bundle.publish(store, model.with_(id="colours-m-other"), files)
+    for each in (model.id, "colours-m-other"):
+        assert load(store, each, threads=1).runtime == "onnx"
+        assert len(list(store.list(keys.runtime_parities(each)))) == 1
+    assert len(measured) == 1
+    load(store, tiny.models[0].id, threads=2)
+    assert len(measured) == 2, "another structure, or another kind of node"
 
 
 def test_whoever_serves_meanwhile_does_not_measure(
