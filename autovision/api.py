@@ -25,7 +25,14 @@ from autovision.model import weight_catalog
 from autovision.model.version import read_version
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels, Split
-from autovision.records.deployments import Decision, Deployment, DriftReport, Label, RetrainingPolicy
+from autovision.records.deployments import (
+    CapturePolicy,
+    Decision,
+    Deployment,
+    DriftReport,
+    Label,
+    RetrainingPolicy,
+)
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
@@ -397,6 +404,10 @@ class AutoVision:
     def set_rollout_policy(self, deployment: str, policy: RolloutPolicy) -> Deployment:
         """How challengers come to serve from now on; a rollout that is under way goes on as it began."""
         return deployments.set_rollout_policy(self.store, deployment, policy)
+
+    def set_capture_policy(self, deployment: str, policy: CapturePolicy) -> Deployment:
+        """What is kept of the requests of a deployment from now on."""
+        return deployments.set_capture_policy(self.store, deployment, policy)
 
     def go_on(self, deployment: str, *, at_once: bool = False) -> Decision | None:
         """Take the next step of a rollout if it is time to, or roll it back if it does harm; None: it stays.

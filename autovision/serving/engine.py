@@ -191,11 +191,13 @@ class Engine:
             predicted = await self._by_champion(image, moment.tally)
         prediction, model = predicted.prediction, predicted.model.id
         latency_ms = (perf_counter() - begun) * 1000
-        answered = Answered(request_id, model, received_at, latency_ms, image, prediction, metadata)
+        pixels = moment.arms.captures.pixels
+        answered = Answered(request_id, model, received_at, latency_ms, image, prediction, metadata, pixels)
+        sink = self._sink if moment.arms.is_captured(request_id) else None
         if moment.arms.is_shadowed(side):
-            self._copy(answered, moment.tally)
-        elif self._sink is not None:
-            self._sink.offer(answered)
+            self._copy(answered, moment.tally, sink)
+        elif sink is not None:
+            sink.offer(answered)
         self._answered += 1
         return Answer.model_construct(
             model=model,
@@ -240,20 +242,20 @@ class Engine:
             tally.answered(challenger=True, seconds=perf_counter() - begun)
         return predicted
 
-    def _copy(self, answered: Answered, tally: Tally | None) -> None:
+    def _copy(self, answered: Answered, tally: Tally | None, sink: CaptureSink | None) -> None:
         """Show the challenger what was answered; nobody waits for it."""
         if self._challenger.waiting >= self.config.max_shadow_waiting:
             if tally is not None:
                 tally.dropped()
-            if self._sink is not None:
-                self._sink.offer(answered)
+            if sink is not None:
+                sink.offer(answered)
             return
-        task = asyncio.get_running_loop().create_task(self._compare(answered, tally))
+        task = asyncio.get_running_loop().create_task(self._compare(answered, tally, sink))
         # A loop keeps only weak references to its tasks.
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _compare(self, answered: Answered, tally: Tally | None) -> None:
+    async def _compare(self, answered: Answered, tally: Tally | None, sink: CaptureSink | None) -> None:
         """Compare what the challenger says with what was answered, and capture both."""
         try:
             shadow = await self._by_challenger(answered.image, tally)
@@ -264,8 +266,8 @@ class Engine:
             if tally is not None:
                 tally.compared(agreed=set(labels_of(said.label)) == set(labels_of(answered.prediction.label)))
             answered = replace(answered, shadow=(shadow.model.id, said))
-        if self._sink is not None:
-            self._sink.offer(answered)
+        if sink is not None:
+            sink.offer(answered)
 
     async def label(self, feedback: Sequence[Feedback]) -> FeedbackReceipt:
         """Store labels; they are durable when this returns.
