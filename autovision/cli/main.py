@@ -15,7 +15,18 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from autovision.cli import controller, dataset, demo, deployment, model, predict, search, weights
+from autovision.cli import (
+    capture,
+    controller,
+    dataset,
+    demo,
+    deployment,
+    model,
+    predict,
+    rollout,
+    search,
+    weights,
+)
 from autovision.cli.output import printable
 from autovision.errors import AutoVisionError
 
@@ -30,8 +41,8 @@ BUG = 70
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
-    *("dataset", "weights", "search", "model", "promote", "rollback", "serve"),
-    *("predict", "feedback", "monitor", "controller", "demo"),
+    *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
+    *("predict", "capture", "feedback", "monitor", "controller", "demo"),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -52,8 +63,10 @@ app.add_typer(search.app, name="search")
 app.add_typer(model.app, name="model")
 app.command("promote")(deployment.promote)
 app.command("rollback")(deployment.rollback)
+app.add_typer(rollout.app, name="rollout")
 app.command("serve")(deployment.serve)
 app.command("predict")(predict.predict)
+app.add_typer(capture.app, name="capture")
 app.command("feedback")(deployment.feedback)
 app.command("monitor")(deployment.monitor)
 app.add_typer(controller.app, name="controller")

@@ -39,6 +39,9 @@ MAX_FEEDBACK = 1000
 """labels in one request"""
 MAX_FEEDBACK_BYTES = 2**20
 
+KEY_HEADER = "x-autovision-key"
+"""names the caller: during a rollout all requests with one key are answered by the same model"""
+
 _FEEDBACK = TypeAdapter(list[Feedback])
 _ROUTES = "POST /v1/predict, POST /v1/feedback, GET /v1/health, GET /v1/model"
 
@@ -55,7 +58,8 @@ def build_app(engine: Engine, *, clock: Callable[[], datetime] = now) -> Starlet
         metadata = metadata_of(request.scope["headers"])
         body = await read_body(request, engine.config.max_body_bytes)
         image = image_of(request.headers.get("content-type", ""), body)
-        return _json(await engine.answer(image, metadata, received_at, begun))
+        key = request.headers.get(KEY_HEADER)
+        return _json(await engine.answer(image, metadata, received_at, begun, key))
 
     async def feedback(request: Request) -> Response:
         body = await read_body(request, MAX_FEEDBACK_BYTES)
@@ -74,6 +78,7 @@ def build_app(engine: Engine, *, clock: Callable[[], datetime] = now) -> Starlet
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         engine.start()
         yield
+        await engine.drain()
         await run_in_threadpool(engine.close)
 
     return Starlette(

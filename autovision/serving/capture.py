@@ -18,7 +18,7 @@ from time import monotonic, sleep
 
 from autovision.errors import Conflict, StoreUnavailable
 from autovision.records.base import now
-from autovision.records.deployments import Capture
+from autovision.records.deployments import Capture, ShadowAnswer
 from autovision.serving.predicting import Prediction
 from autovision.serving.problems import escaped_trace
 from autovision.serving.schema import CaptureStatus
@@ -42,6 +42,10 @@ class Answered:
     image: bytes
     prediction: Prediction
     metadata: Mapping[str, str]
+    pixels: bool = True
+    """whether the image is stored, too"""
+    shadow: tuple[str, Prediction] | None = None
+    """the challenger that was shown the image, too, and what it said"""
 
     def to_capture(self, deployment: str) -> Capture:
         return Capture(
@@ -51,11 +55,17 @@ class Answered:
             received_at=self.received_at,
             latency_ms=self.latency_ms,
             image=hashlib.sha256(self.image).hexdigest(),
+            pixels=self.pixels,
             label=self.prediction.label,
             probabilities=dict(self.prediction.probabilities),
             embedding=tuple(self.prediction.embedding.tolist()),
             metadata=dict(self.metadata),
+            shadow=self.shadow and _shadow_answer(*self.shadow),
         )
+
+
+def _shadow_answer(model: str, prediction: Prediction) -> ShadowAnswer:
+    return ShadowAnswer(model=model, label=prediction.label, probabilities=dict(prediction.probabilities))
 
 
 @dataclass(frozen=True)
@@ -225,6 +235,8 @@ class CaptureSink:
 
     def _store_batch(self, batch: Sequence[Answered], at: datetime) -> None:
         records = [item.to_capture(self._deployment) for item in batch]
-        images = {record.image: item.image for record, item in zip(records, batch, strict=True)}
+        images = {
+            record.image: item.image for record, item in zip(records, batch, strict=True) if item.pixels
+        }
         put_many_immutable(self._store, ((keys.image(digest), data) for digest, data in images.items()))
         captures.append(self._store, self._deployment, records, at=at)

@@ -20,7 +20,7 @@ from autovision.serving.engine import EngineConfig
 from autovision.serving.ports import claim_port
 from autovision.serving.predicting import LoadPredictor
 from autovision.serving.schema import Health
-from autovision.serving.server import ModelServer, load_compiled
+from autovision.serving.server import CompiledLoader, ModelServer
 from autovision.store import keys, open_store, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -99,7 +99,7 @@ def start(
     if serve.status().proxies:
         raise Conflict("a server already runs in this Ray cluster; stop it before another is started")
     url = _url(host, port)
-    application = _application(store_uri, config, load or load_compiled(threads, runtime), replicas, cpus)
+    application = _application(store_uri, config, load or CompiledLoader(threads, runtime), replicas, cpus)
     logging_config = LoggingConfig(log_level="WARNING", enable_access_log=False)
     # Serve tells of every step on stderr, which belongs to the command line here.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 
-from autovision.records.runtimes import check_choice
+from autovision.records.runtimes import AUTO, check_choice
 from autovision.serving.app import build_app
 from autovision.serving.engine import Engine, EngineConfig
 from autovision.serving.predicting import LoadPredictor, Predictor
@@ -14,25 +14,39 @@ from autovision.store import open_store
 from autovision.store.protocol import Store
 
 
-def load_compiled(threads: int | None, runtime: str = "auto") -> LoadPredictor:
-    """The loader of real models; `threads` CPU threads each, None: as many as the process may use.
+class CompiledLoader:
+    """Loads real models. Those that come while another one answers are converted elsewhere first, at low priority.
 
-    `runtime` is that of `autovision.registry.runtimes.load`. Speeds are measured for the first model only: while a
-    process answers, measuring would disturb the answers, and these the measuring.
+    Speeds of runtimes are measured for the first model only: while one answers, measuring would disturb the answers,
+    and these the measuring.
+
+    Args:
+        threads: CPU threads of each; None: as many as the process may use.
+        runtime: as in `autovision.registry.runtimes.load`.
+
+    Raises:
+        InvalidInput: no such runtime.
     """
-    check_choice(runtime)
-    answering = False
 
-    def load(store: Store, model: str) -> Predictor:
+    def __init__(self, threads: int | None, runtime: str = AUTO) -> None:
+        check_choice(runtime)
+        self._threads, self._runtime = threads, runtime
+        self._answers = False
+
+    def __call__(self, store: Store, model: str) -> Predictor:
         # torch and OpenVINO take seconds to import; a replica answers /v1/health before that.
+        from autovision.model.runtimes import default_threads
         from autovision.registry import runtimes
+        from autovision.registry.prepare import prepare
 
-        nonlocal answering
-        predictor = runtimes.load(store, model, threads=threads, runtime=runtime, measure=not answering)
-        answering = True
-        return predictor
-
-    return load
+        threads = self._threads or default_threads()
+        if self._answers:
+            prepare(store.uri, model, threads, self._runtime)
+        loaded = runtimes.load(
+            store, model, threads=threads, runtime=self._runtime, measure=not self._answers
+        )
+        self._answers = True
+        return loaded
 
 
 class ModelServer:

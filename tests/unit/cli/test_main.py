@@ -35,7 +35,15 @@ def test_the_commands_are_those_that_others_script_against() -> None:
         *("search submit", "search estimate", "search list", "search queue", "search show", "search watch"),
         *("search explain", "search stop", "search resume", "search finish"),
         *("model list", "model show", "model evaluate", "model export", "model quantize"),
-        *("promote", "rollback", "serve", "predict", "feedback", "monitor"),
+        *(
+            "promote",
+            "rollout show",
+            "rollout policy",
+            "rollout advance",
+            "rollout approve",
+            "rollout reject",
+        ),
+        *("rollback", "serve", "predict", "capture policy", "feedback", "monitor"),
         *("controller run", "controller why", "demo"),
     ]
 
