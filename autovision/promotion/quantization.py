@@ -39,6 +39,7 @@ from autovision.store.protocol import AlreadyExists, Store
 MARGIN = 0.02
 """of accuracy, that int8 must be shown not to lose"""
 
+_CPU = Path("/proc/cpuinfo")
 _CALIBRATION = 300
 """images; NNCF's own default"""
 _MOST = 2000
@@ -226,6 +227,10 @@ def _write_int8(network: Network, size: tuple[int, int], pixels: np.ndarray, pat
         nncf.set_log_level(logging.ERROR)
         tokens = "tokens" in network.backbone.layouts
         options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER} if tokens else {}
+        if saturates(_CPU.read_text() if _CPU.is_file() else ""):
+            options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE
+            )
         try:
             model = ov.Core().read_model(openvino_file(network, size))
             images = nncf.Dataset([image[None] for image in pixels])
@@ -235,6 +240,14 @@ def _write_int8(network: Network, size: tuple[int, int], pixels: np.ndarray, pat
                 f"NNCF cannot quantize this network ({type(error).__name__}: {str(error)[:200]}); serve it as it is"
             ) from error
         ov.save_model(made, path, compress_to_fp16=False)
+
+
+def saturates(cpuinfo: str) -> bool:
+    """Whether a processor may add products of bytes in 16 bits, which overflow: unless it has VNNI or AMX.
+
+    Weights are quantized to half of the range then; otherwise answers and embeddings are far off.
+    """
+    return not any(flag in cpuinfo for flag in ("vnni", "amx_int8"))
 
 
 def _parity(

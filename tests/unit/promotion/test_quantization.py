@@ -98,6 +98,22 @@ def test_the_change_of_accuracy_has_an_interval_that_holds_it_and_is_symmetric()
     assert (change.low, change.high) == pytest.approx((-mirrored.high, -mirrored.low))
 
 
+@pytest.mark.parametrize(
+    ("flags", "overflows"),
+    [
+        ("sse4_2 avx2 fma", True),
+        ("avx2 avx512_vnni", False),
+        ("avx_vnni", False),
+        ("amx_int8", False),
+        ("", True),
+    ],
+)
+def test_processors_whose_sums_of_bytes_may_overflow_are_told_by_their_flags(
+    flags: str, overflows: bool
+) -> None:
+    assert quantization.saturates(f"flags\t\t: fpu {flags}") is overflows
+
+
 @pytest.fixture
 def store(tiny: History) -> MemoryStore:
     return tiny.copy()
