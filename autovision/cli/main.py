@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from autovision.cli import controller, dataset, demo, deployment, model, predict, search, weights
+from autovision.cli import controller, dataset, demo, deployment, model, predict, search, token, weights
 from autovision.cli.output import printable
 from autovision.errors import AutoVisionError
 
@@ -31,7 +31,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
     *("dataset", "weights", "search", "model", "promote", "rollback", "serve"),
-    *("predict", "feedback", "monitor", "controller", "demo"),
+    *("token", "predict", "feedback", "monitor", "controller", "demo"),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -53,6 +53,7 @@ app.add_typer(model.app, name="model")
 app.command("promote")(deployment.promote)
 app.command("rollback")(deployment.rollback)
 app.command("serve")(deployment.serve)
+app.add_typer(token.app, name="token")
 app.command("predict")(predict.predict)
 app.command("feedback")(deployment.feedback)
 app.command("monitor")(deployment.monitor)

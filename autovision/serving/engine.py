@@ -17,7 +17,8 @@ from autovision.records.deployments import Deployment, Label
 from autovision.serving.batcher import Batcher
 from autovision.serving.capture import Answered, CaptureSink
 from autovision.serving.follower import Follower
-from autovision.serving.predicting import LoadPredictor, Predictor, Served
+from autovision.serving.metrics import STABLE, Metrics, confidence_of
+from autovision.serving.predicting import Input, LoadPredictor, Predictor, Served
 from autovision.serving.problems import (
     InvalidFeedback,
     NoDeployment,
@@ -79,7 +80,13 @@ class Engine:
         self._requests = 0
         self._answered = 0
         self._errors: Counter[str] = Counter()
-        self._batcher = Batcher(self._predictor, max_batch=config.max_batch, max_waiting=config.max_waiting)
+        self.metrics = Metrics(replica, self.info)
+        self._batcher = Batcher(
+            self._predictor,
+            max_batch=config.max_batch,
+            max_waiting=config.max_waiting,
+            observe_batch=self.metrics.observe_batch,
+        )
         self._follower = Follower(
             self._desired, lambda model: load(store, model), self._swap, poll_s=config.poll_s, clock=clock
         )
@@ -107,11 +114,16 @@ class Engine:
         if dead := [name for name, alive in parts.items() if not alive]:
             raise RuntimeError(f"threads died: {', '.join(dead)}")
 
-    def admit(self) -> None:
-        """Raises `NoModel` or `QueueFull` where reading the body would be in vain."""
+    @property
+    def served(self) -> Served | None:
+        """The predictor of the moment; None: no model is loaded yet."""
+        return self._served
+
+    def admit(self, images: int = 1) -> None:
+        """Raises `NoModel` or `QueueFull` where reading the body, or asking about so many, would be in vain."""
         if self._served is None:
             raise NoModel(self._follower.status.error or _waiting_reason(self.config.deployment))
-        if self._batcher.full:
+        if self._batcher.waiting + images > self.config.max_waiting:
             raise QueueFull
 
     async def answer(
@@ -121,21 +133,29 @@ class Engine:
 
         `begun` is `perf_counter()` when the request came in. Raises what `Batcher.predict` raises.
         """
-        predicted = await self._batcher.predict(image)
-        prediction, model = predicted.prediction, predicted.model.id
+        return answer_of(await self.ask(image, metadata, received_at, begun))
+
+    async def ask(
+        self, image: Input, metadata: Mapping[str, str], received_at: datetime, begun: float
+    ) -> Answered:
+        """Like `answer`, with all that the model said. Pixels are answered and not captured: they are no image."""
+        try:
+            predicted = await self._batcher.predict(image)
+        except Exception as error:
+            asked = self._served.predictor.model.id if self._served else ""
+            kind, took_s = shape_of(error).kind, perf_counter() - begun
+            self.metrics.observe(arm=STABLE, model=asked, kind=kind, latency_s=took_s)
+            raise
+        prediction, model, took_s = predicted.prediction, predicted.model.id, perf_counter() - begun
         request_id = keys.timestamped_id(received_at)
-        latency_ms = (perf_counter() - begun) * 1000
-        if self._sink is not None:
-            self._sink.offer(
-                Answered(request_id, model, received_at, latency_ms, image, prediction, metadata)
-            )
+        encoded = image if isinstance(image, bytes) else b""
+        answered = Answered(request_id, model, received_at, took_s * 1000, encoded, prediction, metadata)
+        if self._sink is not None and encoded:
+            self._sink.offer(answered)
         self._answered += 1
-        return Answer.model_construct(
-            model=model,
-            label=prediction.label,
-            probabilities=dict(prediction.probabilities),
-            request_id=request_id,
-        )
+        confidence = confidence_of(prediction)
+        self.metrics.observe(arm=STABLE, model=model, latency_s=took_s, confidence=confidence)
+        return answered
 
     async def label(self, feedback: Sequence[Feedback]) -> FeedbackReceipt:
         """Store labels; they are durable when this returns.
@@ -158,8 +178,8 @@ class Engine:
         )
         return FeedbackReceipt(accepted=len(rows), new=new)
 
-    def count_request(self) -> None:
-        self._requests += 1
+    def count_request(self, images: int = 1) -> None:
+        self._requests += images
 
     def count_error(self, error: Exception) -> None:
         self._errors[shape_of(error).kind] += 1
@@ -214,6 +234,16 @@ class Engine:
         except KeyNotFound:
             # Distinct from an outage: nobody made this deployment yet, so there is nothing to serve.
             return None
+
+
+def answer_of(answered: Answered) -> Answer:
+    """What the caller gets to know."""
+    return Answer.model_construct(
+        model=answered.model,
+        label=answered.prediction.label,
+        probabilities=dict(answered.prediction.probabilities),
+        request_id=answered.request_id,
+    )
 
 
 def check_labels(feedback: Sequence[Feedback], classes: Sequence[str], *, multi_label: bool) -> None:

@@ -35,7 +35,8 @@ def test_the_commands_are_those_that_others_script_against() -> None:
         *("search submit", "search estimate", "search list", "search queue", "search show", "search watch"),
         *("search explain", "search stop", "search resume", "search finish"),
         *("model list", "model show", "model evaluate"),
-        *("promote", "rollback", "serve", "predict", "feedback", "monitor"),
+        *("promote", "rollback", "serve", "token create", "token list", "token revoke"),
+        *("predict", "feedback", "monitor"),
         *("controller run", "controller why", "demo"),
     ]
 
@@ -61,7 +62,7 @@ def test_every_command_takes_a_store_and_a_form_for_machines(line: str, command:
     assert store.envvar == "AUTOVISION_STORE"
 
 
-@pytest.mark.parametrize("line", ["", "dataset", "search", "model", "controller", *commands()])
+@pytest.mark.parametrize("line", ["", "dataset", "search", "model", "token", "controller", *commands()])
 def test_help_lines_fit_80_columns(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     run([*line.split(), "--help"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -1,0 +1,47 @@
+"""Asking the engine about several images at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from autovision.serving.capture import Answered
+from autovision.serving.engine import Engine
+from autovision.serving.predicting import Input
+from autovision.serving.problems import EmptyBody, Refusal
+
+
+async def ask_all(
+    engine: Engine,
+    images: Sequence[Input],
+    metadata: Mapping[str, str],
+    received_at: datetime,
+    begun: float,
+) -> list[Answered | Exception]:
+    """What is answered about each image, in order; an image that cannot be answered gives its error.
+
+    They wait in the queue like images of as many requests. Raises `QueueFull` if there is no room for all of
+    them, and any other refusal that speaks of the server and not of an image, as it would be the same for all.
+    """
+    engine.admit(len(images))
+    results = await asyncio.gather(
+        *(_ask(engine, image, metadata, received_at, begun) for image in images), return_exceptions=True
+    )
+    answers: list[Answered | Exception] = []
+    for result in results:
+        # `Retry-After` is what tells apart what passes from what is wrong with an image.
+        if isinstance(result, Refusal) and result.retry_after_s is not None:
+            raise result
+        if isinstance(result, BaseException) and not isinstance(result, Exception):
+            raise result
+        answers.append(result)
+    return answers
+
+
+async def _ask(
+    engine: Engine, image: Input, metadata: Mapping[str, str], received_at: datetime, begun: float
+) -> Answered:
+    if isinstance(image, bytes) and not image:
+        raise EmptyBody("the file is empty; send the bytes of one image")
+    return await engine.ask(image, metadata, received_at, begun)
