@@ -50,7 +50,8 @@ class Tls:
     def check(self) -> None:
         """Raises `InvalidInput` for files that cannot be read or do not belong together."""
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key)
+            # Without a password given, OpenSSL would ask for that of an encrypted key on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password="")
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(
                 f"TLS with certificate {str(self.cert)!r} and key {str(self.key)!r} is not possible ({error}); "

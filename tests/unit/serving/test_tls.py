@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from autovision.errors import InvalidInput
 from autovision.serving.client import Client, ServerUnavailable
@@ -41,10 +42,26 @@ def test_a_client_reaches_a_server_whose_certificate_it_trusts_and_no_other(
             client.predict(png(200))
 
 
+def encrypted(pem: bytes) -> bytes:
+    """The same key with a password."""
+    key = serialization.load_pem_private_key(pem, None)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(
+        serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"secret")
+    )
+
+
 def test_files_that_cannot_be_used_are_named(tls: Tls, tmp_path: Path) -> None:
     tls.check()
     (tmp_path / "other").mkdir()
     _, other_key = self_signed(tmp_path / "other")
-    for wrong in (Tls(tls.cert, tmp_path / "gone.pem"), Tls(tls.key, tls.key), Tls(tls.cert, other_key)):
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(encrypted(tls.key.read_bytes()))
+    for wrong in (
+        Tls(tls.cert, tmp_path / "gone.pem"),
+        Tls(tls.key, tls.key),
+        Tls(tls.cert, other_key),
+        Tls(tls.cert, locked),
+    ):
         with pytest.raises(InvalidInput, match="two PEM files that belong together"):
             wrong.check()
