@@ -187,7 +187,8 @@ def _encoded(tensor: _Tensor, binary: memoryview | None) -> tuple[Input, ...]:
 
 def _elements(binary: memoryview) -> list[bytes]:
     """Each element is its length, four bytes, little-endian, and then its bytes."""
-    found, at = [], 0
+    found: list[bytes] = []
+    at = 0
     while at < len(binary):
         begins = at + 4
         ends = begins + int.from_bytes(binary[at:begins], "little")

@@ -39,9 +39,7 @@ uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on")).run([li
 @pytest.fixture
 def port() -> Iterator[int]:
     """A server in a process of its own, so that each end may have its files."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
-    )
+    server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
         yield int(server.stdout.readline())
