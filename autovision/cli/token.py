@@ -91,8 +91,9 @@ def _scope(name: str) -> Any:
     from autovision.errors import InvalidInput, near
     from autovision.records.tokens import Scope
 
-    if name not in tuple(Scope):
-        raise InvalidInput(f"no scope {name!r}; choose one of {', '.join(Scope)}{near(name, Scope)}")
+    known = [scope.value for scope in Scope]
+    if name not in known:
+        raise InvalidInput(f"no scope {name!r}; choose one of {', '.join(known)}{near(name, known)}")
     return Scope(name)
 
 
