@@ -10,6 +10,8 @@ print(av.evaluate(search.model, "flowers")["test"].accuracy)
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -26,6 +28,7 @@ from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels, Split
 from autovision.records.deployments import Decision, Deployment, DriftReport, Label, RetrainingPolicy
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
+from autovision.records.rollouts import RolloutPolicy
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
 from autovision.records.tokens import Scope, Token
 from autovision.records.trials import TrialResult
@@ -41,6 +44,7 @@ from autovision.store import keys, labels, lease, open_store, records, tokens
 if TYPE_CHECKING:
     from autovision.controller import Controller
     from autovision.model.predictor import Prediction
+    from autovision.promotion.staging import Evidence
     from autovision.search.estimates.estimate import Estimate
     from autovision.search.explain import Explanation
     from autovision.search.fleet import Fleet
@@ -373,10 +377,14 @@ class AutoVision:
         resolved = load_space(space) if isinstance(space, str) else space
         return deployments.create(self.store, name, dataset, resolved.to_json(), policy)
 
-    def promote(self, model: str, deployment: str, *, force: bool = False) -> Decision:
-        """Compare a model with a deployment's champion and promote it if every gate passes.
+    def promote(self, model: str, deployment: str, *, force: bool = False, at_once: bool = False) -> Decision:
+        """Compare a model with a deployment's champion and let it take over if every gate passes.
 
         A deployment of that name is made if there is none, with the search space that the model came from.
+
+        Args:
+            force: whatever the gates say.
+            at_once: leave out the steps that the deployment's rollout policy has.
         """
         from autovision.promotion import rollout
 
@@ -384,14 +392,67 @@ class AutoVision:
         request, _ = requests.get(self.store, version.lineage.search)
         deployments.create(self.store, deployment, version.dataset, request.space)
         return rollout.consider(
-            self.store, deployment, version.id, metric=request.metric, costs=request.costs, force=force
+            self.store,
+            deployment,
+            version.id,
+            metric=request.metric,
+            costs=request.costs,
+            force=force,
+            at_once=at_once,
+            person=_person(),
         )
 
     def roll_back(self, deployment: str) -> Decision:
-        """Serve the champion before this one again."""
+        """End the rollout that is under way, or serve the champion before this one again."""
         from autovision.promotion import rollout
 
         return rollout.roll_back(self.store, deployment)
+
+    def deployment(self, name: str) -> Deployment:
+        """A deployment as it is. Raises `NotFound`, with the near names."""
+        return deployments.get(self.store, name)
+
+    def set_rollout_policy(self, deployment: str, policy: RolloutPolicy) -> Deployment:
+        """How challengers come to serve from now on; a rollout that is under way goes on as it began."""
+        return deployments.set_rollout_policy(self.store, deployment, policy)
+
+    def go_on(self, deployment: str, *, at_once: bool = False) -> Decision | None:
+        """Take the next step of a rollout if it is time to, or roll it back if it does harm; None: it stays.
+
+        `autovision serve` and the controller ask for it by themselves.
+
+        Args:
+            at_once: take the step even if it is too early.
+        """
+        from autovision.promotion import rollout
+
+        return rollout.go_on(self.store, deployment, at_once=at_once)
+
+    def rollout_evidence(self, deployment: str) -> Evidence | None:
+        """What is known of the rollout that is under way; None: there is none."""
+        from autovision.promotion import evidence
+
+        found = deployments.get(self.store, deployment)
+        return evidence.gather(self.store, found, found.rollout) if found.rollout else None
+
+    def waiting_for_approval(self, deployment: str) -> list[Decision]:
+        """Of the models that wait for a person's approval, what the gates said."""
+        from autovision.promotion import rollout
+
+        deployments.get(self.store, deployment)
+        return rollout.waiting(self.store, deployment)
+
+    def approve(self, deployment: str, model: str) -> Decision:
+        """Let a model begin that waits for approval. Raises `InvalidInput` if it does not wait."""
+        from autovision.promotion import rollout
+
+        return rollout.approve(self.store, deployment, model, person=_person())
+
+    def reject(self, deployment: str, model: str) -> Decision:
+        """Refuse a model that waits for approval. Raises `InvalidInput` if it does not wait."""
+        from autovision.promotion import rollout
+
+        return rollout.reject(self.store, deployment, model, person=_person())
 
     def decisions(self, deployment: str) -> list[Decision]:
         """Everything that was decided about a deployment, oldest first."""
@@ -524,3 +585,11 @@ class AutoVision:
         from autovision.search.sharing.queue import entries  # Ray, which most commands do not need
 
         return entries(self.store)
+
+
+def _person() -> str:
+    """Who asks, for the records."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        return f"user {os.getuid()}"

@@ -1,7 +1,7 @@
 """The whole loop on one page: observe, decide, act. The only module that knows every stage.
 
     search       queued searches are run, one here or several in processes of their own, and their models registered
-    promotion    a finished search's model is compared with the champion, and promoted on evidence
+    promotion    a finished search's model is compared with the champion, and takes over step by step, on evidence
     monitoring   each full window of captured requests is tested for drift
     retraining   drift or enough labels lead to the next data set version and a queued search
 
@@ -104,7 +104,7 @@ class Controller:
     def step_without_search(self) -> Iterator[Event]:
         """A pass over the deployments alone: promote, monitor, retrain. What it queues waits for a full pass."""
         for name in deployments.names(self.store):
-            for stage in (self._promote, self.monitor, self._retrain):
+            for stage in (self._go_on, self._promote, self.monitor, self._retrain):
                 yield from self._guarded(name, partial(stage, name), stage.__name__)
 
     # --------------------------------------------------------------------------------------------- stages
@@ -142,6 +142,12 @@ class Controller:
             requests.set_state(self.store, request.id, status=SearchStatus.QUEUED)
             raise
         yield Event("search", requests.told(request, state), state)
+
+    def _go_on(self, name: str) -> Iterator[Event]:
+        """The next step of a rollout that is under way."""
+        decision = rollout.go_on(self.store, name, clock=self.clock)
+        if decision is not None:
+            yield Event("promotion", decision.what, decision)
 
     def _promote(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 REFUSED = 8
 """exit code of a promotion that the gates refused"""
 
+TURN_S = 1.0
+"""how often a served deployment's rollout is looked at"""
+
 DeploymentName = Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="A deployment's name.")]
 
 
@@ -30,26 +34,30 @@ def promote(
     model: Model,
     to: Annotated[str, typer.Option("--to", metavar="DEPLOYMENT", help="Made if there is none yet.")],
     force: Annotated[bool, typer.Option("--force", help="Promote it whatever the gates say.")] = False,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Leave out the steps of the deployment's rollout policy.")
+    ] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a model with a deployment's champion on held-out images, and promote it if every gate passes.
+    """Compare a model with a deployment's champion on held-out images, and let it take over if every gate passes.
 
-    Exits with 8 if the gates refuse it; the decision is stored with its numbers either way.
+    It takes over at once, or in the steps that `autovision rollout policy` sets. Exits with 8 if the gates refuse it;
+    the decision is stored with its numbers either way.
     """
     with answering(as_json) as out:
-        decision = library(store).promote(model, to, force=force)
-        out.answer(decision, _decision_facts(decision), *_gates(decision))
+        decision = library(store).promote(model, to, force=force, at_once=at_once)
+        out.answer(decision, decision_facts(decision), *_gates(decision))
         if not decision.accepted:
             out.note("refused; --force promotes it nevertheless")
             raise typer.Exit(REFUSED)
 
 
 def rollback(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
-    """Serve the champion before this one again."""
+    """End the rollout that is under way, or serve the champion before this one again."""
     with answering(as_json) as out:
         decision = library(store).roll_back(deployment)
-        out.answer(decision, _decision_facts(decision))
+        out.answer(decision, decision_facts(decision))
 
 
 def serve(
@@ -107,7 +115,9 @@ def serve(
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
             _say_where(out, server.url, champion)
+            turns = _Turns(av, model, out)
             while not stopping():
+                turns.take()
                 time.sleep(0.2)
 
 
@@ -203,7 +213,39 @@ def monitor(
 # ---------------------------------------------------------------------------------------------- helpers
 
 
-def _decision_facts(decision: Decision) -> Table:
+@dataclass
+class _Turns:
+    """Takes the steps of a rollout while its deployment is served, so that no controller is needed for it."""
+
+    av: AutoVision
+    name: str
+    out: Output
+    next_at: float = 0.0
+    fault: str | None = None
+
+    def take(self) -> None:
+        """Look once a second. What cannot be done is told once, and tried again."""
+        from autovision.errors import AutoVisionError, Conflict
+        from autovision.registry import deployments
+
+        if time.monotonic() < self.next_at:
+            return
+        self.next_at = time.monotonic() + TURN_S
+        try:
+            decision = self.av.go_on(self.name) if self.name in deployments.names(self.av.store) else None
+        except Conflict:
+            return  # a controller was faster
+        except AutoVisionError as error:
+            if str(error) != self.fault:
+                self.fault = str(error)
+                self.out.note(f"the rollout cannot go on: {error}")
+            return
+        self.fault = None
+        if decision is not None:
+            self.out.note(f"{decision.what}: {decision.why}")
+
+
+def decision_facts(decision: Decision) -> Table:
     return facts(
         {
             "decision": decision.what,

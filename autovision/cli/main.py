@@ -15,7 +15,18 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from autovision.cli import controller, dataset, demo, deployment, model, predict, search, token, weights
+from autovision.cli import (
+    controller,
+    dataset,
+    demo,
+    deployment,
+    model,
+    predict,
+    rollout,
+    search,
+    token,
+    weights,
+)
 from autovision.cli.output import printable
 from autovision.errors import AutoVisionError
 
@@ -30,7 +41,7 @@ BUG = 70
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
-    *("dataset", "weights", "search", "model", "promote", "rollback", "serve"),
+    *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
     *("token", "predict", "feedback", "monitor", "controller", "demo"),
 )
 """how the commands are listed: as the loop goes"""
@@ -52,6 +63,7 @@ app.add_typer(search.app, name="search")
 app.add_typer(model.app, name="model")
 app.command("promote")(deployment.promote)
 app.command("rollback")(deployment.rollback)
+app.add_typer(rollout.app, name="rollout")
 app.command("serve")(deployment.serve)
 app.add_typer(token.app, name="token")
 app.command("predict")(predict.predict)

@@ -1,4 +1,8 @@
-"""Promotion as an act: compare, decide, write the decision down, change the champion."""
+"""Promotion as an act: compare, decide, and change what is served, step by step.
+
+Every change of a deployment and the decision that led to it are one write (see `deployments.decide`), so that whoever
+is killed leaves neither without the other, and of two who act at once one is refused.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,17 @@ import numpy as np
 
 from autovision.dataset import catalog
 from autovision.decisions import cost_matrix
+from autovision.errors import Conflict, InvalidInput, near
 from autovision.model.version import read_version
+from autovision.promotion import evidence
 from autovision.promotion.gates import Paired
 from autovision.promotion.policy import decide
+from autovision.promotion.staging import Turn, TurnVerdict, next_turn
 from autovision.records.base import now
 from autovision.records.datasets import Split
 from autovision.records.deployments import Decision, DecisionKind, Deployment, Verdict
 from autovision.records.models import ModelVersion
+from autovision.records.rollouts import Rollout, Stage, Step
 from autovision.records.searches import Costs
 from autovision.registry import deployments
 from autovision.registry.evaluate import Predictions, predictions
@@ -31,66 +39,275 @@ def consider(
     metric: str = "accuracy",
     costs: Costs | None = None,
     force: bool = False,
+    at_once: bool = False,
+    person: str | None = None,
     clock: Callable[[], datetime] = now,
 ) -> Decision:
-    """Compare a model with a deployment's champion on held-out data and promote it if every gate passes.
+    """Compare a model with a deployment's champion on held-out data, and let it begin to take over if it may.
 
     Both answer the test split of the data set version that the challenger was trained on, which the
-    champion never trained on either: a version keeps the splits of those before it.
+    champion never trained on either: a version keeps the splits of those before it. What may begin goes
+    through the steps of the deployment's policy; the first model of all, and any where there are no steps,
+    is champion at once.
 
     Args:
         costs: of answers, for the metric `neg_mean_cost`.
         force: promote whatever the gates say; the decision records their verdict and that it was overruled.
+        at_once: leave out the steps.
+        person: who asks for it; None: nobody, so that a policy that wants a person's approval keeps it waiting.
 
     Raises:
         NotFound: no such deployment or model.
-        Conflict: another model was promoted meanwhile.
+        Conflict: another model was promoted meanwhile, or is on its way.
     """
     deployment = deployments.get(store, name)
     challenger = read_version(store, model_id)
-    if deployment.model == challenger.id:
+    under_way = deployment.rollout.model if deployment.rollout else None
+    if challenger.id in (deployment.model, under_way):
+        where = "is the champion" if challenger.id == deployment.model else "is on its way"
         verdict = Verdict(
-            accepted=True, what="nothing to do", why=f"{challenger.id} is the champion already", numbers={}
+            accepted=True, what="nothing to do", why=f"{challenger.id} {where} already", numbers={}
         )
-    else:
-        verdict = decide(paired_predictions(store, deployment, challenger, costs), metric=metric)
-    overruled = force and not verdict.accepted
-    at = clock()
-    decision = Decision(
-        id=keys.timestamped_id(at),
-        kind=DecisionKind.PROMOTE,
-        deployment=name,
-        accepted=verdict.accepted or force,
-        what=f"{verdict.what}: {challenger.id}" + (f" over {deployment.model}" if deployment.model else ""),
-        why=("promoted by hand against the gate's advice; " if overruled else "") + verdict.why,
-        subject=challenger.id,
-        numbers={**verdict.numbers, "champion": deployment.model, "overruled": overruled},
-        created_at=at,
+        return _record(store, deployment, challenger, verdict, clock())
+    if under_way is not None:
+        raise Conflict(
+            f"deployment {name!r} is in the middle of a rollout of {under_way!r}; wait for its end, or end it with "
+            f"`autovision rollback {name}`"
+        )
+    verdict = decide(paired_predictions(store, deployment, challenger, costs), metric=metric)
+    policy = deployment.rollout_policy
+    if (
+        person is None
+        and policy.approval != "automatic"
+        and (verdict.accepted or policy.approval == "manual")
+    ):
+        waiting = verdict.with_(
+            accepted=False,
+            what="wait for a person's approval",
+            why=f"the policy asks for it; the gates say: {verdict.what}: {verdict.why}",
+            numbers={**verdict.numbers, "waits": True, "costs": costs},
+        )
+        return _record(store, deployment, challenger, waiting, clock())
+    return _begin(store, deployment, challenger, verdict, person, clock(), force=force, at_once=at_once)
+
+
+def waiting(store: Store, name: str) -> list[Decision]:
+    """Of the models that wait for a person's approval, what the gates said."""
+    latest = {d.subject: d for d in deployments.decisions(store, name) if d.kind is DecisionKind.PROMOTE}
+    return [decision for decision in latest.values() if decision.numbers.get("waits")]
+
+
+def approve(
+    store: Store, name: str, model_id: str, *, person: str, clock: Callable[[], datetime] = now
+) -> Decision:
+    """Let a model begin that waits for approval. Raises `InvalidInput` if it does not wait."""
+    asked = _waiting_one(store, name, model_id)
+    by_hand = deployments.get(store, name).rollout_policy.approval == "manual"
+    return consider(
+        store,
+        name,
+        model_id,
+        metric=asked.numbers["metric"],
+        costs=asked.numbers["costs"],
+        force=by_hand,
+        person=person,
+        clock=clock,
     )
-    if decision.accepted:
-        deployments.set_champion(store, name, challenger.id, expected=deployment.model)
-    deployments.record_decision(store, decision)
+
+
+def reject(
+    store: Store, name: str, model_id: str, *, person: str, clock: Callable[[], datetime] = now
+) -> Decision:
+    """Refuse a model that waits for approval. Raises `InvalidInput` if it does not wait."""
+    _waiting_one(store, name, model_id)
+    verdict = Verdict(
+        accepted=False,
+        what="refuse the challenger; what is served stays",
+        why=f"rejected by {person}",
+        numbers={},
+    )
+    return _record(store, deployments.get(store, name), read_version(store, model_id), verdict, clock())
+
+
+def go_on(
+    store: Store, name: str, *, at_once: bool = False, clock: Callable[[], datetime] = now
+) -> Decision | None:
+    """Take the next step of a deployment's rollout if it is time to, or roll it back if it does harm.
+
+    Args:
+        at_once: take the step even if it is too early, for a person who asks for it; what does harm is rolled back.
+
+    Returns:
+        What was decided; None: it stays where it is, or there is no rollout.
+    """
+    deployment = deployments.get(store, name)
+    rollout, at = deployment.rollout, clock()
+    if rollout is None:
+        return None
+    found = evidence.gather(store, deployment, rollout)
+    verdict = next_turn(rollout, found, at)
+    if verdict.turn is Turn.STAY and not at_once:
+        return None
+    decision = _turned(deployment, rollout, verdict, at)
+
+    def change(current: Deployment) -> Deployment:
+        if current.rollout != rollout:
+            raise Conflict(f"the rollout of deployment {name!r} went on meanwhile; look at it again")
+        if verdict.turn is Turn.ROLL_BACK:
+            return current.with_(rollout=None)
+        if rollout.last:
+            return deployments.with_champion(current, rollout.model)
+        return current.with_(rollout=rollout.after(found.challenger.answered, at))
+
+    deployments.decide(store, name, change, decision)
     return decision
 
 
 def roll_back(store: Store, name: str, *, clock: Callable[[], datetime] = now) -> Decision:
-    """Make the champion before this one the champion again. Raises `InvalidInput` if there is none."""
-    before = deployments.get(store, name)
-    after = deployments.roll_back(store, name)
-    at = clock()
+    """End the rollout that is under way, or else make the champion before this one the champion again.
+
+    Raises `InvalidInput` if there is neither.
+    """
+    before, at = deployments.get(store, name), clock()
+    rollout = before.rollout
+    after = before.with_(rollout=None) if rollout is not None else deployments.with_champion_before(before)
+    left = rollout.model if rollout is not None else before.model
     decision = Decision(
         id=keys.timestamped_id(at),
         kind=DecisionKind.ROLLBACK,
         deployment=name,
         accepted=True,
-        what=f"roll back from {before.model} to {after.model}",
+        what=f"roll back from {left} to {after.model}",
         why="asked for by hand",
         subject=after.model,
-        numbers={"from": before.model},
+        numbers={"from": left, "rollout": rollout.id if rollout is not None else None},
         created_at=at,
     )
+
+    def change(current: Deployment) -> Deployment:
+        if (current.model, current.rollout) != (before.model, rollout):
+            raise Conflict(f"deployment {name!r} changed meanwhile; look at it, and roll back again")
+        return after
+
+    deployments.decide(store, name, change, decision)
+    return decision
+
+
+def _record(
+    store: Store, deployment: Deployment, challenger: ModelVersion, verdict: Verdict, at: datetime
+) -> Decision:
+    """A verdict that changes nothing."""
+    decision = _decision(deployment, challenger, verdict, at)
     deployments.record_decision(store, decision)
     return decision
+
+
+def _begin(
+    store: Store,
+    deployment: Deployment,
+    challenger: ModelVersion,
+    verdict: Verdict,
+    person: str | None,
+    at: datetime,
+    *,
+    force: bool,
+    at_once: bool,
+) -> Decision:
+    """Act on the gates' verdict."""
+    overruled = force and not verdict.accepted
+    policy = deployment.rollout_policy
+    steps = () if at_once or deployment.model is None else policy.steps()
+    decision = _decision(
+        deployment,
+        challenger,
+        verdict.with_(
+            accepted=verdict.accepted or force,
+            why=("promoted by hand against the gate's advice; " if overruled else "") + verdict.why,
+            numbers={
+                **verdict.numbers,
+                "champion": deployment.model,
+                "overruled": overruled,
+                "person": person,
+                "steps": [step.model_dump(mode="json") for step in steps],
+            },
+        ),
+        at,
+    )
+    if not decision.accepted:
+        deployments.record_decision(store, decision)
+    elif steps:
+        rollout = Rollout(
+            id=decision.id,
+            model=challenger.id,
+            steps=steps,
+            **policy.model_dump(include={"false_alarm", "error_margin", "latency_ratio"}),
+            began_at=at,
+            step_began_at=at,
+        )
+        deployments.begin_rollout(store, deployment, rollout, decision)
+    else:
+        deployments.set_champion(
+            store, deployment.name, challenger.id, expected=deployment.model, decision=decision
+        )
+    return decision
+
+
+def _decision(deployment: Deployment, challenger: ModelVersion, verdict: Verdict, at: datetime) -> Decision:
+    over = f" over {deployment.model}" if deployment.model else ""
+    return Decision(
+        id=keys.timestamped_id(at),
+        kind=DecisionKind.PROMOTE,
+        deployment=deployment.name,
+        accepted=verdict.accepted,
+        what=f"{verdict.what}: {challenger.id}{over}",
+        why=verdict.why,
+        subject=challenger.id,
+        numbers=verdict.numbers,
+        created_at=at,
+    )
+
+
+def _turned(deployment: Deployment, rollout: Rollout, verdict: TurnVerdict, at: datetime) -> Decision:
+    """The decision that a turn of a rollout is."""
+    if verdict.turn is Turn.ROLL_BACK:
+        kind, subject = DecisionKind.ROLLBACK, deployment.model
+        what = f"roll back from {rollout.model} to {deployment.model}"
+    else:
+        kind, subject = DecisionKind.ADVANCE, rollout.model
+        what = (
+            f"{rollout.model} is champion"
+            if rollout.last
+            else f"{rollout.model} goes on: {told(rollout.steps[rollout.at + 1])}"
+        )
+    early = "asked for by hand; " if verdict.turn is Turn.STAY else ""
+    return Decision(
+        id=keys.timestamped_id(at),
+        kind=kind,
+        deployment=deployment.name,
+        accepted=True,
+        what=what,
+        why=early + verdict.why,
+        subject=subject,
+        numbers={**verdict.numbers, "from": rollout.model},
+        created_at=at,
+    )
+
+
+def told(step: Step) -> str:
+    """A step in words."""
+    if step.stage is Stage.SHADOW:
+        return f"a shadow of {step.share:.0%} of the requests"
+    return f"a canary that answers {step.share:.0%} of the requests"
+
+
+def _waiting_one(store: Store, name: str, model_id: str) -> Decision:
+    found = {decision.subject: decision for decision in waiting(store, name)}
+    if model_id not in found:
+        raise InvalidInput(
+            f"model {model_id!r} does not wait for approval in deployment {name!r}{near(model_id, found)}; waiting: "
+            f"{', '.join(map(str, found)) or 'none'}"
+        )
+    return found[model_id]
 
 
 def paired_predictions(

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from autovision.records.base import Record
 from autovision.records.datasets import Labelling, Labels
+from autovision.records.rollouts import Rollout, RolloutPolicy
 
 
 class RetrainingPolicy(Record):
@@ -32,6 +33,47 @@ class RetrainingPolicy(Record):
     """metadata column whose groups the promotion gate protects one by one"""
 
 
+class DecisionKind(StrEnum):
+    """What was decided about."""
+
+    PROMOTE = "promote"
+    """whether a challenger may begin to take over"""
+    ADVANCE = "advance"
+    """that its rollout goes on to the next step, or that it is champion"""
+    ROLLBACK = "rollback"
+    RETRAIN = "retrain"
+
+
+class Decision(Record):
+    """A decision with the numbers behind it, so that `why` can always be answered."""
+
+    id: str
+    kind: DecisionKind
+    deployment: str
+    accepted: bool
+    """whether it led to an act"""
+    what: str
+    """one line: what was decided"""
+    why: str
+    """the reasons, with numbers"""
+    subject: str | None = None
+    """the model or search that it is about"""
+    numbers: dict[str, Any] = {}
+    created_at: AwareDatetime
+
+
+class Verdict(Record):
+    """What a pure policy decided; storing it as a `Decision` and acting on it are for others."""
+
+    accepted: bool
+    what: str
+    """one line: what was decided"""
+    why: str
+    """the reasons, with numbers"""
+    numbers: dict[str, Any] = {}
+    """JSON-able"""
+
+
 class Deployment(Record):
     """What a deployment should serve: a mutable record, changed by compare-and-swap only."""
 
@@ -45,9 +87,22 @@ class Deployment(Record):
     space: dict[str, Any]
     """search space of its re-searches, in JSON form"""
     policy: RetrainingPolicy = RetrainingPolicy()
+    rollout_policy: RolloutPolicy = RolloutPolicy()
+    rollout: Rollout | None = None
+    """the challenger that is on its way to be champion"""
+    decided: Decision | None = None
+    """the latest decision that changed this record, as part of the change: neither is ever without the other"""
     revision: int = 0
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+
+class ShadowAnswer(Labelling):
+    """What a challenger would have answered."""
+
+    model: str
+    label: Labels
+    probabilities: dict[str, float]
 
 
 class Capture(Labelling):
@@ -65,6 +120,8 @@ class Capture(Labelling):
     embedding: tuple[float, ...]
     metadata: dict[str, str] = {}
     """what the caller said of the image (`X-Autovision-Meta-*` headers)"""
+    shadow: ShadowAnswer | None = None
+    """of a challenger that was shown the same image; None: there was none, or no room for it"""
 
 
 class Label(Labelling):
@@ -100,41 +157,3 @@ class DriftReport(Record):
     details: dict[str, float] = {}
     """further figures, e.g. `mean_confidence`, `reference_confidence`, `prediction_shift`"""
     created_at: AwareDatetime
-
-
-class DecisionKind(StrEnum):
-    """What was decided about."""
-
-    PROMOTE = "promote"
-    ROLLBACK = "rollback"
-    RETRAIN = "retrain"
-
-
-class Decision(Record):
-    """A decision with the numbers behind it, so that `why` can always be answered."""
-
-    id: str
-    kind: DecisionKind
-    deployment: str
-    accepted: bool
-    """whether it led to an act"""
-    what: str
-    """one line: what was decided"""
-    why: str
-    """the reasons, with numbers"""
-    subject: str | None = None
-    """the model or search that it is about"""
-    numbers: dict[str, Any] = {}
-    created_at: AwareDatetime
-
-
-class Verdict(Record):
-    """What a pure policy decided; storing it as a `Decision` and acting on it are for others."""
-
-    accepted: bool
-    what: str
-    """one line: what was decided"""
-    why: str
-    """the reasons, with numbers"""
-    numbers: dict[str, Any] = {}
-    """JSON-able"""

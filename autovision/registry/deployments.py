@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model.version import read_version
 from autovision.records.base import now
 from autovision.records.deployments import Decision, Deployment, RetrainingPolicy
+from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.store import keys, records
 from autovision.store.keys import check_name
 from autovision.store.protocol import KeyNotFound, Store
@@ -48,8 +49,13 @@ def names(store: Store) -> list[str]:
     )
 
 
-def set_champion(store: Store, name: str, model: str, *, expected: str | None) -> Deployment:
+def set_champion(
+    store: Store, name: str, model: str, *, expected: str | None, decision: Decision | None = None
+) -> Deployment:
     """Make `model` the champion, if the champion is still `expected`.
+
+    Args:
+        decision: why; None: none is recorded.
 
     Raises:
         Conflict: somebody promoted another model meanwhile.
@@ -57,41 +63,98 @@ def set_champion(store: Store, name: str, model: str, *, expected: str | None) -
     """
     read_version(store, model)
 
-    def change(current: Deployment) -> Deployment | None:
+    def change(current: Deployment) -> Deployment:
         if current.model == model:
-            return None
+            return current
         if current.model != expected:
             raise Conflict(
                 f"deployment {name!r} was to change from {expected!r} to {model!r}, but serves {current.model!r} "
                 "by now; compare again with that one"
             )
-        previous = (*current.previous, current.model) if current.model else current.previous
-        return current.with_(model=model, previous=previous, revision=current.revision + 1, updated_at=now())
+        return with_champion(current, model)
 
-    return records.update(store, keys.deployment(name), Deployment, change)
+    return decide(store, name, change, decision)
 
 
-def roll_back(store: Store, name: str) -> Deployment:
-    """Serve the champion before this one again. Raises `InvalidInput` if there is none."""
+def begin_rollout(store: Store, seen: Deployment, rollout: Rollout, decision: Decision) -> Deployment:
+    """Let a challenger begin to take over from the champion that was seen.
+
+    Raises:
+        Conflict: somebody promoted another model meanwhile, or began another rollout.
+        NotFound: no such model or deployment.
+    """
+    read_version(store, rollout.model)
 
     def change(current: Deployment) -> Deployment:
-        if not current.previous:
-            raise InvalidInput(f"deployment {name!r} has no earlier model to roll back to")
-        return current.with_(
-            model=current.previous[-1],
-            previous=current.previous[:-1],
-            revision=current.revision + 1,
-            updated_at=now(),
-        )
+        if (current.model, current.rollout) != (seen.model, seen.rollout):
+            busy = current.rollout.model if current.rollout else current.model
+            raise Conflict(
+                f"a rollout of {rollout.model!r} was to begin in deployment {seen.name!r}, but {busy!r} came in "
+                "between; compare again"
+            )
+        return current.with_(rollout=rollout)
+
+    return decide(store, seen.name, change, decision)
+
+
+def decide(
+    store: Store, name: str, change: Callable[[Deployment], Deployment], decision: Decision | None
+) -> Deployment:
+    """Change a deployment, and store with the change, in one write, the decision that led to it.
+
+    Args:
+        change: gives the changed deployment, the very same one if there is nothing to change, or raises; it may be
+            asked several times.
+    """
+
+    def changed(current: Deployment) -> Deployment | None:
+        successor = change(current)
+        if successor == current:
+            return None
+        if decision is not None:
+            if current.decided is not None:
+                # Whoever made it may have been killed before it was written down.
+                record_decision(store, current.decided)
+            successor = successor.with_(decided=decision)
+        return successor.with_(revision=current.revision + 1, updated_at=now())
 
     get(store, name)
-    return records.update(store, keys.deployment(name), Deployment, change)
+    after = records.update(store, keys.deployment(name), Deployment, changed)
+    if decision is not None:
+        record_decision(store, decision)
+    return after
+
+
+def with_champion(current: Deployment, model: str) -> Deployment:
+    """With `model` as the champion, and no rollout."""
+    previous = (*current.previous, current.model) if current.model else current.previous
+    return current.with_(model=model, previous=previous, rollout=None)
+
+
+def with_champion_before(current: Deployment) -> Deployment:
+    """With the champion before this one. Raises `InvalidInput` if there is none."""
+    if not current.previous:
+        raise InvalidInput(f"deployment {current.name!r} has no earlier model to roll back to")
+    return current.with_(model=current.previous[-1], previous=current.previous[:-1], rollout=None)
+
+
+def set_rollout_policy(store: Store, name: str, policy: RolloutPolicy) -> Deployment:
+    """How challengers come to serve from now on; a rollout that is under way goes on as it began."""
+    return decide(store, name, lambda current: current.with_(rollout_policy=policy), None)
 
 
 def record_decision(store: Store, decision: Decision) -> None:
-    records.create(store, keys.decision(decision.deployment, decision.id), decision)
+    """Write a decision down; again does nothing."""
+    records.create_or_read(store, keys.decision(decision.deployment, decision.id), decision)
 
 
 def decisions(store: Store, name: str) -> list[Decision]:
     """Every decision about a deployment, oldest first."""
-    return records.read_all(store, keys.decisions(name), Decision)
+    found = {each.id: each for each in records.read_all(store, keys.decisions(name), Decision)}
+    try:
+        latest = records.read(store, keys.deployment(name), Deployment).decided
+    except KeyNotFound:
+        latest = None
+    if latest is not None:
+        found.setdefault(latest.id, latest)
+    return [found[which] for which in sorted(found)]

@@ -14,7 +14,7 @@ statuses. FastAPI would validate nothing here that is not validated anyway and c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from time import perf_counter
@@ -31,9 +31,9 @@ from starlette.routing import Route
 from autovision.records.base import now
 from autovision.records.tokens import Scope
 from autovision.serving import v2
-from autovision.serving.asking import ask_all
+from autovision.serving.asking import Asking, ask_all
 from autovision.serving.auth import TokenBook
-from autovision.serving.body import images_of, metadata_of, read_body
+from autovision.serving.body import KEY_HEADER, images_of, metadata_of, read_body
 from autovision.serving.engine import Engine, answer_of
 from autovision.serving.guard import Guard, as_json, as_problem, logged_problem
 from autovision.serving.limits import Gate, Limits, Visit, within
@@ -75,6 +75,7 @@ def build_app(
         yield
         if book is not None:
             await run_in_threadpool(book.close)
+        await engine.drain()
         await run_in_threadpool(engine.close)
 
     return Starlette(
@@ -106,21 +107,21 @@ class _V1:
         engine.admit()
         visit.hold_images(1)
         metadata = metadata_of(request.scope["headers"])
+        key = request.headers.get(KEY_HEADER)
         body = await read_body(
             request, engine.config.max_body_bytes, timeout_s=limits.body_timeout_s, hold=visit.hold_bytes
         )
         images = images_of(request.headers.get("content-type", ""), body)
         if isinstance(images, bytes):
-            answer = engine.answer(images, metadata, received_at, begun)
+            answer = engine.answer(images, metadata, received_at, begun, key)
             return as_json(await within(limits.deadline_s, answer))
         visit.hold_images(len(images) - 1)
         engine.count_request(len(images) - 1)
-        return await within(limits.deadline_s, self._answer_all(images, metadata, received_at, begun))
+        asked = Asking(metadata, received_at, begun, key)
+        return await within(limits.deadline_s, self._answer_all(images, asked))
 
-    async def _answer_all(
-        self, images: Sequence[bytes], metadata: Mapping[str, str], received_at: datetime, begun: float
-    ) -> Response:
-        results = await ask_all(self._engine, images, metadata, received_at, begun)
+    async def _answer_all(self, images: Sequence[bytes], asked: Asking) -> Response:
+        results = await ask_all(self._engine, images, asked)
         said: list[str] = []
         for result in results:
             if isinstance(result, Exception):

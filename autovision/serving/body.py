@@ -14,6 +14,8 @@ from autovision.errors import InvalidInput
 from autovision.serving.problems import BodyTooLarge, EmptyBody, SlowBody, UnsupportedEncoding
 
 META_PREFIX = "x-autovision-meta-"
+KEY_HEADER = "x-autovision-key"
+"""names the caller: during a rollout all requests with one key are answered by the same model"""
 MAX_META = 32
 """metadata headers per request"""
 MAX_META_VALUE = 256

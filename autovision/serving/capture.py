@@ -18,7 +18,7 @@ from time import monotonic, sleep
 
 from autovision.errors import Conflict, StoreUnavailable
 from autovision.records.base import now
-from autovision.records.deployments import Capture
+from autovision.records.deployments import Capture, ShadowAnswer
 from autovision.serving.predicting import Prediction
 from autovision.serving.problems import escaped_trace
 from autovision.serving.schema import CaptureStatus
@@ -43,6 +43,8 @@ class Answered:
     """empty of pixels, which are not captured"""
     prediction: Prediction
     metadata: Mapping[str, str]
+    shadow: tuple[str, Prediction] | None = None
+    """the challenger that was shown the image, too, and what it said"""
 
     def to_capture(self, deployment: str) -> Capture:
         return Capture(
@@ -56,7 +58,12 @@ class Answered:
             probabilities=dict(self.prediction.probabilities),
             embedding=tuple(self.prediction.embedding.tolist()),
             metadata=dict(self.metadata),
+            shadow=self.shadow and _shadow_answer(*self.shadow),
         )
+
+
+def _shadow_answer(model: str, prediction: Prediction) -> ShadowAnswer:
+    return ShadowAnswer(model=model, label=prediction.label, probabilities=dict(prediction.probabilities))
 
 
 @dataclass(frozen=True)

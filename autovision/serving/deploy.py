@@ -23,7 +23,7 @@ from autovision.serving.limits import Limits
 from autovision.serving.ports import claim_port
 from autovision.serving.predicting import LoadPredictor
 from autovision.serving.schema import Health
-from autovision.serving.server import ModelServer, load_compiled
+from autovision.serving.server import CompiledLoader, ModelServer
 from autovision.store import keys, open_store, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -130,7 +130,7 @@ def start(
         raise Conflict("a server already runs in this Ray cluster; stop it before another is started")
     url = _url(host, port, tls)
     application = _application(
-        (store_uri, config, load or load_compiled(threads), _replica_name, limits, require_token),
+        (store_uri, config, load or CompiledLoader(threads), _replica_name, limits, require_token),
         config,
         replicas,
         cpus,

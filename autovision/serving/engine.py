@@ -1,4 +1,8 @@
-"""One server without its HTTP: the model of the moment, the queue, the follower, the captures, the counts."""
+"""One server without its HTTP: the models of the moment, the queues, the follower, the captures, the counts.
+
+The challenger of a rollout has a queue of its own. As a canary it answers its share of the callers, and where it fails
+or takes too long the champion answers after all: no caller pays for it. As a shadow it is shown what was answered.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,33 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from time import perf_counter
+from typing import NamedTuple
 
-from autovision.errors import InvalidInput, near
+from autovision.errors import AutoVisionError, InvalidImage, InvalidInput, near
 from autovision.records.base import now
+from autovision.records.datasets import labels_of
 from autovision.records.deployments import Deployment, Label
-from autovision.serving.batcher import Batcher
+from autovision.serving.arms import Arms, Wanted, wanted_of
+from autovision.serving.batcher import Batcher, Predicted
 from autovision.serving.capture import Answered, CaptureSink
 from autovision.serving.follower import Follower
-from autovision.serving.metrics import STABLE, Metrics, confidence_of
+from autovision.serving.metrics import CANARY, SHADOW, STABLE, Metrics, confidence_of
 from autovision.serving.predicting import Input, LoadPredictor, Predictor, Served
 from autovision.serving.problems import (
     InvalidFeedback,
     NoDeployment,
     NoModel,
     QueueFull,
+    ShuttingDown,
     UnknownLabel,
+    escaped_trace,
     shape_of,
 )
 from autovision.serving.schema import Answer, Feedback, FeedbackReceipt, Health, ServerInfo
+from autovision.serving.tally import Tally, TallyWriter
 from autovision.store import keys, labels, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -49,6 +59,14 @@ class EngineConfig:
     """requests in the queue; more are refused with 503"""
     poll_s: float = 0.5
     """how often the deployment is looked at"""
+    keep_s: float = 600.0
+    """how long a champion that was replaced stays loaded, so that a rollback takes effect at once"""
+    patience_s: float = 5.0
+    """that a challenger gets for an answer, before the champion gives it"""
+    max_shadow_waiting: int = 32
+    """copies in the challenger's queue; those for which there is no room are left out, and counted"""
+    tally_s: float = 1.0
+    """how often what a rollout does is written down"""
 
     def __post_init__(self) -> None:
         if (self.deployment is None) == (self.model is None):
@@ -56,6 +74,13 @@ class EngineConfig:
                 f"serve either a deployment or a model, not deployment {self.deployment!r} "
                 f"and model {self.model!r}"
             )
+
+
+class _Now(NamedTuple):
+    """What answers, and where it is counted during a rollout."""
+
+    arms: Arms
+    tally: Tally | None
 
 
 class Engine:
@@ -75,40 +100,65 @@ class Engine:
         self._clock = clock
         self._replica = replica
         self._started_at = clock()
-        self._served: Served | None = None
+        self._now = _Now(Arms(), None)
         self._swaps = 0
         self._requests = 0
         self._answered = 0
         self._errors: Counter[str] = Counter()
         self.metrics = Metrics(replica, self.info)
-        self._batcher = Batcher(
-            self._predictor,
-            max_batch=config.max_batch,
-            max_waiting=config.max_waiting,
-            observe_batch=self.metrics.observe_batch,
+        size = {"max_batch": config.max_batch, "max_waiting": config.max_waiting}
+        self._stable = Batcher(
+            lambda: _predictor(self._now.arms.stable), observe_batch=self.metrics.observe_batch, **size
+        )
+        self._challenger = Batcher(
+            lambda: _predictor(self._now.arms.challenger), observe_batch=self.metrics.observe_batch, **size
+        )
+        self._tallies = (
+            TallyWriter(store, config.deployment, replica, every_s=config.tally_s, clock=clock)
+            if config.deployment is not None
+            else None
         )
         self._follower = Follower(
-            self._desired, lambda model: load(store, model), self._swap, poll_s=config.poll_s, clock=clock
+            self._wanted,
+            lambda model: load(store, model),
+            self._apply,
+            poll_s=config.poll_s,
+            keep_s=config.keep_s,
+            clock=clock,
         )
         captures = config.capture and config.deployment is not None
         self._sink = CaptureSink(store, config.deployment or "", clock=clock) if captures else None
         # Its own threads: labels that wait for a slow store must not hold up anything else.
         self._labelling = ThreadPoolExecutor(4, thread_name_prefix="label")
+        self._copies: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         self._follower.start()
 
+    async def drain(self, timeout_s: float = 5.0) -> None:
+        """Wait for what the challenger is shown, so that it is captured; before `close`, on the loop that answers."""
+        if self._copies:
+            await asyncio.wait(self._copies, timeout=timeout_s)
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Answer what waits, store what is captured, stop all threads."""
         self._follower.close(timeout_s=1.0)
-        self._batcher.close(timeout_s)
+        self._stable.close(timeout_s)
+        self._challenger.close(timeout_s)
         self._labelling.shutdown(wait=True)
+        if self._tallies is not None:
+            self._tallies.close()
         if self._sink is not None:
             self._sink.close(timeout_s)
 
     def check(self) -> None:
         """Raises RuntimeError if a thread died: the process must be replaced then."""
-        parts = {"batcher": self._batcher.alive, "follower": self._follower.alive}
+        parts = {
+            "batcher": self._stable.alive and self._challenger.alive,
+            "follower": self._follower.alive,
+        }
+        if self._tallies is not None:
+            parts["tally"] = self._tallies.alive
         if self._sink is not None:
             parts["capture"] = self._sink.alive
         if dead := [name for name, alive in parts.items() if not alive]:
@@ -116,46 +166,143 @@ class Engine:
 
     @property
     def served(self) -> Served | None:
-        """The predictor of the moment; None: no model is loaded yet."""
-        return self._served
+        """The champion, loaded; None: no model is loaded yet."""
+        return self._now.arms.stable
 
     def admit(self, images: int = 1) -> None:
         """Raises `NoModel` or `QueueFull` where reading the body, or asking about so many, would be in vain."""
-        if self._served is None:
+        if self._now.arms.stable is None:
             raise NoModel(self._follower.status.error or _waiting_reason(self.config.deployment))
-        if self._batcher.waiting + images > self.config.max_waiting:
+        if self._stable.waiting + images > self.config.max_waiting:
             raise QueueFull
 
     async def answer(
-        self, image: bytes, metadata: Mapping[str, str], received_at: datetime, begun: float
+        self,
+        image: bytes,
+        metadata: Mapping[str, str],
+        received_at: datetime,
+        begun: float,
+        key: str | None = None,
     ) -> Answer:
         """The answer for an image, captured if capturing is on.
 
-        `begun` is `perf_counter()` when the request came in. Raises what `Batcher.predict` raises.
+        Args:
+            begun: `perf_counter()` when the request came in.
+            key: of the caller, who is answered by the same model as long as it is there; None: any of both answers.
+
+        Raises what `Batcher.predict` raises.
         """
-        return answer_of(await self.ask(image, metadata, received_at, begun))
+        return answer_of(await self.ask(image, metadata, received_at, begun, key))
 
     async def ask(
-        self, image: Input, metadata: Mapping[str, str], received_at: datetime, begun: float
+        self,
+        image: Input,
+        metadata: Mapping[str, str],
+        received_at: datetime,
+        begun: float,
+        key: str | None = None,
+        *,
+        champion: bool = False,
     ) -> Answered:
-        """Like `answer`, with all that the model said. Pixels are answered and not captured: they are no image."""
+        """Like `answer`, with all that the model said. Pixels are answered, and neither captured nor shown to a shadow.
+
+        Args:
+            champion: whether the champion has to answer, whatever the key.
+        """
+        request_id = keys.timestamped_id(received_at)
+        moment, side = self._now, key or request_id
+        arm = CANARY if not champion and moment.arms.is_canary(side) else STABLE
         try:
-            predicted = await self._batcher.predict(image)
+            predicted = await self._by_challenger(image, moment.tally, arm) if arm == CANARY else None
+            if predicted is None:
+                arm = STABLE
+                predicted = await self._by_champion(image, moment.tally)
         except Exception as error:
-            asked = self._served.predictor.model.id if self._served else ""
-            kind, took_s = shape_of(error).kind, perf_counter() - begun
-            self.metrics.observe(arm=STABLE, model=asked, kind=kind, latency_s=took_s)
+            asked = moment.arms.challenger if arm == CANARY else moment.arms.stable
+            self._observe_failed(error, arm, asked, begun)
             raise
         prediction, model, took_s = predicted.prediction, predicted.model.id, perf_counter() - begun
-        request_id = keys.timestamped_id(received_at)
+        self.metrics.observe(arm=arm, model=model, latency_s=took_s, confidence=confidence_of(prediction))
         encoded = image if isinstance(image, bytes) else b""
         answered = Answered(request_id, model, received_at, took_s * 1000, encoded, prediction, metadata)
-        if self._sink is not None and encoded:
+        if encoded and moment.arms.is_shadowed(side):
+            self._copy(answered, moment.tally)
+        elif encoded and self._sink is not None:
             self._sink.offer(answered)
         self._answered += 1
-        confidence = confidence_of(prediction)
-        self.metrics.observe(arm=STABLE, model=model, latency_s=took_s, confidence=confidence)
         return answered
+
+    def _observe_failed(self, error: Exception, arm: str, asked: Served | None, begun: float) -> None:
+        model = asked.predictor.model.id if asked is not None else ""
+        kind = shape_of(error).kind
+        self.metrics.observe(arm=arm, model=model, kind=kind, latency_s=perf_counter() - begun)
+
+    async def _by_champion(self, image: Input, tally: Tally | None) -> Predicted:
+        begun = perf_counter()
+        try:
+            predicted = await self._stable.predict(image)
+        except (AutoVisionError, asyncio.CancelledError):
+            raise  # the image's fault, or the caller's, or that of too many others
+        except Exception:
+            if tally is not None:
+                tally.failed(challenger=False)
+            raise
+        if tally is not None:
+            tally.answered(challenger=False, seconds=perf_counter() - begun)
+        return predicted
+
+    async def _by_challenger(self, image: Input, tally: Tally | None, arm: str) -> Predicted | None:
+        """The challenger's answer; None: it is not to be had, so that the champion has to answer.
+
+        Raises `InvalidImage`, and whatever else would be the same with the champion.
+        """
+        begun = perf_counter()
+        try:
+            async with asyncio.timeout(self.config.patience_s):
+                predicted = await self._challenger.predict(image)
+        except (InvalidImage, ShuttingDown):
+            raise
+        except NoModel:
+            return None  # its rollout ended a moment ago
+        except Exception as error:  # noqa: BLE001 - counted; the champion answers
+            self._observe_failed(error, arm, self._now.arms.challenger, begun)
+            if tally is not None:
+                tally.failed(challenger=True)
+            logger.warning("the challenger failed on a request: %s", escaped_trace(error))
+            return None
+        if tally is not None:
+            tally.answered(challenger=True, seconds=perf_counter() - begun)
+        return predicted
+
+    def _copy(self, answered: Answered, tally: Tally | None) -> None:
+        """Show the challenger what was answered; nobody waits for it."""
+        if self._challenger.waiting >= self.config.max_shadow_waiting:
+            if tally is not None:
+                tally.dropped()
+            if self._sink is not None:
+                self._sink.offer(answered)
+            return
+        task = asyncio.get_running_loop().create_task(self._compare(answered, tally))
+        # A loop keeps only weak references to its tasks.
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def _compare(self, answered: Answered, tally: Tally | None) -> None:
+        """Compare what the challenger says with what was answered, and capture both."""
+        begun = perf_counter()
+        try:
+            shadow = await self._by_challenger(answered.image, tally, SHADOW)
+        except AutoVisionError:
+            shadow = None
+        if shadow is not None:
+            said, took_s = shadow.prediction, perf_counter() - begun
+            sure = confidence_of(said)
+            self.metrics.observe(arm=SHADOW, model=shadow.model.id, latency_s=took_s, confidence=sure)
+            if tally is not None:
+                tally.compared(agreed=set(labels_of(said.label)) == set(labels_of(answered.prediction.label)))
+            answered = replace(answered, shadow=(shadow.model.id, said))
+        if self._sink is not None:
+            self._sink.offer(answered)
 
     async def label(self, feedback: Sequence[Feedback]) -> FeedbackReceipt:
         """Store labels; they are durable when this returns.
@@ -166,9 +313,10 @@ class Engine:
         deployment = self.config.deployment
         if deployment is None:
             raise NoDeployment
-        if self._served is None:
+        stable = self._now.arms.stable
+        if stable is None:
             raise NoModel
-        model = self._served.predictor.model
+        model = stable.predictor.model
         check_labels(feedback, model.classes, multi_label=model.multi_label)
         at = self._clock()
         rows = [Label(**item.model_dump(), received_at=at) for item in feedback]
@@ -185,19 +333,24 @@ class Engine:
         self._errors[shape_of(error).kind] += 1
 
     def health(self) -> Health:
-        served = self._served
+        stable = self._now.arms.stable
         return Health(
-            status="ready" if served else "waiting",
-            model=served.predictor.model.id if served else None,
+            status="ready" if stable else "waiting",
+            model=stable.predictor.model.id if stable else None,
             following=self._follower.status,
         )
 
     def info(self) -> ServerInfo:
-        served = self._served
+        arms = self._now.arms
+        stable, challenger = arms.stable, arms.challenger
+        step = arms.rollout.step if arms.rollout and challenger else None
         return ServerInfo(
-            model=served.predictor.model.id if served else None,
-            classes=served.predictor.model.classes if served else (),
-            since=served.since if served else None,
+            model=stable.predictor.model.id if stable else None,
+            classes=stable.predictor.model.classes if stable else (),
+            since=stable.since if stable else None,
+            challenger=challenger.predictor.model.id if challenger else None,
+            stage=step.stage if step else None,
+            share=step.share if step else None,
             deployment=self.config.deployment,
             replica=self._replica,
             started_at=self._started_at,
@@ -205,7 +358,7 @@ class Engine:
             requests=self._requests,
             answered=self._answered,
             errors=dict(self._errors),
-            waiting=self._batcher.waiting,
+            waiting=self._stable.waiting + self._challenger.waiting,
             following=self._follower.status,
             captures=self._sink.status if self._sink else None,
         )
@@ -214,26 +367,30 @@ class Engine:
         """Store what is captured now. True if nothing is pending any more."""
         return self._sink is None or self._sink.flush(timeout_s)
 
-    def _predictor(self) -> Predictor | None:
-        served = self._served
-        return served.predictor if served else None
+    def _apply(self, arms: Arms) -> None:
+        before, tally = self._now.arms.stable, None
+        if arms.rollout is not None and self._tallies is not None:
+            tally = self._tallies.of(arms.rollout.id)
+            tally.unloadable(arms.unloadable)
+        # One assignment: a request reads it once, so it sees the old arms or the new ones, never a mix.
+        self._now = _Now(arms, tally)
+        if arms.stable is not None and arms.stable is not before:
+            self._swaps += before is not None
+            logger.info("model %s answers", arms.stable.predictor.model.id)
 
-    def _swap(self, predictor: Predictor) -> None:
-        replaced = self._served is not None
-        # One assignment: a batch reads it once, so it sees the old model or the new one, never a mix.
-        self._served = Served(predictor, self._clock())
-        self._swaps += replaced
-        logger.info("model %s answers", predictor.model.id)
-
-    def _desired(self) -> str | None:
+    def _wanted(self) -> Wanted:
         if self.config.model is not None:
-            return self.config.model
+            return Wanted(self.config.model)
         assert self.config.deployment is not None
         try:
-            return records.read(self._store, keys.deployment(self.config.deployment), Deployment).model
+            return wanted_of(records.read(self._store, keys.deployment(self.config.deployment), Deployment))
         except KeyNotFound:
             # Distinct from an outage: nobody made this deployment yet, so there is nothing to serve.
-            return None
+            return Wanted()
+
+
+def _predictor(served: Served | None) -> Predictor | None:
+    return served.predictor if served else None
 
 
 def answer_of(answered: Answered) -> Answer:

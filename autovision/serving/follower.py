@@ -1,20 +1,24 @@
-"""Keeping the served model equal to the one that the store wants."""
+"""Keeping the served models equal to those that the store wants: the champion, and the challenger of a rollout."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event, Thread
 
 from autovision.errors import AutoVisionError
 from autovision.records.base import now
-from autovision.serving.predicting import Predictor
+from autovision.serving.arms import Arms, Wanted
+from autovision.serving.predicting import Predictor, Served
 from autovision.serving.problems import escaped_trace
 from autovision.serving.schema import FollowStatus
 
 logger = logging.getLogger(__name__)
+
+UNLOADABLE_ATTEMPTS = 3
+"""a challenger that fails to load so often in a row is told to be unloadable, which ends its rollout"""
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,14 @@ class Failure:
 
 
 def model_to_load(
-    desired: str | None, served: str | None, failure: Failure | None, at: datetime
+    wanted: Wanted, loaded: Mapping[str, object], failures: Mapping[str, Failure], at: datetime
 ) -> str | None:
-    """Which model to load now; None: nothing to do.
-
-    A deployment that names no model leaves what is served alone: a server never stops answering by itself.
-    """
-    if desired is None or desired == served:
-        return None
-    if failure is not None and failure.model == desired and at < failure.retry_at:
-        return None
-    return desired
+    """Which model to load now, the champion before a challenger; None: nothing to do."""
+    for model in wanted.models:
+        failure = failures.get(model)
+        if model not in loaded and (failure is None or at >= failure.retry_at):
+            return model
+    return None
 
 
 def next_failure(
@@ -57,28 +58,35 @@ def next_failure(
 
 
 class Follower:
-    """Polls what is wanted and swaps it in, on a thread of its own.
+    """Polls what is wanted, loads it, and tells what answers, on a thread of its own.
 
-    `desired` reads the wanted model's id (None: none yet), `load` loads a model, `swap` makes a loaded one
-    answer. Neither a store that is away nor a model that will not load disturbs what is served.
+    `desired` reads what is wanted, `load` loads a model, `apply` makes arms answer. Neither a store that is away nor a
+    model that will not load disturbs what is served, and a deployment that names no model leaves alone what answers. A
+    champion that was replaced stays loaded for `keep_s` seconds: a rollback needs not wait for it.
     """
 
     def __init__(
         self,
-        desired: Callable[[], str | None],
+        desired: Callable[[], Wanted],
         load: Callable[[str], Predictor],
-        swap: Callable[[Predictor], None],
+        apply: Callable[[Arms], None],
         *,
         poll_s: float = 0.5,
+        keep_s: float = 600.0,
         clock: Callable[[], datetime] = now,
     ) -> None:
         self._desired = desired
         self._load = load
-        self._swap = swap
+        self._apply = apply
         self._poll_s = poll_s
+        self._keep_s = keep_s
         self._clock = clock
-        self._served: str | None = None
-        self._failure: Failure | None = None
+        self._wanted = Wanted()
+        self._arms = Arms()
+        self._loaded: dict[str, Predictor] = {}
+        self._replaced: dict[str, datetime] = {}
+        """champions that were replaced, and when"""
+        self._failures: dict[str, Failure] = {}
         self._status = FollowStatus()
         self._stop = Event()
         self._thread = Thread(target=self._run, name="follow", daemon=True)
@@ -106,54 +114,108 @@ class Follower:
             self._stop.wait(self._poll_s)
 
     def step(self) -> None:
-        """Look once, and load and swap if it is time to."""
-        try:
-            desired = self._desired()
-        except Exception as error:  # noqa: BLE001 - reported in the status, and tried again
-            self._report(self._status.desired, unreachable=_reason(error, "the deployment cannot be read"))
+        """Look once, load what is missing, and change what answers if it is time to."""
+        if not self._look():
             return
-        model = model_to_load(desired, self._served, self._failure, self._clock())
-        if model is not None:
+        self._settle()
+        while not self._stop.is_set():
+            model = model_to_load(self._wanted, self._loaded, self._failures, self._clock())
+            if model is None:
+                break
             self._try(model)
-        elif desired == self._served:
-            self._failure = None
-        self._report(desired)
+            # Loading takes seconds, in which the deployment may have changed. If that cannot be known, what was wanted
+            # when it was last seen is better than what is known to be outdated.
+            reachable = self._look()
+            self._settle()
+            if not reachable:
+                return
+        self._report()
+
+    def _look(self) -> bool:
+        """Read what is wanted; False, and reported, if that cannot be read."""
+        try:
+            self._wanted = self._desired()
+        except Exception as error:  # noqa: BLE001 - reported in the status, and tried again
+            self._report(unreachable=_reason(error, "the deployment cannot be read"))
+            return False
+        self._failures = {
+            model: failure
+            for model, failure in self._failures.items()
+            if model in self._wanted.models and model not in self._loaded
+        }
+        return True
 
     def _try(self, model: str) -> None:
-        self._report(model, loading=model)
+        self._report(loading=model)
         try:
-            predictor = self._load(model)
+            self._loaded[model] = self._load(model)
         except Exception as error:  # noqa: BLE001 - reported in the status, and tried again
-            self._failure = next_failure(
-                self._failure, model, _reason(error, f"model {model!r} does not load"), self._clock()
+            self._failures[model] = next_failure(
+                self._failures.get(model),
+                model,
+                _reason(error, f"model {model!r} does not load"),
+                self._clock(),
             )
-            return
-        self._failure = None
-        if not self._stop.is_set() and self._still_wanted(model):
-            self._swap(predictor)
-            self._served = model
 
-    def _still_wanted(self, model: str) -> bool:
-        """Loading takes seconds, in which the deployment may have been rolled back."""
-        try:
-            return self._desired() == model
-        except Exception as error:  # noqa: BLE001 - the next poll reports it
-            # What was wanted when it was last seen is better than a model that is known to be outdated.
-            logger.warning("the deployment cannot be read: %s", escaped_trace(error))
-            return True
+    def _settle(self) -> None:
+        """Let answer what is wanted and loaded, and forget what neither answers nor may soon again."""
+        arms = self._wanted_arms()
+        before = self._arms.stable
+        if before is not None and arms.stable is not None and _model_of(arms.stable) != _model_of(before):
+            self._replaced[_model_of(before)] = self._clock()
+        if arms != self._arms and not self._stop.is_set():
+            self._arms = arms
+            self._apply(arms)
+        at = self._clock()
+        self._replaced = {
+            model: since
+            for model, since in self._replaced.items()
+            if at - since < timedelta(seconds=self._keep_s)
+        }
+        kept = {*self._wanted.models, *self._replaced, *([_model_of(arms.stable)] if arms.stable else [])}
+        self._loaded = {model: predictor for model, predictor in self._loaded.items() if model in kept}
 
-    def _report(
-        self, desired: str | None, *, loading: str | None = None, unreachable: str | None = None
-    ) -> None:
-        failure = self._failure
+    def _wanted_arms(self) -> Arms:
+        wanted, now_ = self._wanted, self._arms
+        stable = self._served(wanted.champion, now_.stable) or now_.stable
+        rollout = wanted.rollout
+        if rollout is None or stable is None:
+            return Arms(stable)
+        challenger = self._served(rollout.model, now_.challenger)
+        failure = self._failures.get(rollout.model)
+        given_up = failure is not None and failure.attempts >= UNLOADABLE_ATTEMPTS
+        return Arms(stable, challenger, rollout, failure.error if failure is not None and given_up else None)
+
+    def _served(self, model: str | None, before: Served | None) -> Served | None:
+        """A loaded model as one that answers: since before, if it did already."""
+        predictor = self._loaded.get(model) if model is not None else None
+        if predictor is None:
+            return None
+        return (
+            before
+            if before is not None and before.predictor is predictor
+            else Served(predictor, self._clock())
+        )
+
+    def _report(self, *, loading: str | None = None, unreachable: str | None = None) -> None:
+        wanted = self._wanted
+        failure = self._failures.get(wanted.champion or "")
+        challenger = wanted.rollout.model if wanted.rollout else None
+        behind = self._failures.get(challenger or "")
         self._status = FollowStatus(
-            desired=desired,
+            desired=wanted.champion,
             loading=loading,
             failed=failure.model if failure else None,
             attempts=failure.attempts if failure else 0,
             error=unreachable or (failure.error if failure else None),
             retry_at=failure.retry_at if failure else None,
+            challenger=challenger,
+            challenger_error=behind.error if behind else None,
         )
+
+
+def _model_of(served: Served) -> str:
+    return served.predictor.model.id
 
 
 def _reason(error: Exception, what: str) -> str:

@@ -21,6 +21,10 @@ from autovision.serving.schema import ServerInfo
 
 STABLE: Final = "stable"
 """the arm of the deployment's champion"""
+CANARY: Final = "canary"
+"""the arm of a challenger that answers callers"""
+SHADOW: Final = "shadow"
+"""the arm of a challenger whose answers are compared, and given to nobody"""
 ANSWERED: Final = "ok"
 """the kind of an outcome that is an answer; any other is the kind of a problem"""
 

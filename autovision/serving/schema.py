@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, field_validator
 
 from autovision.records.base import Record
 from autovision.records.datasets import Labelling, Labels, labels_of
+from autovision.records.rollouts import Stage
 
 REQUEST_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}-[0-9a-f]{6,32}")
 """The form of a request id. Nothing else may become part of a store key."""
@@ -93,6 +94,10 @@ class FollowStatus(Record):
     error: str | None = None
     """why the desired model is not served, or why the desired model cannot be known; None: all is well"""
     retry_at: AwareDatetime | None = None
+    challenger: str | None = None
+    """the model of the rollout that is under way"""
+    challenger_error: str | None = None
+    """why it is not loaded; None: it is, or is being loaded"""
 
 
 class ServerInfo(Record):
@@ -102,6 +107,12 @@ class ServerInfo(Record):
     classes: tuple[str, ...]
     since: AwareDatetime | None
     """when the model began to answer"""
+    challenger: str | None = None
+    """the model of a rollout, once it is loaded"""
+    stage: Stage | None = None
+    """what the challenger does; None: there is none"""
+    share: float | None = None
+    """of requests that it answers, or gets copies of"""
     deployment: str | None
     """None: pinned to one model, nothing is captured and no label is taken"""
     replica: str

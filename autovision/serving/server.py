@@ -15,16 +15,27 @@ from autovision.store import open_store
 from autovision.store.protocol import Store
 
 
-def load_compiled(threads: int | None) -> LoadPredictor:
-    """The loader of real models; `threads` CPU threads each, None: as many as the process may use."""
+class CompiledLoader:
+    """Loads real models. Those that come while another one answers are converted elsewhere first, at low priority.
 
-    def load(store: Store, model: str) -> Predictor:
+    Args:
+        threads: CPU threads of each; None: as many as the process may use.
+    """
+
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
+        self._answers = False
+
+    def __call__(self, store: Store, model: str) -> Predictor:
         # torch and OpenVINO take seconds to import; a replica answers /v1/health before that.
         from autovision.model.predictor import Predictor as Compiled
+        from autovision.model.prepare import prepare
 
-        return Compiled.load(store, model, threads=threads)
-
-    return load
+        if self._answers:
+            prepare(store.uri, model)
+        loaded = Compiled.load(store, model, threads=self._threads)
+        self._answers = True
+        return loaded
 
 
 class ModelServer:

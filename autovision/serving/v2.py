@@ -14,7 +14,7 @@ An error is `{"error": "…"}`, with the status that `problems` has for it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
 from importlib import metadata
@@ -31,12 +31,13 @@ from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput
 from autovision.records.models import ModelVersion
 from autovision.records.tokens import Scope
 from autovision.serving import oip
-from autovision.serving.asking import ask_all
-from autovision.serving.body import COMPRESSED, metadata_of, read_body
+from autovision.serving.asking import Asking, ask_all
+from autovision.serving.body import COMPRESSED, KEY_HEADER, metadata_of, read_body
 from autovision.serving.capture import Answered
 from autovision.serving.engine import Engine
 from autovision.serving.guard import Guard
 from autovision.serving.limits import Limits, Visit, within
+from autovision.serving.predicting import Input
 from autovision.serving.problems import ModelChanged, NotServed
 from autovision.serving.schema import Problem
 
@@ -134,7 +135,8 @@ class _V2:
         visit.hold_images(len(asked.images) - 1)
         engine.count_request(len(asked.images) - 1)
         allowed_s = min(limits.deadline_s, asked.timeout_s or limits.deadline_s)
-        answers = await within(allowed_s, self._answers(asked, said_of, received_at, begun))
+        asking = Asking(said_of, received_at, begun, request.headers.get(KEY_HEADER))
+        answers = await within(allowed_s, self._answers(asked.images, asking))
         _check_version(request, answers[0].model)
         classes = tuple(answers[0].prediction.probabilities)
         content, json_bytes = oip.render(request.path_params["name"], asked, answers, classes)
@@ -146,26 +148,33 @@ class _V2:
             return oip.parse(body, header_bytes, self._limits.max_images)
         return await run_in_threadpool(oip.parse, body, header_bytes, self._limits.max_images)
 
-    async def _answers(
-        self, asked: oip.Asked, said_of: dict[str, str], received_at: datetime, begun: float
-    ) -> list[Answered]:
+    async def _answers(self, images: Sequence[Input], asking: Asking) -> list[Answered]:
         """One an image, all of one model version: an answer in this protocol names exactly one."""
-        answers: dict[int, Answered] = {}
-        # Where the model is replaced in between, the images that the former one answered are asked about again.
-        for _ in range(2):
-            open_ = [number for number in range(len(asked.images)) if number not in answers]
-            images = [asked.images[number] for number in open_]
-            results = await ask_all(self._engine, images, said_of, received_at, begun)
-            for number, result in zip(open_, results, strict=True):
-                if isinstance(result, Exception):
-                    raise _of_image(result, number, len(asked.images))
-                answers[number] = result
-            newest = results[-1]
-            assert isinstance(newest, Answered)
-            answers = {n: answer for n, answer in answers.items() if answer.model == newest.model}
-            if len(answers) == len(asked.images):
-                return [answers[number] for number in range(len(asked.images))]
-        raise ModelChanged
+        answers = await self._asked(images, asking, range(len(images)))
+        if len({answer.model for answer in answers.values()}) > 1:
+            # The model was replaced in between, or a challenger failed on some: the champion answers those that it
+            # has not.
+            champion = self._engine.served
+            wanted = champion.predictor.model.id if champion is not None else ""
+            others = [number for number, answer in answers.items() if answer.model != wanted]
+            answers |= await self._asked(images, asking, others, champion=True)
+        if len({answer.model for answer in answers.values()}) > 1:
+            raise ModelChanged
+        return [answers[number] for number in range(len(images))]
+
+    async def _asked(
+        self, images: Sequence[Input], asking: Asking, numbers: Sequence[int], *, champion: bool = False
+    ) -> dict[int, Answered]:
+        """The answers for the images of these numbers. Raises the first one's error that has none."""
+        results = await ask_all(
+            self._engine, [images[number] for number in numbers], asking, champion=champion
+        )
+        found = {}
+        for number, result in zip(numbers, results, strict=True):
+            if isinstance(result, Exception):
+                raise _of_image(result, number, len(images))
+            found[number] = result
+        return found
 
     @property
     def _name(self) -> str:

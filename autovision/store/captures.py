@@ -3,7 +3,7 @@
 Columns: request_id, deployment, model, image: string; label: string, or null and labels: list<string> where a
 model answers any number of classes; received_at: timestamp[us, UTC]; latency_ms: double; probabilities:
 map<string, double>; embedding: list<float> (32 bits, to which embeddings are rounded); metadata:
-map<string, string>. Pages carry checksums.
+map<string, string>; shadow: string, a ShadowAnswer in JSON, or null. Pages carry checksums.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from autovision.errors import InvalidInput
-from autovision.records.deployments import Capture
+from autovision.records.deployments import Capture, ShadowAnswer
 from autovision.store import keys
 from autovision.store.protocol import KeyNotFound, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_LATER = ("labels", "shadow")
+"""columns that older files do not have"""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ def _schema() -> pa.Schema:
             "probabilities": pa.map_(text, pa.float64()),
             "embedding": pa.list_(pa.float32()),
             "metadata": pa.map_(text, text),
+            "shadow": text,
         }
     )
 
@@ -131,6 +135,7 @@ def _to_parquet(captures: Iterable[Capture]) -> bytes:
             ("label" if isinstance(capture.label, str) else "labels"): capture.label,
             "probabilities": list(capture.probabilities.items()),
             "metadata": list(capture.metadata.items()),
+            "shadow": capture.shadow and capture.shadow.to_json().decode(),
         }
         for capture in captures
     ]
@@ -145,10 +150,12 @@ def _from_parquet(data: bytes) -> list[Capture]:
     import pyarrow.parquet as pq
 
     try:
+        schema = _schema()
         table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-        if "labels" not in table.column_names:  # files from before there were such models
-            table = table.append_column("labels", pa.nulls(len(table), pa.list_(pa.string())))
-        return [Capture.model_validate(row) for row in _rows(table.select(_schema().names).cast(_schema()))]
+        for field in (schema.field(name) for name in _LATER):
+            if field.name not in table.column_names:  # files from before there were such
+                table = table.append_column(field.name, pa.nulls(len(table), field.type))
+        return [Capture.model_validate(row) for row in _rows(table.select(schema.names).cast(schema))]
     except (pa.ArrowException, OSError, ValueError, KeyError, ValidationError) as error:
         raise _Unreadable(str(error).partition("\n")[0]) from error
 
@@ -157,4 +164,9 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     for row in table.to_pylist():
         unsaid = "label" if row["label"] is None else "labels"
         del row[unsaid]
-        yield {**row, "probabilities": dict(row["probabilities"]), "metadata": dict(row["metadata"])}
+        yield {
+            **row,
+            "probabilities": dict(row["probabilities"]),
+            "metadata": dict(row["metadata"]),
+            "shadow": row["shadow"] and ShadowAnswer.model_validate_json(row["shadow"]),
+        }

@@ -20,6 +20,7 @@ deployments/<name>/captures/<time>-<id>.parquet      captured requests
 deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/decisions/<id>.json               Decision
+deployments/<name>/rollouts/<id>/<replica>.json      ReplicaCounts: what a replica counted during a rollout
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
 footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
@@ -86,8 +87,13 @@ def timestamped_id(at: datetime) -> str:
 
     Those that a process makes one after the other for the same microsecond sort in that order.
     """
-    stamp = f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%f}"
-    return f"{stamp}-{_suffixes.after(stamp)}"
+    begins = stamp(at)
+    return f"{begins}-{_suffixes.after(begins)}"
+
+
+def stamp(at: datetime) -> str:
+    """What a timestamped id of this moment begins with."""
+    return f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%f}"
 
 
 def image(digest: str) -> str:
@@ -224,6 +230,14 @@ def decisions(name: str) -> str:
 
 def decision(name: str, decision_id: str) -> str:
     return f"{decisions(name)}{decision_id}.json"
+
+
+def rollout_counts(name: str, rollout: str) -> str:
+    return f"deployments/{name}/rollouts/{rollout}/"
+
+
+def replica_counts(name: str, rollout: str, replica: str) -> str:
+    return f"{rollout_counts(name, rollout)}{replica}.json"
 
 
 def lease(name: str) -> str:

@@ -20,6 +20,8 @@ from autovision.trial.pooled import load_pooled
 from autovision.trial.trial import DataSplits, Workbench
 
 FOLDS = 5
+_AT_LEAST = 2
+"""heads of which the first fold is judged before the others are begun"""
 
 
 def can_be(config: TrialConfig) -> bool:
@@ -43,8 +45,9 @@ def cross_validated(
 ) -> list[np.ndarray | None]:
     """Logits (N, C) of the training images, each by a head of the configuration that did not see it or its group.
 
-    None for a head that failed in some fold, and for all where images cannot be divided. Rows of folds that the
-    deadline did not leave time for are NaN, the same ones for all. Heads of one backbone are trained together.
+    None for a head that failed in some fold, or that there was no time for (the first ones come first), and for all
+    where images cannot be divided. Rows of folds that the deadline did not leave time for are NaN, the same ones for
+    all. Heads of one backbone are trained together.
 
     Args:
         configs: for each of them `can_be` holds.
@@ -53,7 +56,7 @@ def cross_validated(
         deadline: seconds since the epoch.
 
     Raises:
-        OutOfTime: not even one fold was over by then.
+        OutOfTime: not even one fold of the first two was over by then.
     """
     train = splits.train
     configs = [config.with_(patience=0) for config in configs]
@@ -63,33 +66,37 @@ def cross_validated(
     fold = folds_of(train, FOLDS, seed)
     if len(set(fold.tolist())) < 2:
         return [None for _ in configs]
-    groups = _by_backbone(configs)
-    for number in sorted(set(fold.tolist())):
-        elsewhere, there = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        try:
-            judged = [
-                _judged(
-                    bench,
-                    splits,
-                    [configs[i] for i in group],
-                    [epochs[i] for i in group],
-                    (elsewhere, there),
-                    seed,
-                    deadline,
-                )
-                for group in groups
-            ]
-        except OutOfTime:
-            if number == 0:
-                raise
-            break
-        for group, logits in zip(groups, judged, strict=True):
-            for i, own in zip(group, logits, strict=True):
-                if (rows := found[i]) is not None and own is not None:
-                    rows[there] = own
-                else:
-                    found[i] = None
-    return found
+
+    def judge(which: Sequence[int], number: int) -> None:
+        """Heads in one fold, those of one backbone together."""
+        rows = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        judged: dict[int, np.ndarray | None] = {}
+        for group in _by_backbone(configs, which):
+            of_group = [configs[i] for i in group], [epochs[i] for i in group]
+            logits = _judged(bench, splits, *of_group, rows, seed, deadline)
+            judged |= dict(zip(group, logits, strict=True))
+        for i, own in judged.items():
+            if (of_head := found[i]) is not None and own is not None:
+                of_head[rows[1]] = own
+            else:
+                found[i] = None
+
+    first, *others = sorted(set(fold.tolist()))
+    begun, which = time.time(), list(range(min(_AT_LEAST, len(configs))))
+    judge(which, first)
+    # What they took tells how many there is time for: a prediction that was too low must not cost all that was done.
+    each_s = max((time.time() - begun) / len(which), 1e-6)
+    most = (deadline - begun) / (each_s * (len(others) + 1))
+    more = list(range(len(which), int(min(most, len(configs)))))
+    try:
+        if more:
+            judge(more, first)
+        which += more
+        for number in others:
+            judge(which, number)
+    except OutOfTime:
+        pass  # rows of what was not over are missing for all
+    return [found[i] if i in which else None for i in range(len(configs))]
 
 
 def _judged(
@@ -117,9 +124,10 @@ def _judged(
     return [head.reports[-1].logits if head.reports and head.error is None else None for head in heads]
 
 
-def _by_backbone(configs: Sequence[TrialConfig]) -> list[list[int]]:
+def _by_backbone(configs: Sequence[TrialConfig], which: Sequence[int]) -> list[list[int]]:
     groups: dict[tuple[object, ...], list[int]] = {}
-    for i, config in enumerate(configs):
+    for i in which:
+        config = configs[i]
         groups.setdefault((config.backbone, config.weights, config.resolution), []).append(i)
     return list(groups.values())
 

@@ -26,9 +26,12 @@ from PIL import Image, UnidentifiedImageError
 from ray import cloudpickle
 
 from autovision.errors import Conflict, InvalidImage, InvalidInput, NotFound
-from autovision.records.deployments import Deployment
+from autovision.promotion.rollout import go_on
+from autovision.records.deployments import Decision, DecisionKind, Deployment
 from autovision.records.models import Lineage, ModelVersion, Preprocessing
+from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.records.tokens import Scope
+from autovision.registry import deployments
 from autovision.serving import deploy
 from autovision.serving.client import Client, NotAllowed
 from autovision.store import captures, keys, labels, open_store, records, tokens
@@ -50,12 +53,15 @@ class Judged:
 
 
 class Shades:
-    """A model that says `bright` above middle grey; one whose name begins with `inverse` the opposite."""
+    """A model that says `bright` above middle grey; one whose name begins with `inverse` the opposite, and one whose
+    name begins with `failing` nothing at all."""
 
     def __init__(self, model: ModelVersion) -> None:
         self.model = model
 
     def predict(self, images: Sequence[bytes]) -> list[Judged | InvalidImage]:
+        if self.model.id.startswith("failing"):
+            raise RuntimeError("this model fails on every image")
         return [self._judge(data) for data in images]
 
     def _judge(self, data: bytes) -> Judged | InvalidImage:
@@ -143,7 +149,7 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> N
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     folder: Path = tmp_path_factory.mktemp("serving") / "store"
     store = open_store(folder)
-    for model_id in ("shades-1", "inverse-2", "broken-3"):
+    for model_id in ("shades-1", "inverse-2", "broken-3", "failing-4"):
         add_model(store, model_id)
     record = Deployment(name="shades", dataset="shades", model=None, space={}, created_at=AT, updated_at=AT)
     records.create(store, keys.deployment("shades"), record)
@@ -243,6 +249,94 @@ def test_promotions_under_load_fail_no_request_and_every_answer_is_its_models(
         assert store.get(keys.image(capture.image)).data == png(level)
         assert capture.metadata["sender"] in "0123"
         assert capture.latency_ms > 0
+
+
+STEPS = RolloutPolicy(shadow_requests=30, canary=(0.2, 0.6), step_requests=30, step_s=0.2)
+
+
+def begin(store: Store, model_id: str) -> None:
+    """Begin a rollout as a promotion does once its gates have passed."""
+    at = datetime.now(UTC)
+    decision = Decision(
+        id=keys.timestamped_id(at),
+        kind=DecisionKind.PROMOTE,
+        deployment="shades",
+        accepted=True,
+        what="promote",
+        why="a test wants it",
+        subject=model_id,
+        created_at=at,
+    )
+    rollout = Rollout(
+        id=decision.id,
+        model=model_id,
+        steps=STEPS.steps(),
+        **STEPS.model_dump(include={"false_alarm", "error_margin", "latency_ratio"}),
+        began_at=at,
+        step_began_at=at,
+    )
+    deployments.begin_rollout(store, deployments.get(store, "shades"), rollout, decision)
+
+
+def turns(store: Store, timeout_s: float = 40.0) -> list[Decision]:
+    """Take the steps of a rollout to its end, as whoever serves does; what was decided."""
+    decided: list[Decision] = []
+
+    def over() -> bool:
+        decision = go_on(store, "shades")
+        decided.extend([decision] if decision else [])
+        return deployments.get(store, "shades").rollout is None
+
+    until(over, "the end of the rollout", timeout_s)
+    return decided
+
+
+def under_load(url: str, act: Callable[[], Any]) -> list[tuple[int, Any]]:
+    """Do something while four senders predict; what they were answered, none of which may have failed."""
+    stop = Event()
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send, url, stop, seed) for seed in range(4)]
+        try:
+            act()
+            time.sleep(0.3)
+        finally:
+            stop.set()
+    traffic = [sender.result() for sender in senders]
+    assert [failure for part in traffic for failure in part.failures] == []
+    return [answer for part in traffic for answer in part.answers]
+
+
+def test_a_challenger_takes_over_as_shadow_and_canary_and_no_request_fails(
+    server: deploy.ServerHandle, client: Client, store: Store
+) -> None:
+    begin(store, "inverse-2")
+    decided: list[Decision] = []
+    answers = under_load(server.url, lambda: decided.extend(turns(store)))
+    assert [decision.kind for decision in decided] == [DecisionKind.ADVANCE] * 3
+    assert "its label was the champion's in 0 of" in decided[0].why
+    until(lambda: client.info().model == "inverse-2", "serving inverse-2")
+    for level, answer in answers:
+        assert answer.label == expected_label(answer.model, level)
+    assert {answer.model for _, answer in answers} == {"shades-1", "inverse-2"}
+    assert server.flush()
+    shadowed = [c for c in captures.read(store, "shades").captures if c.shadow is not None]
+    assert len(shadowed) >= 30
+    assert all((c.model, c.shadow.model) == ("shades-1", "inverse-2") for c in shadowed if c.shadow)
+    assert all(c.label != c.shadow.label for c in shadowed if c.shadow)
+
+
+def test_a_challenger_that_fails_is_rolled_back_by_itself_and_no_caller_notices(
+    server: deploy.ServerHandle, client: Client, store: Store
+) -> None:
+    begin(store, "failing-4")
+    deployments.decide(store, "shades", lambda d: d.with_(rollout=d.rollout and d.rollout.with_(at=2)), None)
+    decided: list[Decision] = []
+    answers = under_load(server.url, lambda: decided.extend(turns(store)))
+    assert [decision.kind for decision in decided] == [DecisionKind.ROLLBACK]
+    assert "of the challenger failed" in decided[0].why
+    assert {answer.model for _, answer in answers} == {"inverse-2"}
+    promote(store, "shades", "shades-1")
+    until(lambda: client.info().model == "shades-1", "serving shades-1")
 
 
 def test_bad_input_gets_its_status_while_good_requests_go_on(

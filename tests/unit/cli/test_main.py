@@ -35,7 +35,15 @@ def test_the_commands_are_those_that_others_script_against() -> None:
         *("search submit", "search estimate", "search list", "search queue", "search show", "search watch"),
         *("search explain", "search stop", "search resume", "search finish"),
         *("model list", "model show", "model evaluate"),
-        *("promote", "rollback", "serve", "token create", "token list", "token revoke"),
+        *(
+            "promote",
+            "rollout policy",
+            "rollout show",
+            "rollout advance",
+            "rollout approve",
+            "rollout reject",
+        ),
+        *("rollback", "serve", "token create", "token list", "token revoke"),
         *("predict", "feedback", "monitor"),
         *("controller run", "controller why", "demo"),
     ]

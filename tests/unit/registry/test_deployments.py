@@ -55,12 +55,12 @@ def test_champions_follow_each_other_and_come_back(store: MemoryStore, models: t
     deployments.set_champion(store, "door", first, expected=None)
     serving = deployments.set_champion(store, "door", second, expected=first)
     assert (serving.model, serving.previous, serving.revision) == (second, (first,), 2)
-    back = deployments.roll_back(store, "door")
+    back = deployments.decide(store, "door", deployments.with_champion_before, None)
     assert (back.model, back.previous, back.revision) == (first, (), 3)
     with pytest.raises(InvalidInput, match="'door' has no earlier model"):
-        deployments.roll_back(store, "door")
+        deployments.decide(store, "door", deployments.with_champion_before, None)
     with pytest.raises(NotFound):
-        deployments.roll_back(store, "gate")
+        deployments.decide(store, "gate", deployments.with_champion_before, None)
 
 
 def test_promoting_the_champion_changes_nothing(store: MemoryStore, models: tuple[str, str]) -> None:

@@ -334,7 +334,7 @@ def test_stopping_stores_what_was_captured_and_ends_all_threads(
     assert [capture.request_id for capture in captures.read(world.store, "shades").captures] == [
         answer.request_id
     ]
-    with pytest.raises(RuntimeError, match="batcher, follower, capture"):
+    with pytest.raises(RuntimeError, match="batcher, follower, tally, capture"):
         world.engine.check()
 
 

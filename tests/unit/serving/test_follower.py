@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from autovision.errors import NotFound, StoreUnavailable
-from autovision.serving.follower import Failure, Follower, model_to_load, next_failure
+from autovision.records.rollouts import Rollout, RolloutPolicy
+from autovision.serving.arms import Arms, Wanted
+from autovision.serving.follower import UNLOADABLE_ATTEMPTS, Failure, Follower, model_to_load, next_failure
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 FAILED_B = Failure("b", 1, "broken", AT + timedelta(seconds=10))
@@ -32,7 +34,31 @@ FAILED_B = Failure("b", 1, "broken", AT + timedelta(seconds=10))
 def test_what_is_loaded_when(
     desired: str | None, served: str | None, failure: Failure | None, seconds: int, expected: str | None
 ) -> None:
-    assert model_to_load(desired, served, failure, AT + timedelta(seconds=seconds)) == expected
+    loaded = {} if served is None else {served: object()}
+    failures = {} if failure is None else {failure.model: failure}
+    at = AT + timedelta(seconds=seconds)
+    assert model_to_load(Wanted(desired), loaded, failures, at) == expected
+
+
+def rollout_of(model: str) -> Rollout:
+    return Rollout(
+        id=f"rollout-of-{model}",
+        model=model,
+        steps=RolloutPolicy(canary=(0.5,)).steps(),
+        false_alarm=0.01,
+        error_margin=0.01,
+        latency_ratio=2,
+        began_at=AT,
+        step_began_at=AT,
+    )
+
+
+def test_the_champion_is_loaded_before_a_challenger_and_one_that_fails_holds_up_no_other() -> None:
+    wanted = Wanted("a", rollout_of("b"))
+    assert model_to_load(wanted, {}, {}, AT) == "a"
+    assert model_to_load(wanted, {"a": object()}, {}, AT) == "b"
+    assert model_to_load(wanted, {}, {"a": Failure("a", 1, "broken", AT + timedelta(1))}, AT) == "b"
+    assert model_to_load(wanted, {"a": object(), "b": object()}, {}, AT) is None
 
 
 def test_the_pause_between_attempts_doubles_up_to_a_minute_and_starts_anew_for_another_model() -> None:
@@ -51,17 +77,19 @@ class World:
 
     def __init__(self, make_predictor: Any, clock: Any) -> None:
         self.wanted: str | Exception | None = None
+        self.rollout: Rollout | None = None
+        self.arms = Arms()
         self.broken: dict[str, Exception] = {}
         self.loads: list[str] = []
         self.serving: list[str] = []
         self.while_loading = lambda: None
         self._make = make_predictor
-        self.follower = Follower(self.desired, self.load, self.swap, clock=clock, poll_s=0.01)
+        self.follower = Follower(self.desired, self.load, self.apply, clock=clock, poll_s=0.01)
 
-    def desired(self) -> str | None:
+    def desired(self) -> Wanted:
         if isinstance(self.wanted, Exception):
             raise self.wanted
-        return self.wanted
+        return Wanted(self.wanted, self.rollout)
 
     def load(self, model: str) -> Any:
         self.loads.append(model)
@@ -70,8 +98,14 @@ class World:
             raise self.broken[model]
         return self._make(model)
 
-    def swap(self, predictor: Any) -> None:
-        self.serving.append(predictor.model.id)
+    def apply(self, arms: Arms) -> None:
+        self.arms = arms
+        if arms.stable is not None and self.serving[-1:] != [arms.stable.predictor.model.id]:
+            self.serving.append(arms.stable.predictor.model.id)
+
+    @property
+    def challenger(self) -> str | None:
+        return self.arms.challenger.predictor.model.id if self.arms.challenger else None
 
 
 @pytest.fixture
@@ -83,7 +117,8 @@ def test_it_follows_each_promotion_once(world: World) -> None:
     for wanted in (None, "a", "a", "b", "b", "a"):
         world.wanted = wanted
         world.follower.step()
-    assert world.serving == world.loads == ["a", "b", "a"]
+    assert world.serving == ["a", "b", "a"]
+    assert world.loads == ["a", "b"], "what was replaced a moment ago is still there"
     assert world.follower.status.desired == "a"
     assert world.follower.status.error is None
 
@@ -162,9 +197,65 @@ def test_an_outage_at_the_end_of_loading_does_not_lose_the_new_model(world: Worl
     assert world.serving == ["b"]
 
 
+def test_a_champion_that_was_replaced_is_forgotten_after_a_while(world: World, clock: Any) -> None:
+    for wanted in ("a", "b"):
+        world.wanted = wanted
+        world.follower.step()
+    clock.at += timedelta(seconds=599)
+    world.follower.step()
+    clock.at += timedelta(seconds=1)
+    world.follower.step()
+    world.wanted = "a"
+    world.follower.step()
+    assert world.loads == ["a", "b", "a"]
+
+
+def test_a_challenger_is_loaded_beside_the_champion_and_takes_its_place_without_loading(world: World) -> None:
+    world.wanted, world.rollout = "a", rollout_of("b")
+    world.follower.step()
+    assert (world.serving, world.challenger, world.arms.rollout) == (["a"], "b", world.rollout)
+    since = world.arms.stable
+    world.wanted, world.rollout = "b", None
+    world.follower.step()
+    assert (world.serving, world.challenger, world.loads) == (["a", "b"], None, ["a", "b"])
+    assert since is not world.arms.stable
+
+
+def test_a_rollout_that_ends_leaves_the_champion_as_it_was(world: World) -> None:
+    world.wanted, world.rollout = "a", rollout_of("b")
+    world.follower.step()
+    stable = world.arms.stable
+    world.rollout = None
+    world.follower.step()
+    assert world.arms == Arms(stable), "not even the time changes since when it answers"
+
+
+def test_a_challenger_that_does_not_load_is_told_after_some_attempts_and_the_champion_answers(
+    world: World, clock: Any
+) -> None:
+    world.wanted, world.rollout, world.broken = "a", rollout_of("b"), {"b": NotFound("no weights of 'b'")}
+    for attempt in range(1, UNLOADABLE_ATTEMPTS + 1):
+        world.follower.step()
+        assert (world.arms.unloadable is not None) == (attempt == UNLOADABLE_ATTEMPTS)
+        clock.at += timedelta(seconds=60)
+    assert "no weights of 'b'" in str(world.arms.unloadable)
+    status = world.follower.status
+    assert (world.serving, world.challenger, status.error) == (["a"], None, None)
+    assert "no weights of 'b'" in str(status.challenger_error)
+
+
+def test_an_outage_while_a_rollout_is_under_way_changes_nothing(world: World) -> None:
+    world.wanted, world.rollout = "a", rollout_of("b")
+    world.follower.step()
+    arms = world.arms
+    world.wanted = StoreUnavailable("away")
+    world.follower.step()
+    assert world.arms is arms
+
+
 def test_the_thread_polls_and_stops(world: World) -> None:
     swapped = Event()
-    world.follower._swap = lambda predictor: swapped.set()
+    world.follower._apply = lambda arms: swapped.set()
     world.follower.start()
     assert world.follower.alive
     world.wanted = "a"

@@ -10,9 +10,10 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from autovision.records.rollouts import RolloutPolicy
 from autovision.serving.metrics import MAX_SERIES, Metrics, confidence_of
 from autovision.serving.schema import CaptureStatus, FollowStatus, ServerInfo
-from tests.unit.serving.worlds import World
+from tests.unit.serving.worlds import World, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -134,6 +135,19 @@ def test_how_sure_an_answer_is() -> None:
     assert confidence_of(Said("b", 0.2, 0.7, 0.1)) == 0.7
     assert confidence_of(Said(("a", "b"), 0.9, 0.6, 0.05)) == 0.6
     assert confidence_of(Said((), 0.1, 0.3)) == 0.7
+
+
+def test_a_shadow_has_an_arm_of_its_own(http: httpx.Client, world: World, png: Any) -> None:
+    world.begin("m2", RolloutPolicy(shadow_requests=5))
+    for _ in range(3):
+        assert http.post("/v1/predict", content=png(200)).json()["model"] == "m1"
+    shadow = {"arm": "shadow", "model": "m2"}
+    ok = at("autovision_requests_total", **shadow, kind="ok")
+    until(lambda: samples(http.get("/metrics").text).get(ok) == 3)
+    found = samples(http.get("/metrics").text)
+    assert found[at("autovision_requests_total", arm="stable", model="m1", kind="ok")] == 3
+    assert found[at("autovision_latency_seconds_count", **shadow)] == 3
+    assert found[at("autovision_confidence_count", **shadow)] == 3
 
 
 def test_the_route_tells_of_what_was_asked(http: httpx.Client, world: World, png: Any) -> None:

@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from autovision.image import load
 from autovision.model.predictor import Prediction, Predictor
+from autovision.records.rollouts import RolloutPolicy
 from autovision.serving.engine import Engine, EngineConfig
 from autovision.serving.limits import Limits
 from autovision.serving.v2 import COMPRESS_FROM_BYTES
@@ -244,6 +245,46 @@ def test_images_that_two_models_answered_are_asked_about_again(
     assert result.get_response()["model_version"] == "m2"
     assert result.as_numpy("label").tolist() == [b"dark"] * 5, "m2 calls dark what m1 calls bright"
     assert sum(world.predictors["m2"].batches) == 5
+
+
+def test_during_a_rollout_all_images_of_a_request_go_to_the_same_side(
+    url: str, world: World, png: Any
+) -> None:
+    world.begin("m2", RolloutPolicy(canary=(0.5,)))
+    seen = set()
+    with client_of(url) as client:
+        for number in range(20):
+            headers = {"X-Autovision-Key": f"caller-{number}"} if number % 2 else {}
+            result = client.infer("shades", image_input(*[png(200)] * 4), headers=headers)
+            version = result.get_response()["model_version"]
+            label = {"m1": b"bright", "m2": b"dark"}[version]
+            assert result.as_numpy("label").tolist() == [label] * 4
+            seen.add(version)
+        assert seen == {"m1", "m2"}
+
+
+def test_where_a_challenger_fails_on_an_image_the_champion_answers_the_request(
+    url: str, world: World, png: Any
+) -> None:
+    world.begin("m2", RolloutPolicy(canary=(0.999999,)))
+    challenger = world.predictors["m2"]
+    judge = challenger._judge
+
+    def picky(data: bytes) -> Any:
+        if data == png(77):
+            raise ZeroDivisionError
+        return judge(data)
+
+    challenger._judge = picky
+    with client_of(url) as client:
+        result = client.infer("shades", image_input(png(200), png(77), png(3)))
+        assert result.get_response()["model_version"] == "m1"
+        assert result.as_numpy("label").tolist() == [b"bright", b"dark", b"dark"]
+        result = client.infer("shades", image_input(png(200), png(3)))
+        assert result.get_response()["model_version"] == "m2"
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    assert 'autovision_requests_total{arm="canary",kind="internal",model="m2",replica="local"} 1.0' in text
+    assert 'autovision_requests_total{arm="canary",kind="ok",model="m2",replica="local"} 4.0' in text
 
 
 def test_a_caller_may_allow_less_time(make_predictor: Any, clock: Any, serve: Any, png: Any) -> None:

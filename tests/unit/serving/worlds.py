@@ -16,9 +16,12 @@ import uvicorn
 
 from autovision.errors import StoreUnavailable
 from autovision.records.deployments import Deployment
+from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.serving.app import build_app
 from autovision.serving.engine import Engine, EngineConfig
 from autovision.store import MemoryStore, keys, records
+
+EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class Breakable(MemoryStore):
@@ -60,6 +63,24 @@ class World:
             self.store, keys.deployment("shades"), Deployment, lambda record: record.with_(model=model)
         )
         until(lambda: self.engine.info().model == model)
+
+    def begin(self, model: str, policy: RolloutPolicy, at: int = 0) -> None:
+        """A rollout of a challenger that is in a step of a policy."""
+        rollout = Rollout(
+            id=f"r{at}",
+            model=model,
+            steps=policy.steps(),
+            at=at,
+            false_alarm=0.01,
+            error_margin=0.01,
+            latency_ratio=2,
+            began_at=EPOCH,
+            step_began_at=EPOCH,
+        )
+        records.update(
+            self.store, keys.deployment("shades"), Deployment, lambda record: record.with_(rollout=rollout)
+        )
+        until(lambda: self.engine.info().challenger == model)
 
 
 def until(condition: Callable[[], Any]) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,6 +168,33 @@ def test_it_ends_at_the_deadline(tiny: History) -> None:
     config = tiny.space.config(tiny.space.default())
     with pytest.raises(OutOfTime):
         folds.cross_validated(bench, bench.splits("colours@1"), [config], [config.epochs], 0, time.time() - 1)
+
+
+@pytest.mark.parametrize(("seconds", "heads"), [(100.0, 6), (39.0, 3), (24.0, 2), (9.0, 2)])
+def test_where_heads_take_longer_than_predicted_fewer_are_judged(
+    tiny: History, monkeypatch: pytest.MonkeyPatch, seconds: float, heads: int
+) -> None:
+    """A head takes two seconds in a fold, by a clock that stands still otherwise: ten for all folds of one."""
+    bench = Workbench(tiny.copy(), threads=2)
+    splits = bench.splits("colours@2")
+    configs = [tiny.space.config(tiny.space.default()).with_(epochs=2)] * 6
+    clock, judge = [1000.0], folds._judged
+
+    def slow(bench: Any, splits: Any, configs: Any, *rest: Any) -> Any:
+        clock[0] += 2.0 * len(configs)
+        if clock[0] > 1000.0 + seconds:
+            raise OutOfTime
+        return judge(bench, splits, configs, *rest[:-1], float("inf"))
+
+    monkeypatch.setattr(folds, "_judged", slow)
+    monkeypatch.setattr(folds, "time", SimpleNamespace(time=lambda: clock[0]))
+    found = folds.cross_validated(bench, splits, configs, [2] * 6, 0, 1000.0 + seconds)
+    judged = [logits for logits in found if logits is not None]
+    assert [logits is not None for logits in found] == [True] * len(judged) + [False] * (6 - len(judged))
+    assert len(judged) == heads
+    rows = [np.isfinite(logits).all(1) for logits in judged]
+    assert all(np.array_equal(own, rows[0]) for own in rows), "the same images for all"
+    assert rows[0].all() == (seconds > 20), "fewer heads rather than fewer images, as long as there are two"
 
 
 def test_patience_does_not_choose_the_epoch_on_the_fold_that_judges(tiny: History) -> None:
