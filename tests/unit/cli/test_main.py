@@ -37,8 +37,8 @@ def test_the_commands_are_those_that_others_script_against() -> None:
         *("model list", "model show", "model evaluate"),
         *(
             "promote",
-            "rollout policy",
             "rollout show",
+            "rollout policy",
             "rollout advance",
             "rollout approve",
             "rollout reject",
