@@ -66,6 +66,24 @@ def serve(
     host: Annotated[str, typer.Option("--host", metavar="H", help="0.0.0.0: every interface.")] = "127.0.0.1",
     replicas: Annotated[int, typer.Option("--replicas", metavar="N", help="Processes that answer.")] = 1,
     no_capture: Annotated[bool, typer.Option("--no-capture", help="Do not store the requests.")] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert", metavar="PEM", help="Answer over HTTPS with this certificate; with --tls-key."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="PEM", help="The certificate's key, without password.")
+    ] = None,
+    require_token: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-token/--no-require-token",
+            help="Whether a token is needed while the store has none. Without it: unless the host is loopback. "
+            "As soon as the store has one, a token is always needed.",
+            show_default=False,
+        ),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -74,15 +92,26 @@ def serve(
     A deployment's name serves its champion, and follows as another one is promoted; its requests are captured
     for the monitor. A model's id serves that model for good.
     """
+    from autovision.errors import InvalidInput
     from autovision.serving.ports import claim_port
 
+    if (tls_cert is None) != (tls_key is None):
+        raise InvalidInput("--tls-cert and --tls-key belong together; give both, or none for plain HTTP")
     with answering(as_json) as out:
         av = library(store)
         champion = _served(av, model)
         if port != 0:
             claim_port(host, port)  # said at once, not after Ray has started
         out.note(f"starting with {champion or 'no model yet: the first that is promoted will answer'}")
-        server = av.serve(model, host=host, port=port, replicas=replicas, capture=not no_capture)
+        server = av.serve(
+            model,
+            host=host,
+            port=port,
+            replicas=replicas,
+            capture=not no_capture,
+            tls=(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None,
+            require_token=require_token,
+        )
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
             _say_where(out, server.url, champion)

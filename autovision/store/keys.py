@@ -24,6 +24,7 @@ deployments/<name>/rollouts/<id>/<replica>.json      ReplicaCounts: what a repli
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
 footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
+access/tokens.json                                   TokenList: digests of bearer tokens
 leases/<name>.json                                   Lease
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
 """
@@ -116,6 +117,7 @@ SEARCHES = "searches/"
 MODELS = "models/"
 DEPLOYMENTS = "deployments/"
 WEIGHTS_RECORDS = "weights/names/"
+TOKENS = "access/tokens.json"
 
 
 def search_request(search: str) -> str:

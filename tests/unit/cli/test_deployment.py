@@ -91,6 +91,13 @@ def test_a_port_in_use_is_said_before_anything_is_started(cli: Any, world: Any) 
     assert str(port) in ran.err and "in use" in ran.err
 
 
+def test_a_certificate_without_its_key_is_said_before_anything_is_started(cli: Any, world: Any) -> None:
+    for option in ("--tls-cert", "--tls-key"):
+        ran = cli("serve", world.model, option, "some.pem", "--json")
+        assert (ran.code, ran.out) == (2, "")
+        assert "belong together" in ran.err
+
+
 # ---------------------------------------------------------------------------------------------- feedback
 
 
