@@ -36,6 +36,7 @@ from autovision.records.deployments import (
 )
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
 from autovision.records.rollouts import RolloutPolicy
+from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
 from autovision.records.tokens import Scope, Token
 from autovision.records.trials import TrialResult
@@ -353,6 +354,35 @@ class AutoVision:
             measure=Measure.of(version.metric, version.costs, version.classes),
         )
 
+    def export(self, model: str, folder: str | Path, *, format: str = "onnx") -> ExportManifest:
+        """Write a model as a folder that runs without this package; see `registry.export.export`.
+
+        Args:
+            format: `onnx`, `openvino` or `pytorch`.
+        """
+        from autovision.registry.export import export
+
+        return export(self.store, models.resolve(self.store, model), Path(folder), format)
+
+    def quantize(self, model: str) -> Quantized:
+        """Make a model's int8 form, and judge whether it may serve on nodes of this kind.
+
+        See `promotion.quantization.quantize`.
+        """
+        from autovision.promotion.quantization import quantize
+
+        return quantize(self.store, models.resolve(self.store, model))
+
+    def compared_runtimes(self, model: str) -> list[RuntimeParity]:
+        """How close the runtimes that were tried for a model came to PyTorch, oldest first."""
+        prefix = keys.runtime_parities(models.resolve(self.store, model))
+        found = records.read_all(self.store, prefix, RuntimeParity)
+        return sorted(found, key=lambda each: each.created_at)
+
+    def quantized(self, model: str) -> list[Quantized]:
+        """The verdicts on a model's int8 form, one for each kind of node."""
+        return records.read_all(self.store, keys.quantized_all(models.resolve(self.store, model)), Quantized)
+
     def predict(self, model: str, images: Sequence[bytes]) -> list[Prediction | Exception]:
         """One answer per image; an image that cannot be decoded gives its error in its place."""
         from autovision.model.predictor import Predictor
@@ -481,6 +511,7 @@ class AutoVision:
         cpus: float = 1.0,
         tls: tuple[str | Path, str | Path] | None = None,
         require_token: bool | None = None,
+        runtime: str = "auto",
     ) -> ServerHandle:
         """Serve a model over HTTP: a deployment's champion, followed as it changes, or one version for good.
 
@@ -490,6 +521,8 @@ class AutoVision:
             tls: certificate and key, two PEM files; None: plain HTTP.
             require_token: whether a token is needed where the store has none, too; None: unless `host` is this
                 machine's own loopback.
+            runtime: what runs the network, such as `openvino-f32`; `auto`: the fastest that agrees with PyTorch;
+                `evaluated`: the one that the model was evaluated with.
         """
         from autovision.serving import deploy
 
@@ -508,6 +541,7 @@ class AutoVision:
             cpus=cpus,
             tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
             require_token=require_token,
+            runtime=runtime,
         )
 
     def feedback(
