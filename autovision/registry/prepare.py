@@ -1,7 +1,7 @@
 """Convert a model and compare it with PyTorch, in a process of its own at the lowest priority.
 
-Both take seconds of processor and interpreter. A server that answers while it loads the next model would hold its callers
-up for as long; what was done here it finds ready (see `converted` and `runtimes`).
+Both take seconds of processor and interpreter. A server that answers while it loads the next model would hold its
+callers up for as long; what was done here it finds ready (see `converted` and `runtimes`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _PATIENCE_S = 600.0
 
 
 def prepare(store_uri: str, model: str, threads: int | None, runtime: str = "auto") -> bool:
-    """Do all that `runtimes.load` with the same arguments would; whether it worked. If not, whoever loads the model meets the same fault, and tells of it."""
+    """Do all that `runtimes.load` with the same arguments would; whether it worked.
+
+    If it did not, whoever loads the model meets the same fault, and tells of it.
+    """
     done = subprocess.run(
         [sys.executable, "-m", __name__, store_uri, model, str(threads or 0), runtime],
         stdin=subprocess.DEVNULL,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ray import cloudpickle
 
 from autovision.errors import InvalidInput
+from autovision.model import converted
 from autovision.model.predictor import Predictor
-from autovision.registry import runtimes
-from autovision.serving.server import load_compiled
+from autovision.registry import prepare, runtimes
+from autovision.serving.server import CompiledLoader
+from autovision.store.local import LocalStore
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -24,12 +27,15 @@ def test_a_replica_measures_for_its_first_model_only(tiny: History, monkeypatch:
         return Predictor.load(store, model, threads=threads)
 
     monkeypatch.setattr(runtimes, "load", noted)
+    prepared: list[tuple[str, str, int | None, str]] = []
+    monkeypatch.setattr(prepare, "prepare", lambda *asked: prepared.append(asked))
     first, second = (model.id for model in tiny.models)
-    load = load_compiled(1)
+    load = CompiledLoader(1)
     assert load(tiny.store, first).model.id == first
     assert load(tiny.store, second).model.id == second
+    assert prepared == [(tiny.store.uri, second, 1, "auto")], "nobody waits for the first one's answers"
     # Each replica gets a copy, which has loaded nothing yet.
-    cloudpickle.loads(cloudpickle.dumps(load_compiled(1, "eager-f32")))(tiny.store, first)
+    cloudpickle.loads(cloudpickle.dumps(CompiledLoader(1, "eager-f32")))(tiny.store, first)
     assert loaded == [(first, "auto", True), (second, "auto", False), (first, "eager-f32", True)]
 
 
@@ -44,7 +50,7 @@ def test_a_first_model_that_does_not_load_leaves_the_measuring_to_the_next(
         return load_here(*args, measure=measure, **more)
 
     monkeypatch.setattr(runtimes, "load", noted)
-    load = load_compiled(1)
+    load = CompiledLoader(1)
     with pytest.raises(Exception, match="no model 'nobody'"):
         load(tiny.copy(), "nobody")
     load(tiny.copy(), tiny.models[0].id)
@@ -53,4 +59,22 @@ def test_a_first_model_that_does_not_load_leaves_the_measuring_to_the_next(
 
 def test_a_runtime_that_does_not_exist_is_refused_before_anything_starts() -> None:
     with pytest.raises(InvalidInput, match="no runtime 'onnx'"):
-        load_compiled(1, "onnx")
+        CompiledLoader(1, "onnx")
+
+
+def test_what_is_prepared_in_a_process_of_its_own_is_found_by_the_one_that_answers(
+    tiny: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    for key in tiny.store.list():
+        store.put_new(key, tiny.store.get(key).data)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = tiny.models[0].id
+    assert prepare.prepare(store.uri, model, 1)
+
+    def convert(*args: Any) -> None:
+        raise AssertionError("it was converted already")
+
+    monkeypatch.setattr(converted, "publish", convert)
+    assert runtimes.load(store, model, threads=1, measure=False).model.id == model
+    assert not prepare.prepare(store.uri, "nobody", 1)
