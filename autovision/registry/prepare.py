@@ -1,7 +1,7 @@
-"""Convert a model and compare it with PyTorch, in a process of its own at the lowest priority.
+"""Convert a model for this node's runtime and compare it with PyTorch, in a process of its own at the lowest priority.
 
-Both take seconds of processor and interpreter. A server that answers while it loads the next model would hold its
-callers up for as long; what was done here it finds ready (see `converted` and `runtimes`).
+Both take seconds of both processor and interpreter. A server that answers while it loads the next model would hold its
+callers up for as long; what was converted here it finds ready (see `model.converted`), and what was compared, too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ logger = logging.getLogger(__name__)
 _PATIENCE_S = 600.0
 
 
-def prepare(store_uri: str, model: str, threads: int | None, runtime: str = "auto") -> bool:
-    """Do all that `runtimes.load` with the same arguments would; whether it worked.
+def prepare(store_uri: str, model: str, threads: int, runtime: str) -> bool:
+    """Whether it worked. If not, whoever loads the model meets the same fault, and tells of it.
 
-    If it did not, whoever loads the model meets the same fault, and tells of it.
+    The arguments are those with which the model will be loaded.
     """
     done = subprocess.run(
-        [sys.executable, "-m", __name__, store_uri, model, str(threads or 0), runtime],
+        [sys.executable, "-m", __name__, store_uri, model, str(threads), runtime],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -41,7 +42,7 @@ def main() -> None:
     from autovision.registry import runtimes
 
     store_uri, model, threads, runtime = sys.argv[1:]
-    runtimes.load(open_store(store_uri), model, threads=int(threads) or None, runtime=runtime, measure=False)
+    runtimes.load(open_store(store_uri), model, threads=int(threads), runtime=runtime, measure=False)
 
 
 if __name__ == "__main__":

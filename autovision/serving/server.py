@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 
-from autovision.records.runtimes import check_choice
+from autovision.records.runtimes import AUTO, check_choice
 from autovision.serving.app import build_app
 from autovision.serving.auth import TokenBook
 from autovision.serving.engine import Engine, EngineConfig
@@ -19,27 +19,33 @@ from autovision.store.protocol import Store
 class CompiledLoader:
     """Loads real models. Those that come while another one answers are converted elsewhere first, at low priority.
 
+    Speeds of runtimes are measured for the first model only: while one answers, measuring would disturb the answers,
+    and these the measuring.
+
     Args:
         threads: CPU threads of each; None: as many as the process may use.
-        runtime: as of `autovision.registry.runtimes.load`.
+        runtime: as in `autovision.registry.runtimes.load`.
+
+    Raises:
+        InvalidInput: no such runtime.
     """
 
-    def __init__(self, threads: int | None, runtime: str = "auto") -> None:
+    def __init__(self, threads: int | None, runtime: str = AUTO) -> None:
         check_choice(runtime)
-        self._threads = threads
-        self._runtime = runtime
+        self._threads, self._runtime = threads, runtime
         self._answers = False
 
     def __call__(self, store: Store, model: str) -> Predictor:
         # torch and OpenVINO take seconds to import; a replica answers /v1/health before that.
+        from autovision.model.runtimes import default_threads
         from autovision.registry import runtimes
         from autovision.registry.prepare import prepare
 
+        threads = self._threads or default_threads()
         if self._answers:
-            prepare(store.uri, model, self._threads, self._runtime)
-        # Speeds are measured for the first model only: measuring would disturb the answers, and these the measuring.
+            prepare(store.uri, model, threads, self._runtime)
         loaded = runtimes.load(
-            store, model, threads=self._threads, runtime=self._runtime, measure=not self._answers
+            store, model, threads=threads, runtime=self._runtime, measure=not self._answers
         )
         self._answers = True
         return loaded

@@ -9,9 +9,9 @@ import pytest
 from ray import cloudpickle
 
 from autovision.errors import InvalidInput
-from autovision.model import converted
 from autovision.model.predictor import Predictor
-from autovision.registry import prepare, runtimes
+from autovision.registry import parity, runtimes
+from autovision.registry import prepare as preparing
 from autovision.serving.server import CompiledLoader
 from autovision.store.local import LocalStore
 
@@ -26,17 +26,24 @@ def test_a_replica_measures_for_its_first_model_only(tiny: History, monkeypatch:
         loaded.append((model, runtime, measure))
         return Predictor.load(store, model, threads=threads)
 
+    def prepared(uri: str, model: str, threads: int, runtime: str) -> bool:
+        loaded.append((model, "prepared", threads == 1 and runtime == "auto"))
+        return True
+
     monkeypatch.setattr(runtimes, "load", noted)
-    prepared: list[tuple[str, str, int | None, str]] = []
-    monkeypatch.setattr(prepare, "prepare", lambda *asked: prepared.append(asked))
+    monkeypatch.setattr(preparing, "prepare", prepared)
     first, second = (model.id for model in tiny.models)
     load = CompiledLoader(1)
     assert load(tiny.store, first).model.id == first
     assert load(tiny.store, second).model.id == second
-    assert prepared == [(tiny.store.uri, second, 1, "auto")], "nobody waits for the first one's answers"
     # Each replica gets a copy, which has loaded nothing yet.
     cloudpickle.loads(cloudpickle.dumps(CompiledLoader(1, "eager-f32")))(tiny.store, first)
-    assert loaded == [(first, "auto", True), (second, "auto", False), (first, "eager-f32", True)]
+    assert loaded == [
+        (first, "auto", True),
+        (second, "prepared", True),
+        (second, "auto", False),
+        (first, "eager-f32", True),
+    ]
 
 
 def test_a_first_model_that_does_not_load_leaves_the_measuring_to_the_next(
@@ -62,19 +69,14 @@ def test_a_runtime_that_does_not_exist_is_refused_before_anything_starts() -> No
         CompiledLoader(1, "onnx")
 
 
-def test_what_is_prepared_in_a_process_of_its_own_is_found_by_the_one_that_answers(
+def test_what_was_prepared_elsewhere_is_not_compared_again(
     tiny: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = LocalStore(tmp_path / "store")
     for key in tiny.store.list():
         store.put_new(key, tiny.store.get(key).data)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    model = tiny.models[0].id
-    assert prepare.prepare(store.uri, model, 1)
-
-    def convert(*args: Any) -> None:
-        raise AssertionError("it was converted already")
-
-    monkeypatch.setattr(converted, "publish", convert)
-    assert runtimes.load(store, model, threads=1, measure=False).model.id == model
-    assert not prepare.prepare(store.uri, "nobody", 1)
+    model = tiny.models[1].id
+    assert preparing.prepare(store.uri, model, 1, "openvino-f32")
+    monkeypatch.setattr(parity, "compare", lambda *args: pytest.fail("it was compared again"))
+    assert runtimes.load(store, model, threads=1, runtime="openvino-f32", measure=False).runtime == "openvino"
+    assert not preparing.prepare(store.uri, "nobody", 1, "auto")
