@@ -26,9 +26,17 @@ from autovision.model import weight_catalog
 from autovision.model.version import read_version
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels, Split
-from autovision.records.deployments import Decision, Deployment, DriftReport, Label, RetrainingPolicy
+from autovision.records.deployments import (
+    CapturePolicy,
+    Decision,
+    Deployment,
+    DriftReport,
+    Label,
+    RetrainingPolicy,
+)
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
 from autovision.records.rollouts import RolloutPolicy
+from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
 from autovision.records.tokens import Scope, Token
 from autovision.records.trials import TrialResult
@@ -346,6 +354,35 @@ class AutoVision:
             measure=Measure.of(version.metric, version.costs, version.classes),
         )
 
+    def export(self, model: str, folder: str | Path, *, format: str = "onnx") -> ExportManifest:
+        """Write a model as a folder that runs without this package; see `registry.export.export`.
+
+        Args:
+            format: `onnx`, `openvino` or `pytorch`.
+        """
+        from autovision.registry.export import export
+
+        return export(self.store, models.resolve(self.store, model), Path(folder), format)
+
+    def quantize(self, model: str) -> Quantized:
+        """Make a model's int8 form, and judge whether it may serve on nodes of this kind.
+
+        See `promotion.quantization.quantize`.
+        """
+        from autovision.promotion.quantization import quantize
+
+        return quantize(self.store, models.resolve(self.store, model))
+
+    def compared_runtimes(self, model: str) -> list[RuntimeParity]:
+        """How close the runtimes that were tried for a model came to PyTorch, oldest first."""
+        prefix = keys.runtime_parities(models.resolve(self.store, model))
+        found = records.read_all(self.store, prefix, RuntimeParity)
+        return sorted(found, key=lambda each: each.created_at)
+
+    def quantized(self, model: str) -> list[Quantized]:
+        """The verdicts on a model's int8 form, one for each kind of node."""
+        return records.read_all(self.store, keys.quantized_all(models.resolve(self.store, model)), Quantized)
+
     def predict(self, model: str, images: Sequence[bytes]) -> list[Prediction | Exception]:
         """One answer per image; an image that cannot be decoded gives its error in its place."""
         from autovision.model.predictor import Predictor
@@ -416,6 +453,10 @@ class AutoVision:
         """How challengers come to serve from now on; a rollout that is under way goes on as it began."""
         return deployments.set_rollout_policy(self.store, deployment, policy)
 
+    def set_capture_policy(self, deployment: str, policy: CapturePolicy) -> Deployment:
+        """What is kept of the requests of a deployment from now on."""
+        return deployments.set_capture_policy(self.store, deployment, policy)
+
     def go_on(self, deployment: str, *, at_once: bool = False) -> Decision | None:
         """Take the next step of a rollout if it is time to, or roll it back if it does harm; None: it stays.
 
@@ -470,6 +511,7 @@ class AutoVision:
         cpus: float = 1.0,
         tls: tuple[str | Path, str | Path] | None = None,
         require_token: bool | None = None,
+        runtime: str = "auto",
     ) -> ServerHandle:
         """Serve a model over HTTP: a deployment's champion, followed as it changes, or one version for good.
 
@@ -479,6 +521,8 @@ class AutoVision:
             tls: certificate and key, two PEM files; None: plain HTTP.
             require_token: whether a token is needed where the store has none, too; None: unless `host` is this
                 machine's own loopback.
+            runtime: what runs the network, such as `openvino-f32`; `auto`: the fastest that agrees with PyTorch;
+                `evaluated`: the one that the model was evaluated with.
         """
         from autovision.serving import deploy
 
@@ -497,6 +541,7 @@ class AutoVision:
             cpus=cpus,
             tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
             require_token=require_token,
+            runtime=runtime,
         )
 
     def feedback(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import platform
 from importlib import metadata
 from pathlib import Path
 
@@ -23,3 +24,12 @@ def code_version() -> str:
 @functools.cache
 def package_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in _PACKAGES}
+
+
+@functools.cache
+def processor() -> str:
+    """The CPU's model, as it calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autovision.cli.model import Model
-from autovision.cli.options import Json, Store
+from autovision.cli.options import Json, Runtime, Store
 from autovision.cli.output import Output, answering, cell, facts, library, table, text
 from autovision.cli.signals import StopFlag
 
@@ -84,6 +84,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    runtime: Runtime = "auto",
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -113,6 +114,7 @@ def serve(
             capture=not no_capture,
             tls=(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None,
             require_token=require_token,
+            runtime=runtime,
         )
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from autovision.cli import (
+    capture,
     controller,
     dataset,
     demo,
@@ -42,7 +43,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
     *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
-    *("token", "predict", "feedback", "monitor", "controller", "demo"),
+    *("token", "predict", "capture", "feedback", "monitor", "controller", "demo"),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -67,6 +68,7 @@ app.add_typer(rollout.app, name="rollout")
 app.command("serve")(deployment.serve)
 app.add_typer(token.app, name="token")
 app.command("predict")(predict.predict)
+app.add_typer(capture.app, name="capture")
 app.command("feedback")(deployment.feedback)
 app.command("monitor")(deployment.monitor)
 app.add_typer(controller.app, name="controller")

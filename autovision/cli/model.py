@@ -1,7 +1,8 @@
-"""`autovision model`: list, show and evaluate models."""
+"""`autovision model`: list, show, evaluate, export and quantize models."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.records.models import Evaluation, ModelVersion
+    from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
 
-app = typer.Typer(no_args_is_help=True, help="List, show and evaluate models.")
+app = typer.Typer(no_args_is_help=True, help="List, show, evaluate, export and quantize models.")
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's id, or a deployment's name for its champion.")
@@ -52,9 +54,10 @@ def show(model: Model, store: Store = None, as_json: Json = False) -> None:
         lineage = version.lineage
         out.answer(
             {"model": version.id, **version.model_dump(mode="json"), "deployments": deployments},
-            _facts(version, deployments),
+            _facts(version, deployments, av.quantized(version.id)),
             figures_table(version.metrics, title="On images that it never saw, with 95 % intervals"),
             *_bootstrap(version.metrics.get("test"), version),
+            *_runtimes(av.compared_runtimes(version.id)),
             heading("Lineage"),
             facts(
                 {
@@ -113,6 +116,52 @@ def evaluate(
         )
 
 
+@app.command()
+def export(
+    model: Model,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="A folder that is new, or empty.")],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="onnx, openvino or pytorch.")
+    ] = "onnx",
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as a folder that runs anywhere without AutoVision.
+
+    It holds the network, everything else that the model is, checksums, and load.py, which answers images. Before
+    it is there, its answers are compared with PyTorch's on real images; if they disagree nothing is written.
+    """
+    with answering(as_json) as out:
+        manifest = library(store).export(model, to, format=format_)
+        out.answer({"folder": str(to), **manifest.model_dump(mode="json")}, _export_facts(manifest, to))
+
+
+@app.command()
+def quantize(model: Model, store: Store = None, as_json: Json = False) -> None:
+    """Make a model's int8 form, and judge whether it may serve on nodes of this kind.
+
+    It may where accuracy on the validation split is shown to stay within two points, its answers stay close to
+    PyTorch's, and it is faster and smaller than what serves otherwise. The verdict is stored either way.
+
+    Exits with 8 if it may not serve.
+    """
+    with answering(as_json) as out:
+        verdict = library(store).quantize(model)
+        out.answer(
+            {**verdict.model_dump(mode="json"), "accepted": verdict.accepted},
+            _quantized_facts(verdict),
+            table(
+                ["condition", "met", "why"],
+                [[check.name, check.passed, check.reason] for check in verdict.checks],
+            ),
+        )
+        if not verdict.accepted:
+            from autovision.cli.deployment import REFUSED  # which imports this module
+
+            out.note("refused: `serve` goes on without it")
+            raise typer.Exit(REFUSED)
+
+
 # ---------------------------------------------------------------------------------------------- helpers
 
 
@@ -168,7 +217,7 @@ def _list_table(found: list[ModelVersion], serving: dict[str, list[str]]) -> Tab
     return table(["!model", "data set", "backbone", ">accuracy", ">F1", ">MB", "champion of"], rows)
 
 
-def _facts(version: ModelVersion, deployments: list[str]) -> Table:
+def _facts(version: ModelVersion, deployments: list[str], int8: list[Quantized]) -> Table:
     from autovision.decisions import told
 
     prep = version.preprocessing
@@ -182,6 +231,7 @@ def _facts(version: ModelVersion, deployments: list[str]) -> Table:
             "input": f"{prep.height} x {prep.width} pixels, crop {prep.crop_pct:g}, {prep.interpolation}",
             "size": f"{version.size_bytes / 1e6:.2f} MB, {version.parameters:,} parameters",
             "precision": version.precision,
+            "int8": _int8(int8),
             "temperature": version.temperature,
             "searched by": version.metric,
             "answers": told(version.decision, version.classes, several=version.multi_label),
@@ -189,6 +239,56 @@ def _facts(version: ModelVersion, deployments: list[str]) -> Table:
             "made (UTC)": version.created_at,
         }
     )
+
+
+def _export_facts(manifest: ExportManifest, folder: Path) -> Table:
+    found = manifest.parity
+    return facts(
+        {
+            "folder": folder,
+            "model": manifest.model,
+            "format": manifest.format,
+            "files": ", ".join(manifest.files),
+            "needs": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),
+            "like PyTorch": found and f"{found} of {found.dataset}, {found.split}",
+            "try it": f"python {folder / 'load.py'} IMAGE",
+        }
+    )
+
+
+def _quantized_facts(verdict: Quantized) -> Table:
+    return facts(
+        {
+            "model": verdict.model,
+            "node": verdict.node,
+            "verdict": "int8 may serve" if verdict.accepted else "int8 may not serve",
+            "compared with": verdict.compared_with,
+            "accuracy": f"{verdict.accuracy_before:.4f} before, {verdict.accuracy:.4f} in int8, on {verdict.images:,} "
+            f"images of {verdict.dataset}, {verdict.split}",
+            "one image": f"{verdict.timing_before.one_ms:.1f} ms before, {verdict.timing.one_ms:.1f} in int8",
+            "a batch": f"{verdict.timing_before.batch_ms:.1f} ms before, {verdict.timing.batch_ms:.1f} in int8",
+            "calibrated on": f"{verdict.calibrated_on:,} images of train",
+        }
+    )
+
+
+def _runtimes(found: list[RuntimeParity]) -> list[Any]:
+    """What servers compared with PyTorch; nothing before any server did."""
+    if not found:
+        return []
+    lines = {f"{each.runtime}, {each.node}": f"{each.parity}" for each in found}
+    return [heading("Runtimes, compared with PyTorch on real images"), facts(lines)]
+
+
+def _int8(verdicts: list[Quantized]) -> str | None:
+    """A line for each kind of node; nothing where none was made."""
+    lines = [
+        f"{'may serve' if each.accepted else 'may not serve'} on {each.node}: {each.speedup:.2f} times as fast, "
+        f"{1 - each.size_bytes / each.size_bytes_before:.0%} smaller, accuracy "
+        f"{100 * each.accuracy_change.value:+.1f} points"
+        for each in verdicts
+    ]
+    return "\n".join(lines) or None
 
 
 def _bootstrap(evaluation: Evaluation | None, version: ModelVersion) -> list[Table]:

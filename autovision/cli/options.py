@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 STORE_VARIABLE = "AUTOVISION_STORE"
+RUNTIME_VARIABLE = "AUTOVISION_RUNTIME"
 
 Store = Annotated[
     str | None,
@@ -29,6 +30,17 @@ License = Annotated[
         "--license",
         metavar="SPDX",
         help="Only backbones whose weights have this licence; may be repeated, or name several with commas.",
+    ),
+]
+
+Runtime = Annotated[
+    str,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        envvar=RUNTIME_VARIABLE,
+        help="What runs the network: auto (the fastest that agrees with PyTorch), evaluated, openvino-f32, "
+        "openvino-bf16, openvino-int8, onnx-f32, eager-f32, torch-f32, torch-bf16.",
     ),
 ]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -21,16 +22,31 @@ from autovision.model.weights import digest_of_tensors
 from autovision.provenance import code_version
 from autovision.records.base import digest_of
 
+Form = Literal["openvino", "onnx", "int8"]
+
+_WRITERS: dict[Form, str] = {"openvino": "openvino", "onnx": "onnxscript", "int8": "openvino"}
+"""form -> the package that converts"""
 _MOST = 48
-"""networks that are kept; of some 5 to 100 MB each"""
+"""networks that are kept of each form; of some 5 to 100 MB each"""
 
 
-def folder(module: nn.Module, size: tuple[int, int]) -> Path:
+def folder(module: nn.Module, size: tuple[int, int], form: Form = "openvino") -> Path:
     """Where the converted form of a module for images of `size` (height, width) lies, or would lie."""
     buffers = dict(module.named_buffers())  # also those that a state dict leaves out
     tensors = {**module.state_dict(), **{f"buffer.{name}": tensor for name, tensor in buffers.items()}}
-    made_of = [digest_of_tensors(tensors), repr(module), size, code_version(), metadata.version("openvino")]
-    return _root() / digest_of(made_of)[:32]
+    made_of = [
+        digest_of_tensors(tensors),
+        repr(module),
+        size,
+        code_version(),
+        metadata.version(_WRITERS[form]),
+    ]
+    return _root(form) / digest_of(made_of)[:32]
+
+
+def from_store(form: Form, digest: str) -> Path:
+    """Where a copy of stored files lies, or would lie, whose contents have this digest together."""
+    return _root(form) / digest[:32]
 
 
 def publish(where: Path, write: Callable[[Path], None]) -> None:
@@ -61,5 +77,5 @@ def _evict(root: Path) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autovision" / "openvino"
+def _root(form: Form) -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autovision" / form

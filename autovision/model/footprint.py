@@ -88,7 +88,7 @@ def measure_here(config: TrialConfig, classes: int) -> Footprint:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     prep = backbones.preprocessing(config)
     size = prep.height, prep.width
-    scorer = Scorer(network, size, precision, threads)
+    scorer = Scorer.as_evaluated(network, size, precision, threads)
     one = np.zeros((1, *size, 3), np.uint8)
     scorer(one)
     seconds: list[float] = []

@@ -1,16 +1,15 @@
 """Inference-only functions from modules: OpenVINO on CPU, torch.compile with autocast on GPU, else eager.
 
-One function compiles for features, evaluation and serving alike, so that all three see the same numbers.
+`compile_module` compiles for features and evaluation alike, so that both see the same numbers. A server may run a model
+on another runtime (`autovision.model.runtimes`), if it was compared with PyTorch on real images before.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autovision.model import converted
+from autovision.model import converted, formats
 
 Precision = Literal["f32", "bf16"]
 
@@ -84,15 +83,32 @@ def compile_module(
         return EagerModule(module)
 
 
+def openvino_file(module: nn.Module, size: tuple[int, int]) -> Path:
+    """The network in OpenVINO's form, in float32: converted now, or found among those that were."""
+    path = converted.folder(module, size) / formats.OPENVINO_FILE
+    if not path.is_file():
+        converted.publish(
+            path.parent, lambda folder: formats.write_openvino(module, size, folder / path.name)
+        )
+    return path
+
+
 class OpenVinoModule:
     """A network converted and compiled by OpenVINO for this CPU; the batch size is free."""
 
     runtime = "openvino"
 
     def __init__(self, module: nn.Module, size: tuple[int, int], precision: Precision, threads: int) -> None:
-        path = converted.folder(module, size) / "model.xml"
-        if not path.is_file():
-            converted.publish(path.parent, lambda folder: _convert(module, size, folder / path.name))
+        self._open(openvino_file(module, size), precision, threads)
+
+    @classmethod
+    def of_file(cls, path: Path, precision: Precision, threads: int) -> OpenVinoModule:
+        """A network that was converted before. What is quantized in it is computed in int8, the rest in `precision`."""
+        made = cls.__new__(cls)
+        made._open(path, precision, threads)
+        return made
+
+    def _open(self, path: Path, precision: Precision, threads: int) -> None:
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
@@ -110,26 +126,31 @@ class OpenVinoModule:
         return [np.array(result[i], dtype=np.float32) for i in range(len(result))]
 
 
-def _convert(module: nn.Module, size: tuple[int, int], path: Path) -> None:
-    import openvino as ov
+class OnnxModule:
+    """A network converted to ONNX and run by ONNX Runtime on the CPU, in float32; the batch size is free."""
 
-    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), _root_logger_kept(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the tracer warns of every shape that it takes as a constant
-        model = ov.convert_model(module, example_input=example, input=[ov.PartialShape([-1, *size, 3])])
-    ov.save_model(model, path, compress_to_fp16=False)
+    runtime = "onnx"
 
+    def __init__(self, module: nn.Module, size: tuple[int, int], threads: int) -> None:
+        formats.require(("onnxruntime", "onnx", "onnxscript"), what="ONNX Runtime", extra="onnx")
+        import onnxruntime
 
-@contextlib.contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    """OpenVINO sets the root logger up for itself, and leaves it silent below ERROR when a conversion fails."""
-    root = logging.getLogger()
-    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.filters[:], root.handlers[:] = filters, handlers
+        path = converted.folder(module, size, "onnx") / formats.ONNX_FILE
+        if not path.is_file():
+            converted.publish(
+                path.parent, lambda folder: formats.write_onnx(module, size, folder / path.name)
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Threads that spin while they wait take the cores from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        outputs = self._session.run(None, {self._input: np.ascontiguousarray(pixels)})
+        return [np.asarray(output, np.float32) for output in outputs]
 
 
 class EagerModule:

@@ -1,4 +1,9 @@
-"""From image bytes to answers: the one path for evaluation, `predict` and serving."""
+"""From image bytes to answers: the one path for evaluation, `predict` and serving.
+
+Decoding, preprocessing, temperature and decision rule are the same everywhere. The network runs on the runtime and in
+the precision that the model was evaluated with, unless another runtime is named; a server may name one that is faster
+and was found to agree (`autovision.registry.runtimes`), whose answers then differ by what was measured there.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -14,7 +20,7 @@ from autovision.decisions import scores
 from autovision.errors import InvalidImage
 from autovision.metrics import THRESHOLD
 from autovision.model import bundle
-from autovision.model.inference import Compiled, compile_module
+from autovision.model.inference import Compiled, Precision, compile_module
 from autovision.model.network import Network
 from autovision.model.version import read_version
 from autovision.records.datasets import Labels
@@ -55,9 +61,16 @@ def probabilities_of(logits: np.ndarray, temperature: float, *, multi_label: boo
 class Scorer:
     """A compiled network over preprocessed pixels."""
 
-    def __init__(self, network: Network, size: tuple[int, int], precision: str, threads: int | None) -> None:
-        self._compiled: Compiled = compile_module(network, size, precision=precision, threads=threads)  # type: ignore[arg-type]
-        self.runtime = self._compiled.runtime
+    def __init__(self, compiled: Compiled) -> None:
+        self._compiled = compiled
+        self.runtime = compiled.runtime
+
+    @classmethod
+    def as_evaluated(
+        cls, network: Network, size: tuple[int, int], precision: str, threads: int | None
+    ) -> Scorer:
+        """On the runtime that models are evaluated on."""
+        return cls(compile_module(network, size, precision=cast(Precision, precision), threads=threads))
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (N, H, W, 3) to logits (N, C) and embeddings (N, D), both float32."""
@@ -75,7 +88,7 @@ class Predictor:
 
     @classmethod
     def load(cls, store: Store, model_id: str, *, threads: int | None = None) -> Predictor:
-        """Load a model version from the store: some seconds.
+        """Load a model version from the store, on the runtime that it was evaluated with: some seconds.
 
         Raises:
             NotFound: no such model.
@@ -84,11 +97,21 @@ class Predictor:
         threads = threads or len(os.sched_getaffinity(0))
         version = read_version(store, model_id)
         prep = version.preprocessing
-        scorer = Scorer(
-            bundle.load_network(store, version), (prep.height, prep.width), version.precision, threads
-        )
+        network = bundle.load_network(store, version)
+        scorer = Scorer.as_evaluated(network, (prep.height, prep.width), version.precision, threads)
+        return cls.warm(version, scorer, threads)
+
+    @classmethod
+    def warm(cls, version: ModelVersion, scorer: Scorer, threads: int) -> Predictor:
+        """With a network that is compiled already; it is tried once."""
+        prep = version.preprocessing
         scorer(np.zeros((1, prep.height, prep.width, 3), np.uint8))
         return cls(version, scorer, threads)
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network."""
+        return self._scorer.runtime
 
     def predict(self, images: Sequence[bytes | image.Pixels]) -> list[Prediction | InvalidImage]:
         """One result per image; an image that cannot be decoded gives its error in its place.

@@ -23,9 +23,14 @@ def read_version(store: Store, model_id: str) -> ModelVersion:
 
 def read_file(store: Store, version: ModelVersion, name: str) -> bytes:
     """A file of the version's bundle. Raises `CorruptObject` if it does not match its digest."""
-    data = store.get(keys.model_file(version.id, name, version.files[name])).data
-    if hashlib.sha256(data).hexdigest() != version.files[name]:
+    return read_stored(store, version.id, name, version.files[name])
+
+
+def read_stored(store: Store, model_id: str, name: str, digest: str) -> bytes:
+    """A file that lies with a model, by its digest. Raises `CorruptObject` if it does not match it."""
+    data = store.get(keys.model_file(model_id, name, digest)).data
+    if hashlib.sha256(data).hexdigest() != digest:
         raise CorruptObject(
-            f"file {name!r} of model {version.id!r} in {store.uri} does not match its digest; restore it"
+            f"file {name!r} of model {model_id!r} in {store.uri} does not match its digest; restore it"
         )
     return data

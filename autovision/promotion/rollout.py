@@ -304,8 +304,8 @@ def _waiting_one(store: Store, name: str, model_id: str) -> Decision:
     found = {decision.subject: decision for decision in waiting(store, name)}
     if model_id not in found:
         raise InvalidInput(
-            f"model {model_id!r} does not wait for approval in deployment {name!r}{near(model_id, map(str, found))}; waiting: "
-            f"{', '.join(map(str, found)) or 'none'}"
+            f"model {model_id!r} does not wait for approval in deployment {name!r}{near(model_id, map(str, found))}; "
+            f"waiting: {', '.join(map(str, found)) or 'none'}"
         )
     return found[model_id]
 

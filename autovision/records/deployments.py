@@ -74,6 +74,15 @@ class Verdict(Record):
     """JSON-able"""
 
 
+class CapturePolicy(Record):
+    """What is kept of the requests that a deployment answers."""
+
+    share: float = Field(default=1.0, ge=0, le=1)
+    """of the requests that are kept, chosen at random"""
+    pixels: bool = True
+    """whether with their images; without, drift is watched by embeddings, and nothing can be learnt from labels"""
+
+
 class Deployment(Record):
     """What a deployment should serve: a mutable record, changed by compare-and-swap only."""
 
@@ -87,6 +96,7 @@ class Deployment(Record):
     space: dict[str, Any]
     """search space of its re-searches, in JSON form"""
     policy: RetrainingPolicy = RetrainingPolicy()
+    capture_policy: CapturePolicy = CapturePolicy()
     rollout_policy: RolloutPolicy = RolloutPolicy()
     rollout: Rollout | None = None
     """the challenger that is on its way to be champion"""
@@ -106,7 +116,7 @@ class ShadowAnswer(Labelling):
 
 
 class Capture(Labelling):
-    """One answered request. The image itself is in the store under its digest."""
+    """One answered request. The image itself is in the store under its digest, if `pixels` says so."""
 
     request_id: str
     deployment: str
@@ -115,6 +125,8 @@ class Capture(Labelling):
     latency_ms: float
     image: str
     """SHA-256 of the request's bytes"""
+    pixels: bool = True
+    """whether the image was kept"""
     label: Labels
     probabilities: dict[str, float]
     embedding: tuple[float, ...]

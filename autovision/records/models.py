@@ -211,7 +211,8 @@ class ModelVersion(Record):
     costs: Costs | None = None
     """of answers, for the metric `neg_mean_cost`"""
     precision: str
-    """numeric precision that it was evaluated and is served in: `f32` or `bf16`"""
+    """numeric precision that it was evaluated in: `f32` or `bf16`; a server may use another runtime, if that agrees on
+    real images (`autovision.registry.runtimes`)"""
     metrics: dict[str, Evaluation]
     """`test`, and one per declared subgroup"""
     files: dict[str, str]

@@ -16,6 +16,8 @@ class Joined:
     """one per image, ordered by the time of the request"""
     unmatched: tuple[str, ...]
     """labelled request ids that were never captured, sorted"""
+    without_image: int
+    """labels of requests whose image was not kept"""
     already_known: int
     """labels of images that the data set holds already"""
     repeated: int
@@ -33,7 +35,8 @@ def join(captures: Iterable[Capture], consensus: Mapping[str, Label], *, known_i
     of the captures has no influence.
     """
     by_request = {capture.request_id: capture for capture in captures}
-    matched = [(by_request[request], label) for request, label in consensus.items() if request in by_request]
+    found = [(by_request[request], label) for request, label in consensus.items() if request in by_request]
+    matched = [pair for pair in found if pair[0].pixels]
     new = [pair for pair in matched if pair[0].image not in known_images]
     best: dict[str, tuple[Capture, Label]] = {}
     for pair in sorted(new, key=_weight):
@@ -41,6 +44,7 @@ def join(captures: Iterable[Capture], consensus: Mapping[str, Label], *, known_i
     return Joined(
         rows=tuple(sorted(best.values(), key=lambda pair: (pair[0].received_at, pair[0].request_id))),
         unmatched=tuple(sorted(consensus.keys() - by_request.keys())),
+        without_image=len(found) - len(matched),
         already_known=len(matched) - len(new),
         repeated=len(new) - len(best),
         conflicting=sum(label.label != best[capture.image][1].label for capture, label in new),

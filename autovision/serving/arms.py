@@ -7,9 +7,9 @@ of the rollout and the key, which is below the share or not.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from autovision.records.deployments import Deployment
+from autovision.records.deployments import CapturePolicy, Deployment
 from autovision.records.rollouts import Rollout, Stage
 from autovision.serving.predicting import Served
 
@@ -21,10 +21,12 @@ class Wanted:
     Attributes:
         champion: None: not known, or none was promoted yet.
         rollout: under way; None: there is none.
+        captures: what is kept of the requests.
     """
 
     champion: str | None = None
     rollout: Rollout | None = None
+    captures: CapturePolicy = field(default_factory=CapturePolicy)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -34,7 +36,7 @@ class Wanted:
 
 
 def wanted_of(deployment: Deployment) -> Wanted:
-    return Wanted(deployment.model, deployment.rollout)
+    return Wanted(deployment.model, deployment.rollout, deployment.capture_policy)
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,18 @@ class Arms:
         challenger: of the rollout, loaded; None: there is none, or it is not loaded yet.
         rollout: that the challenger belongs to.
         unloadable: why the challenger is not loaded, after several attempts.
+        captures: what is kept of the requests.
     """
 
     stable: Served | None = None
     challenger: Served | None = None
     rollout: Rollout | None = None
     unloadable: str | None = None
+    captures: CapturePolicy = field(default_factory=CapturePolicy)
+
+    def is_captured(self, request: str) -> bool:
+        """Whether a request is among those that are kept."""
+        return position("captures", request) < self.captures.share
 
     def is_canary(self, key: str) -> bool:
         """Whether the challenger answers the caller with this key."""

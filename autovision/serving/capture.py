@@ -43,6 +43,8 @@ class Answered:
     """empty of pixels, which are not captured"""
     prediction: Prediction
     metadata: Mapping[str, str]
+    pixels: bool = True
+    """whether the image is stored, too"""
     shadow: tuple[str, Prediction] | None = None
     """the challenger that was shown the image, too, and what it said"""
 
@@ -54,6 +56,7 @@ class Answered:
             received_at=self.received_at,
             latency_ms=self.latency_ms,
             image=hashlib.sha256(self.image).hexdigest(),
+            pixels=self.pixels,
             label=self.prediction.label,
             probabilities=dict(self.prediction.probabilities),
             embedding=tuple(self.prediction.embedding.tolist()),
@@ -233,6 +236,8 @@ class CaptureSink:
 
     def _store_batch(self, batch: Sequence[Answered], at: datetime) -> None:
         records = [item.to_capture(self._deployment) for item in batch]
-        images = {record.image: item.image for record, item in zip(records, batch, strict=True)}
+        images = {
+            record.image: item.image for record, item in zip(records, batch, strict=True) if item.pixels
+        }
         put_many_immutable(self._store, ((keys.image(digest), data) for digest, data in images.items()))
         captures.append(self._store, self._deployment, records, at=at)

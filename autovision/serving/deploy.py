@@ -92,6 +92,7 @@ def start(
     capture: bool = True,
     cpus: float = 1.0,
     threads: int | None = None,
+    runtime: str = "auto",
     ready_timeout_s: float = 120.0,
     load: LoadPredictor | None = None,
     tls: Tls | None = None,
@@ -106,7 +107,8 @@ def start(
         host, port: where every node's proxy listens; port 0: any free one.
         cpus: CPUs that each replica reserves in Ray (a reservation, not a limit).
         threads: CPU threads of each replica's inference; None: as many as there are cores.
-        load: loads a model; None: `autovision.model.predictor`.
+        runtime: what runs the network; auto: the fastest that agrees with PyTorch.
+        load: loads a model; None: `autovision.registry.runtimes`.
         tls: None: plain HTTP.
         require_token: whether a token is needed where the store has none, too; None: unless `host` is this
             machine's own loopback.
@@ -130,7 +132,7 @@ def start(
         raise Conflict("a server already runs in this Ray cluster; stop it before another is started")
     url = _url(host, port, tls)
     application = _application(
-        (store_uri, config, load or CompiledLoader(threads), _replica_name, limits, require_token),
+        (store_uri, config, load or CompiledLoader(threads, runtime), _replica_name, limits, require_token),
         config,
         replicas,
         cpus,

@@ -224,11 +224,13 @@ class Engine:
         prediction, model, took_s = predicted.prediction, predicted.model.id, perf_counter() - begun
         self.metrics.observe(arm=arm, model=model, latency_s=took_s, confidence=confidence_of(prediction))
         encoded = image if isinstance(image, bytes) else b""
-        answered = Answered(request_id, model, received_at, took_s * 1000, encoded, prediction, metadata)
+        pixels, latency_ms = moment.arms.captures.pixels, took_s * 1000
+        answered = Answered(request_id, model, received_at, latency_ms, encoded, prediction, metadata, pixels)
+        sink = self._sink if encoded and moment.arms.is_captured(request_id) else None
         if encoded and moment.arms.is_shadowed(side):
-            self._copy(answered, moment.tally)
-        elif encoded and self._sink is not None:
-            self._sink.offer(answered)
+            self._copy(answered, moment.tally, sink)
+        elif sink is not None:
+            sink.offer(answered)
         self._answered += 1
         return answered
 
@@ -274,20 +276,20 @@ class Engine:
             tally.answered(challenger=True, seconds=perf_counter() - begun)
         return predicted
 
-    def _copy(self, answered: Answered, tally: Tally | None) -> None:
+    def _copy(self, answered: Answered, tally: Tally | None, sink: CaptureSink | None) -> None:
         """Show the challenger what was answered; nobody waits for it."""
         if self._challenger.waiting >= self.config.max_shadow_waiting:
             if tally is not None:
                 tally.dropped()
-            if self._sink is not None:
-                self._sink.offer(answered)
+            if sink is not None:
+                sink.offer(answered)
             return
-        task = asyncio.get_running_loop().create_task(self._compare(answered, tally))
+        task = asyncio.get_running_loop().create_task(self._compare(answered, tally, sink))
         # A loop keeps only weak references to its tasks.
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _compare(self, answered: Answered, tally: Tally | None) -> None:
+    async def _compare(self, answered: Answered, tally: Tally | None, sink: CaptureSink | None) -> None:
         """Compare what the challenger says with what was answered, and capture both."""
         begun = perf_counter()
         try:
@@ -301,8 +303,8 @@ class Engine:
             if tally is not None:
                 tally.compared(agreed=set(labels_of(said.label)) == set(labels_of(answered.prediction.label)))
             answered = replace(answered, shadow=(shadow.model.id, said))
-        if self._sink is not None:
-            self._sink.offer(answered)
+        if sink is not None:
+            sink.offer(answered)
 
     async def label(self, feedback: Sequence[Feedback]) -> FeedbackReceipt:
         """Store labels; they are durable when this returns.

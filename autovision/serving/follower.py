@@ -180,11 +180,12 @@ class Follower:
         stable = self._served(wanted.champion, now_.stable) or now_.stable
         rollout = wanted.rollout
         if rollout is None or stable is None:
-            return Arms(stable)
+            return Arms(stable, captures=wanted.captures)
         challenger = self._served(rollout.model, now_.challenger)
         failure = self._failures.get(rollout.model)
         given_up = failure is not None and failure.attempts >= UNLOADABLE_ATTEMPTS
-        return Arms(stable, challenger, rollout, failure.error if failure is not None and given_up else None)
+        unloadable = failure.error if failure is not None and given_up else None
+        return Arms(stable, challenger, rollout, unloadable, wanted.captures)
 
     def _served(self, model: str | None, before: Served | None) -> Served | None:
         """A loaded model as one that answers: since before, if it did already."""

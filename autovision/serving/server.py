@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 
+from autovision.records.runtimes import check_choice
 from autovision.serving.app import build_app
 from autovision.serving.auth import TokenBook
 from autovision.serving.engine import Engine, EngineConfig
@@ -20,20 +21,26 @@ class CompiledLoader:
 
     Args:
         threads: CPU threads of each; None: as many as the process may use.
+        runtime: as of `autovision.registry.runtimes.load`.
     """
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, runtime: str = "auto") -> None:
+        check_choice(runtime)
         self._threads = threads
+        self._runtime = runtime
         self._answers = False
 
     def __call__(self, store: Store, model: str) -> Predictor:
         # torch and OpenVINO take seconds to import; a replica answers /v1/health before that.
-        from autovision.model.predictor import Predictor as Compiled
-        from autovision.model.prepare import prepare
+        from autovision.registry import runtimes
+        from autovision.registry.prepare import prepare
 
         if self._answers:
-            prepare(store.uri, model)
-        loaded = Compiled.load(store, model, threads=self._threads)
+            prepare(store.uri, model, self._threads, self._runtime)
+        # Speeds are measured for the first model only: measuring would disturb the answers, and these the measuring.
+        loaded = runtimes.load(
+            store, model, threads=self._threads, runtime=self._runtime, measure=not self._answers
+        )
         self._answers = True
         return loaded
 

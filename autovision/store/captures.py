@@ -1,9 +1,9 @@
 """Captured requests: one Parquet file per batch, named by the time at which it was written.
 
-Columns: request_id, deployment, model, image: string; label: string, or null and labels: list<string> where a
-model answers any number of classes; received_at: timestamp[us, UTC]; latency_ms: double; probabilities:
-map<string, double>; embedding: list<float> (32 bits, to which embeddings are rounded); metadata:
-map<string, string>; shadow: string, a ShadowAnswer in JSON, or null. Pages carry checksums.
+Columns: request_id, deployment, model, image: string; label: string, or null and labels: list<string> where a model
+answers any number of classes; received_at: timestamp[us, UTC]; latency_ms: double; probabilities: map<string, double>;
+embedding: list<float> (32 bits, to which embeddings are rounded); metadata: map<string, string>; shadow: string, a
+ShadowAnswer in JSON, or null; pixels: bool, whether the image was kept, too. Pages carry checksums.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from autovision.store.protocol import KeyNotFound, Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LATER = ("labels", "shadow")
+_LATER = ("labels", "shadow", "pixels")
 """columns that older files do not have"""
 
 
@@ -121,6 +121,7 @@ def _schema() -> pa.Schema:
             "embedding": pa.list_(pa.float32()),
             "metadata": pa.map_(text, text),
             "shadow": text,
+            "pixels": pa.bool_(),
         }
     )
 
@@ -168,5 +169,6 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
             **row,
             "probabilities": dict(row["probabilities"]),
             "metadata": dict(row["metadata"]),
+            "pixels": row["pixels"] is not False,
             "shadow": row["shadow"] and ShadowAnswer.model_validate_json(row["shadow"]),
         }

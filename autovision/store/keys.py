@@ -12,6 +12,8 @@ live/<id>.json                                       LiveSearch: who shares a cl
 clusters/<name>.json                                 ClusterView: what it had when last seen
 models/<id>/model.json                               ModelVersion: reveals the bundle
 models/<id>/files/<sha256>-<file>                    its files
+models/<id>/parity/<digest>.json                     RuntimeParity: a runtime compared with PyTorch
+models/<id>/int8/<node kind>.json                    Quantized: the model in int8, and whether it may serve
 weights/names/<name>.json                            ImportedWeights: reveals the file
 weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
@@ -23,6 +25,7 @@ deployments/<name>/decisions/<id>.json               Decision
 deployments/<name>/rollouts/<id>/<replica>.json      ReplicaCounts: what a replica counted during a rollout
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
 footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
+runtimes/<digest>.json                               RuntimeSpeeds: how fast each runtime is for a network on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
 access/tokens.json                                   TokenList: digests of bearer tokens
 leases/<name>.json                                   Lease
@@ -184,6 +187,22 @@ def model_file(model_id: str, file: str, digest: str) -> str:
     return f"models/{model_id}/files/{digest}-{file}"
 
 
+def runtime_parities(model_id: str) -> str:
+    return f"models/{model_id}/parity/"
+
+
+def runtime_parity(model_id: str, digest: str) -> str:
+    return f"{runtime_parities(model_id)}{digest}.json"
+
+
+def quantized_all(model_id: str) -> str:
+    return f"models/{model_id}/int8/"
+
+
+def quantized(model_id: str, node: str) -> str:
+    return f"{quantized_all(model_id)}{node}.json"
+
+
 def weights_record(name: str) -> str:
     return f"{WEIGHTS_RECORDS}{name}.json"
 
@@ -250,6 +269,10 @@ def speeds(node_kind: str) -> str:
 
 def footprint(digest: str) -> str:
     return f"footprints/{digest}.json"
+
+
+def runtime_speeds(digest: str) -> str:
+    return f"runtimes/{digest}.json"
 
 
 def sketches(spec: str) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import platform
-from pathlib import Path
-
 import torch
 
 from autovision.model.inference import native_precision
+from autovision.provenance import processor
 from autovision.search.costing.speeds import NodeKind
 
 
@@ -22,12 +19,3 @@ def this_node(threads: int = 1, workers: int = 1) -> NodeKind:
         gpu=gpu,
         workers=workers,
     )
-
-
-@functools.cache
-def processor() -> str:
-    """The CPU's model, as it calls itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -79,7 +79,7 @@ def finish(
     config = TrialConfig.model_validate(best.config)
     network = assemble(bench, config, store.get(chosen.final_key).data, len(version.classes))
     prep, precision = backbones.preprocessing(config), native_precision()
-    scorer = Scorer(network, (prep.height, prep.width), precision, bench.threads)
+    scorer = Scorer.as_evaluated(network, (prep.height, prep.width), precision, bench.threads)
 
     rows = {split: _rows(store, version, split) for split in (Split.VALIDATION, Split.TEST)}
 

@@ -34,7 +34,7 @@ def test_the_commands_are_those_that_others_script_against() -> None:
         *("weights import", "weights list", "weights show"),
         *("search submit", "search estimate", "search list", "search queue", "search show", "search watch"),
         *("search explain", "search stop", "search resume", "search finish"),
-        *("model list", "model show", "model evaluate"),
+        *("model list", "model show", "model evaluate", "model export", "model quantize"),
         *(
             "promote",
             "rollout show",
@@ -44,7 +44,7 @@ def test_the_commands_are_those_that_others_script_against() -> None:
             "rollout reject",
         ),
         *("rollback", "serve", "token create", "token list", "token revoke"),
-        *("predict", "feedback", "monitor"),
+        *("predict", "capture policy", "feedback", "monitor"),
         *("controller run", "controller why", "demo"),
     ]
 

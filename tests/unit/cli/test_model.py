@@ -118,12 +118,69 @@ def test_evaluate_for_people(cli: Any, world: Any) -> None:
         (["predict", "pets-m-0", "photo.png"], 3, "pets-m-"),
         (["promote", "pets-m-0", "--to", "door"], 3, "pets-m-"),
         (["serve", "pets-m-0"], 3, "pets-m-"),
+        (["model", "export", "pets-m-0", "--to", "out"], 3, "pets-m-"),
+        (["model", "export", "MODEL", "--to", "out", "--format", "onx"], 2, "'onnx'"),
+        (["model", "quantize", "pets-m-0"], 3, "pets-m-"),
     ],
 )
 def test_what_does_not_exist(cli: Any, world: Any, line: list[str], code: int, said: str) -> None:
     ran = cli(*(world.model if word == "MODEL" else word for word in line), "--json")
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith("error: ") and said in ran.err
+
+
+# --------------------------------------------------------------------------------------- export and quantize
+
+
+def test_export_tells_what_it_wrote_and_how_it_was_compared(cli: Any, world: Any, tmp_path: Path) -> None:
+    ran = cli("model", "export", world.model, "--format", "openvino", "--to", tmp_path / "out", "--json")
+    assert ran.code == 0, ran.err
+    answer = ran.answer
+    assert (answer["folder"], answer["model"], answer["format"]) == (
+        str(tmp_path / "out"),
+        world.model,
+        "openvino",
+    )
+    assert set(answer["files"]) == {"load.py", "portable.py", "requirements.txt", "model.xml", "model.bin"}
+    assert answer["parity"]["agreement"] == 1.0
+    again = cli("model", "export", world.model, "--to", tmp_path / "out")
+    assert (again.code, again.out) == (2, "") and "is not empty" in again.err
+    cli("promote", world.model, "--to", "door", "--force")
+    shown = cli("model", "export", "door", "--format", "pytorch", "--to", tmp_path / "more")
+    assert shown.code == 0, shown.err
+    assert "program.pt2" in shown.out and "the same answer for 100.0%" in squeezed_to_spaces(shown.out)
+
+
+def squeezed_to_spaces(text: str) -> str:
+    """On one line: what is long is folded."""
+    return " ".join(text.split())
+
+
+def test_show_tells_which_runtimes_were_compared(cli: Any, world: Any) -> None:
+    from autovision.registry import runtimes
+    from autovision.store import open_store
+
+    assert "Runtimes" not in cli("model", "show", world.model).out
+    runtimes.load(open_store(world.folder), world.model, threads=1, runtime="eager-f32")
+    shown = cli("model", "show", world.model).out
+    assert "Runtimes, compared with PyTorch" in shown
+    assert "eager-f32," in squeezed(shown)
+    assert "thesameanswerfor100.0%" in squeezed(shown)
+
+
+def test_quantize_gives_a_verdict_that_show_repeats(cli: Any, world: Any) -> None:
+    ran = cli("model", "quantize", world.model, "--json")
+    verdict = ran.answer
+    assert ran.code == (0 if verdict["accepted"] else 8), ran.err
+    assert [check["name"] for check in verdict["checks"]] == [
+        *("accuracy", "closeness to PyTorch", "faster", "smaller")
+    ]
+    assert verdict["accepted"] == all(check["passed"] for check in verdict["checks"])
+    shown = squeezed(cli("model", "show", world.model).out)
+    assert ("int8mayserve" if verdict["accepted"] else "int8maynotserve") in shown
+    people = cli("model", "quantize", world.model)
+    assert people.code in (0, 8)
+    assert "accuracy changes by" in squeezed_to_spaces(people.out)
 
 
 # ------------------------------------------------------------------------------------------------- predict

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from autovision.model import converted, inference
+from autovision.model import converted, formats
 from autovision.model.inference import OpenVinoModule
 
 SIZE = (4, 4)
@@ -44,13 +44,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def conversions(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folder of every conversion that was really made."""
     made: list[Path] = []
-    convert = inference._convert
+    convert = formats.write_openvino
 
     def counted(module: nn.Module, size: tuple[int, int], path: Path) -> None:
         made.append(path.parent)
         convert(module, size, path)
 
-    monkeypatch.setattr(inference, "_convert", counted)
+    monkeypatch.setattr(formats, "write_openvino", counted)
     return made
 
 

@@ -57,6 +57,14 @@ def test_one_row_per_image_with_the_surest_then_latest_label():
     assert (joined.repeated, joined.conflicting) == (3, 2)
 
 
+def test_a_label_of_an_image_that_was_not_kept_is_counted_and_teaches_nothing():
+    joined = join(
+        [capture(1).with_(pixels=False), capture(2)], {"r1": label(1), "r2": label(2)}, known_images=set()
+    )
+    assert [c.request_id for c, _ in joined.rows] == ["r2"]
+    assert (joined.without_image, joined.unmatched, joined.already_known) == (1, (), 0)
+
+
 def test_unlabelled_captures_are_no_candidates():
     assert join([capture(1)], {}, known_images=set()).rows == ()
 

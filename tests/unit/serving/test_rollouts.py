@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autovision.errors import InvalidImage, StoreUnavailable
-from autovision.records.deployments import Capture, Deployment
+from autovision.records.deployments import Capture, CapturePolicy, Deployment
 from autovision.records.rollouts import ReplicaCounts, Rollout, RolloutPolicy, Stage
 from autovision.serving.engine import Engine, EngineConfig
 from autovision.serving.schema import Answer
@@ -83,8 +83,10 @@ class World:
         """Those of as many callers with keys, one after the other."""
 
         async def run() -> list[Answer]:
-            found = [await self.ask(image, f"caller-{each}") for each in range(number)]
-            await self.engine.drain()
+            found = []
+            for each in range(number):
+                found.append(await self.ask(image, f"caller-{each}"))
+                await self.engine.drain()  # there is room for two copies
             return found
 
         return asyncio.run(run())
@@ -207,6 +209,27 @@ def test_a_shadow_that_fails_is_counted_and_the_request_is_captured_without_it(
     assert [c.shadow for c in world.captured()] == [None] * 6
 
 
+@pytest.mark.parametrize("at", [None, SHADOW])
+def test_a_share_of_the_requests_is_kept_and_without_images_if_so_wanted(
+    world: World, png: Any, at: int | None
+) -> None:
+    if at is not None:
+        world.begin(at)
+    world.change(capture_policy=CapturePolicy(share=0.5, pixels=False))
+    until(lambda: not world.engine._now.arms.captures.pixels)
+    world.answers(png(180), 60)
+    seen = world.captured()
+    assert 15 <= len(seen) <= 45
+    assert not any(capture.pixels for capture in seen)
+    assert all((capture.shadow is not None) == (at is not None) for capture in seen)
+    assert not world.store.exists(keys.image(seen[0].image))
+    world.change(capture_policy=CapturePolicy())
+    until(lambda: world.engine._now.arms.captures.pixels)
+    world.answers(png(181), 10)
+    kept = [capture for capture in world.captured() if capture.pixels]
+    assert len(kept) == 10 and world.store.get(keys.image(kept[0].image)).data == png(181)
+
+
 def test_a_challenger_that_becomes_champion_answers_without_being_loaded_again(
     world: World, png: Any
 ) -> None:
@@ -247,11 +270,17 @@ def test_a_challenger_that_cannot_be_loaded_is_told_to_whoever_decides(
     )
     world.change(rollout=rollout)
     for attempt in range(1, 4):
-        until(lambda attempt=attempt: world.loads.count("m2") == attempt)
+        until(lambda attempt=attempt: attempts(world, "m2") == attempt)
         clock.at = clock.at.replace(minute=clock.at.minute + 1)
     assert "m2" in str(world.counts(0, lambda c: c.unloadable is not None).unloadable)
     assert {answer.model for answer in world.answers(png(180), 5)} == {"m1"}
     world.engine.close()
+
+
+def attempts(world: World, model: str) -> int:
+    """How often a model failed to load in a row."""
+    failure = world.engine._follower._failures.get(model)
+    return failure.attempts if failure else 0
 
 
 def _broken(images: Any) -> Any:
