@@ -101,6 +101,8 @@ def serve(
     with answering(as_json) as out:
         av = library(store)
         champion = _served(av, model)
+        for line in _exposed(av, host, require_token, encrypted=tls_cert is not None):
+            out.note(line)
         if port != 0:
             claim_port(host, port)  # said at once, not after Ray has started
         out.note(f"starting with {champion or 'no model yet: the first that is promoted will answer'}")
@@ -287,6 +289,28 @@ def _served(av: AutoVision, name: str) -> str | None:
     if name in deployments.names(av.store):
         return deployments.get(av.store, name).model
     return av.model(name).id
+
+
+def _exposed(av: AutoVision, host: str, require_token: bool | None, *, encrypted: bool) -> list[str]:
+    """What should be known of a server before it is started, when others can reach it, or nobody will be let in."""
+    from autovision.serving.client import is_loopback
+
+    lines, known = [], bool(av.tokens())
+    if require_token is None:
+        require_token = not is_loopback(host)
+    if not known and require_token:
+        lines.append(
+            "the store has no token, so that the server refuses everything but /v1/health until there is one: "
+            "`autovision token create --scope predict --name NAME`"
+        )
+    if not is_loopback(host) and not known and not require_token:
+        lines.append(f"whoever reaches {host} may use the server until the store has a token")
+    if not is_loopback(host) and not encrypted:
+        lines.append(
+            f"images and tokens for {host} can be read on their way; give --tls-cert and --tls-key, or put a "
+            "proxy that has a certificate in front"
+        )
+    return lines
 
 
 def _say_where(out: Output, url: str, model: str | None) -> None:

@@ -77,7 +77,7 @@ class _Suffixes:
     def after(self, stamp: str) -> str:
         with self._lock:
             # Drawn from the lower half: there is room to count on.
-            self._number = self._number + 1 if stamp == self._stamp else secrets.randbelow(1 << 23)
+            self._number = self._number + 1 if stamp == self._stamp else secrets.randbits(23)
             self._stamp = stamp
             return f"{self._number:06x}"
 

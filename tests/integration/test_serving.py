@@ -34,6 +34,7 @@ from autovision.records.tokens import Scope
 from autovision.registry import deployments
 from autovision.serving import deploy
 from autovision.serving.client import Client, NotAllowed
+from autovision.serving.limits import Limits
 from autovision.store import captures, keys, labels, open_store, records, tokens
 from autovision.store.protocol import Store
 from tests.unit.serving.worlds import self_signed
@@ -476,11 +477,14 @@ def test_it_answers_over_tls_to_those_who_have_a_token(cluster: None, store: Sto
     files = deploy.Tls(*self_signed(tmp_path))
     trusted = deploy._exactly(files.cert)
     with (
-        deploy.start(store.uri, model="inverse-2", port=0, load=load, tls=files) as server,
+        deploy.start(
+            store.uri, model="inverse-2", port=0, load=load, tls=files, limits=Limits(body_timeout_s=1.0)
+        ) as server,
         Client(server.url, token=made.secret, tls=trusted) as client,
         Client(server.url, tls=trusted) as stranger,
     ):
-        assert server.url.startswith("https://")
+        url = httpx.URL(server.url)
+        assert url.scheme == "https"
         assert client.predict(png(255)).label == "dark"
         several = client.predict_all([png(255), b"text", png(0)])
         assert [type(each).__name__ for each in several] == ["Answer", "InvalidImage", "Answer"]
@@ -492,6 +496,14 @@ def test_it_answers_over_tls_to_those_who_have_a_token(cluster: None, store: Sto
         assert 'arm="stable",kind="ok",model="inverse-2"' in metrics
         model = httpx.get(f"{server.url}/v2/models/inverse-2", **http).json()
         assert model["versions"] == ["inverse-2"]
+        with (
+            socket.create_connection((url.host, url.port or 0)) as plain,
+            trusted.wrap_socket(plain) as slow,
+        ):
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {made.secret}\r\n"
+            slow.sendall(f"{head}Content-Length: 1000\r\n\r\nab".encode())
+            slow.settimeout(20)
+            assert slow.recv(65536).startswith(b"HTTP/1.1 408 "), "whoever trickles is cut off"
         tokens.revoke(store, made.token.id, AT)
 
         def refused() -> bool:
