@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from autovision.errors import AutoVisionError
 from autovision.model import backbone as backbones
 from autovision.model.bundle import build_network
 from autovision.model.inference import native_precision
+from autovision.model.peak import peak_mb
 from autovision.model.predictor import MAX_BATCH, Scorer
 from autovision.records.base import Record
 from autovision.space.config import TrialConfig
@@ -101,7 +101,7 @@ def measure_here(config: TrialConfig, classes: int) -> Footprint:
     return Footprint(
         runtime=f"{scorer.runtime} {precision}, {threads} threads",
         latency_ms=1e3 * statistics.median(seconds),
-        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        memory_mb=peak_mb(),
         size_mb=weights / 1e6,
     )
 

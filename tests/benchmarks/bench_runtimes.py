@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 from typing import Any
@@ -32,6 +31,7 @@ from autovision.model import converted, runtimes
 from autovision.model.bundle import load_network
 from autovision.model.formats import ONNX_FILE
 from autovision.model.inference import Compiled, OpenVinoModule, native_precision, openvino_file
+from autovision.model.peak import peak_mb
 from autovision.model.version import read_version
 from autovision.records.datasets import Split
 from autovision.records.runtimes import Runtime, Timing
@@ -73,21 +73,19 @@ def one(store: Store, model_id: str, name: str) -> dict[str, Any]:
         timing = runtimes.timings({runtime: network}, here.size)[runtime]
         right = parity.labels(model, parity.answers(model, network, pixels).probabilities) == true
         found = {"accuracy": float(right.mean()), "images": len(rows), **timing.model_dump()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return {**found, "memory_mb": peak}
+    return {**found, "memory_mb": peak_mb()}
 
 
 def apart(store_uri: str, model_id: str, name: str) -> dict[str, Any]:
-    """`one` in a process of its own, twice: the first may have to convert the network, which takes memory."""
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", store_uri, model_id, name],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+    """`one` in a process of its own, which finds every form of the network converted: `quantize` tried them all."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", store_uri, model_id, name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
