@@ -14,6 +14,7 @@ import getpass
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
+from autovision.records.tokens import Scope, Token
 from autovision.records.trials import TrialResult
 from autovision.registry import catalog as models
 from autovision.registry import deployments
@@ -44,7 +46,7 @@ from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
-from autovision.store import keys, labels, lease, open_store, records
+from autovision.store import keys, labels, lease, open_store, records, tokens
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
 if TYPE_CHECKING:
@@ -387,6 +389,22 @@ class AutoVision:
 
         return list(Predictor.load(self.store, models.resolve(self.store, model)).predict(images))
 
+    # ---------------------------------------------------------------------------------------------- tokens
+
+    def create_token(
+        self, name: str, scopes: Collection[Scope], *, expires_at: datetime | None = None
+    ) -> tokens.Created:
+        """A token for servers of this store; its secret is in the result and nowhere else."""
+        return tokens.create(self.store, name, scopes, now(), expires_at=expires_at)
+
+    def tokens(self) -> list[Token]:
+        """Every token that was ever made, oldest first."""
+        return list(tokens.read(self.store))
+
+    def revoke_token(self, which: str) -> list[Token]:
+        """Revoke the token of an id, or all of a name. Servers refuse them within a few seconds."""
+        return tokens.revoke(self.store, which, now())
+
     # ----------------------------------------------------------------------------------------- deployments
 
     def create_deployment(
@@ -491,6 +509,8 @@ class AutoVision:
         replicas: int = 1,
         capture: bool = True,
         cpus: float = 1.0,
+        tls: tuple[str | Path, str | Path] | None = None,
+        require_token: bool | None = None,
         runtime: str = "auto",
     ) -> ServerHandle:
         """Serve a model over HTTP: a deployment's champion, followed as it changes, or one version for good.
@@ -498,6 +518,9 @@ class AutoVision:
         Args:
             port: 0 takes any free one.
             cpus: what each replica reserves in Ray; 0 leaves all of a small machine to searches.
+            tls: certificate and key, two PEM files; None: plain HTTP.
+            require_token: whether a token is needed where the store has none, too; None: unless `host` is this
+                machine's own loopback.
             runtime: what runs the network, such as `openvino-f32`; `auto`: the fastest that agrees with PyTorch;
                 `evaluated`: the one that the model was evaluated with.
         """
@@ -516,6 +539,8 @@ class AutoVision:
             replicas=replicas,
             capture=capture and follows,
             cpus=cpus,
+            tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
+            require_token=require_token,
             runtime=runtime,
         )
 

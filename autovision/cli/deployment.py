@@ -66,6 +66,24 @@ def serve(
     host: Annotated[str, typer.Option("--host", metavar="H", help="0.0.0.0: every interface.")] = "127.0.0.1",
     replicas: Annotated[int, typer.Option("--replicas", metavar="N", help="Processes that answer.")] = 1,
     no_capture: Annotated[bool, typer.Option("--no-capture", help="Do not store the requests.")] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-cert", metavar="PEM", help="Answer over HTTPS with this certificate; with --tls-key."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="PEM", help="The certificate's key, without password.")
+    ] = None,
+    require_token: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-token/--no-require-token",
+            help="Whether a token is needed while the store has none. Without it: unless the host is loopback. "
+            "As soon as the store has one, a token is always needed.",
+            show_default=False,
+        ),
+    ] = None,
     runtime: Runtime = "auto",
     store: Store = None,
     as_json: Json = False,
@@ -75,16 +93,28 @@ def serve(
     A deployment's name serves its champion, and follows as another one is promoted; its requests are captured
     for the monitor. A model's id serves that model for good.
     """
+    from autovision.errors import InvalidInput
     from autovision.serving.ports import claim_port
 
+    if (tls_cert is None) != (tls_key is None):
+        raise InvalidInput("--tls-cert and --tls-key belong together; give both, or none for plain HTTP")
     with answering(as_json) as out:
         av = library(store)
         champion = _served(av, model)
+        for line in _exposed(av, host, require_token, encrypted=tls_cert is not None):
+            out.note(line)
         if port != 0:
             claim_port(host, port)  # said at once, not after Ray has started
         out.note(f"starting with {champion or 'no model yet: the first that is promoted will answer'}")
         server = av.serve(
-            model, host=host, port=port, replicas=replicas, capture=not no_capture, runtime=runtime
+            model,
+            host=host,
+            port=port,
+            replicas=replicas,
+            capture=not no_capture,
+            tls=(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None,
+            require_token=require_token,
+            runtime=runtime,
         )
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
@@ -259,6 +289,28 @@ def _served(av: AutoVision, name: str) -> str | None:
     if name in deployments.names(av.store):
         return deployments.get(av.store, name).model
     return av.model(name).id
+
+
+def _exposed(av: AutoVision, host: str, require_token: bool | None, *, encrypted: bool) -> list[str]:
+    """What should be known of a server before it is started, when others can reach it, or nobody will be let in."""
+    from autovision.serving.client import is_loopback
+
+    lines, known = [], bool(av.tokens())
+    if require_token is None:
+        require_token = not is_loopback(host)
+    if not known and require_token:
+        lines.append(
+            "the store has no token, so that the server refuses everything but /v1/health until there is one: "
+            "`autovision token create --scope predict --name NAME`"
+        )
+    if not is_loopback(host) and not known and not require_token:
+        lines.append(f"whoever reaches {host} may use the server until the store has a token")
+    if not is_loopback(host) and not encrypted:
+        lines.append(
+            f"images and tokens for {host} can be read on their way; give --tls-cert and --tls-key, or put a "
+            "proxy that has a certificate in front"
+        )
+    return lines
 
 
 def _say_where(out: Output, url: str, model: str | None) -> None:

@@ -25,6 +25,7 @@ from autovision.cli import (
     predict,
     rollout,
     search,
+    token,
     weights,
 )
 from autovision.cli.output import printable
@@ -42,7 +43,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
     *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
-    *("predict", "capture", "feedback", "monitor", "controller", "demo"),
+    *("token", "predict", "capture", "feedback", "monitor", "controller", "demo"),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -65,6 +66,7 @@ app.command("promote")(deployment.promote)
 app.command("rollback")(deployment.rollback)
 app.add_typer(rollout.app, name="rollout")
 app.command("serve")(deployment.serve)
+app.add_typer(token.app, name="token")
 app.command("predict")(predict.predict)
 app.add_typer(capture.app, name="capture")
 app.command("feedback")(deployment.feedback)

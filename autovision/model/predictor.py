@@ -113,8 +113,11 @@ class Predictor:
         """What runs the network."""
         return self._scorer.runtime
 
-    def predict(self, images: Sequence[bytes]) -> list[Prediction | InvalidImage]:
-        """One result per image; an image that cannot be decoded gives its error in its place."""
+    def predict(self, images: Sequence[bytes | image.Pixels]) -> list[Prediction | InvalidImage]:
+        """One result per image; an image that cannot be decoded gives its error in its place.
+
+        Pixels are taken as they are: uint8 (H, W, 3) as `image.load` gives them for this model.
+        """
         decoded = (
             [self._decode(images[0])] if len(images) == 1 else list(self._pool.map(self._decode, images))
         )
@@ -124,11 +127,22 @@ class Predictor:
         answers = iter(self._answers(np.stack(good)))
         return [pixels if isinstance(pixels, InvalidImage) else next(answers) for pixels in decoded]
 
-    def _decode(self, data: bytes) -> np.ndarray | InvalidImage:
+    def _decode(self, data: bytes | image.Pixels) -> np.ndarray | InvalidImage:
+        if isinstance(data, np.ndarray):
+            return self._checked(data)
         try:
             return image.load(data, self.model.preprocessing)
         except InvalidImage as error:
             return error
+
+    def _checked(self, pixels: image.Pixels) -> np.ndarray | InvalidImage:
+        prep = self.model.preprocessing
+        if pixels.shape == (prep.height, prep.width, 3):
+            return pixels
+        return InvalidImage(
+            f"the pixels are {pixels.shape}, and model {self.model.id!r} takes "
+            f"({prep.height}, {prep.width}, 3); preprocess them for it, or send the encoded image"
+        )
 
     def score(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (N, H, W, 3) to probabilities (N, C) and embeddings (N, D)."""

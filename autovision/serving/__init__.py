@@ -1,8 +1,8 @@
 """Answering over HTTP with the promoted model, and remembering what was asked.
 
-    client ──▶ app ──▶ batcher ──▶ predictor (swapped by the follower when the Deployment record changes)
-                │
-                └──▶ capture ──▶ store
+    client ──▶ guard ──▶ app, v2 ──▶ batcher ──▶ predictor (swapped by the follower when the Deployment record changes)
+             auth, limits      │
+                               └──▶ capture ──▶ store
 
 `deploy.start` runs it on Ray Serve; everything but `server` and `deploy` works without Ray.
 """

@@ -1,18 +1,20 @@
 """The HTTP routes over an engine, as a Starlette app.
 
-    POST /v1/predict    image bytes (any Content-Type) or a form with one file -> Answer
+    POST /v1/predict    image bytes (any Content-Type), or a form with one file -> Answer
+                        a form with several files -> a list, an Answer or a Problem for each in its place
     POST /v1/feedback   one Feedback or a list -> FeedbackReceipt; all of a list or nothing is checked first
     GET  /v1/health     Health: 200 when images can be answered, else 503
     GET  /v1/model      ServerInfo
+    GET  /metrics       in Prometheus' text format
+    /v2                 the Open Inference Protocol: see `v2`
 
-Every error is `application/problem+json`; `problems` lists kinds and statuses. FastAPI would validate
-nothing here that is not validated anyway and costs a multiple per request.
+Every error is `application/problem+json` (under /v2 what that protocol has instead); `problems` lists kinds and
+statuses. FastAPI would validate nothing here that is not validated anyway and costs a multiple per request.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from time import perf_counter
@@ -22,75 +24,130 @@ from pydantic_core import from_json
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from autovision.records.base import Record, now
-from autovision.serving.body import image_of, metadata_of, read_body
-from autovision.serving.engine import Engine
-from autovision.serving.problems import InvalidFeedback, escaped_trace, problem_of, shape_of
+from autovision.records.base import now
+from autovision.records.tokens import Scope
+from autovision.serving import v2
+from autovision.serving.asking import Asking, ask_all
+from autovision.serving.auth import TokenBook
+from autovision.serving.body import KEY_HEADER, images_of, metadata_of, read_body
+from autovision.serving.engine import Engine, answer_of
+from autovision.serving.guard import Guard, as_json, as_problem, logged_problem
+from autovision.serving.limits import Gate, Limits, Visit, within
+from autovision.serving.problems import InvalidFeedback
 from autovision.serving.schema import Feedback, Problem
-from autovision.store import keys
-
-logger = logging.getLogger(__name__)
 
 MAX_FEEDBACK = 1000
 """labels in one request"""
 MAX_FEEDBACK_BYTES = 2**20
-
-KEY_HEADER = "x-autovision-key"
-"""names the caller: during a rollout all requests with one key are answered by the same model"""
+TOKENS_WAIT_S = 2.0
+"""so long a server that starts waits for its tokens; until it has them it lets nobody in"""
 
 _FEEDBACK = TypeAdapter(list[Feedback])
-_ROUTES = "POST /v1/predict, POST /v1/feedback, GET /v1/health, GET /v1/model"
-
-Handler = Callable[[Request], Awaitable[Response]]
+_ROUTES = "POST /v1/predict, POST /v1/feedback, GET /v1/health, GET /v1/model, GET /metrics, and those of /v2"
 
 
-def build_app(engine: Engine, *, clock: Callable[[], datetime] = now) -> Starlette:
-    """The app. Its lifespan starts and closes the engine."""
+def build_app(
+    engine: Engine,
+    *,
+    book: TokenBook | None = None,
+    limits: Limits | None = None,
+    clock: Callable[[], datetime] = now,
+) -> Starlette:
+    """The app. Its lifespan starts and closes the engine and the book.
 
-    async def predict(request: Request) -> Response:
-        begun, received_at = perf_counter(), clock()
-        engine.count_request()
-        engine.admit()
-        metadata = metadata_of(request.scope["headers"])
-        body = await read_body(request, engine.config.max_body_bytes)
-        image = image_of(request.headers.get("content-type", ""), body)
-        key = request.headers.get(KEY_HEADER)
-        return _json(await engine.answer(image, metadata, received_at, begun, key))
-
-    async def feedback(request: Request) -> Response:
-        body = await read_body(request, MAX_FEEDBACK_BYTES)
-        return _json(await engine.label(parse_feedback(body)))
-
-    async def health(request: Request) -> Response:
-        state = engine.health()
-        if state.status == "ready":
-            return _json(state)
-        return _json(state, status=503, headers={"retry-after": "2"})
-
-    async def model(request: Request) -> Response:
-        return _json(engine.info())
+    Args:
+        book: who may do what; None: everyone may do everything.
+    """
+    limits = limits or Limits()
+    guard = Guard(engine, Gate(limits), book)
+    routes = _V1(engine, limits, clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         engine.start()
+        if book is not None:
+            book.start()
+            await run_in_threadpool(book.wait_read, TOKENS_WAIT_S)
         yield
+        if book is not None:
+            await run_in_threadpool(book.close)
         await engine.drain()
         await run_in_threadpool(engine.close)
 
     return Starlette(
         routes=[
-            Route("/v1/predict", _guarded(predict, engine), methods=["POST"]),
-            Route("/v1/feedback", _guarded(feedback, engine), methods=["POST"]),
-            Route("/v1/health", health, methods=["GET"]),
-            Route("/v1/model", model, methods=["GET"]),
+            Route("/v1/predict", guard(routes.predict, Scope.PREDICT, as_problem), methods=["POST"]),
+            Route("/v1/feedback", guard(routes.feedback, Scope.FEEDBACK, as_problem), methods=["POST"]),
+            Route("/v1/health", routes.health, methods=["GET"]),
+            Route("/v1/model", guard(routes.model, None, as_problem), methods=["GET"]),
+            Route("/metrics", guard(routes.metrics, Scope.ADMIN, as_problem), methods=["GET"]),
+            *v2.routes(engine, guard, limits, clock),
         ],
         exception_handlers={HTTPException: _http_problem},
         lifespan=lifespan,
     )
+
+
+class _V1:
+    """The handlers of /v1."""
+
+    def __init__(self, engine: Engine, limits: Limits, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._clock = clock
+
+    async def predict(self, request: Request, visit: Visit) -> Response:
+        begun, received_at = perf_counter(), self._clock()
+        engine, limits = self._engine, self._limits
+        engine.count_request()
+        engine.admit()
+        visit.hold_images(1)
+        metadata = metadata_of(request.scope["headers"])
+        key = request.headers.get(KEY_HEADER)
+        body = await read_body(
+            request, engine.config.max_body_bytes, timeout_s=limits.body_timeout_s, hold=visit.hold_bytes
+        )
+        images = images_of(request.headers.get("content-type", ""), body)
+        if isinstance(images, bytes):
+            answer = engine.answer(images, metadata, received_at, begun, key)
+            return as_json(await within(limits.deadline_s, answer))
+        visit.hold_images(len(images) - 1)
+        engine.count_request(len(images) - 1)
+        asked = Asking(metadata, received_at, begun, key)
+        return await within(limits.deadline_s, self._answer_all(images, asked))
+
+    async def _answer_all(self, images: Sequence[bytes], asked: Asking) -> Response:
+        results = await ask_all(self._engine, images, asked)
+        said: list[str] = []
+        for result in results:
+            if isinstance(result, Exception):
+                self._engine.count_error(result)
+                said.append(logged_problem(result).model_dump_json(exclude_none=True))
+            else:
+                said.append(answer_of(result).model_dump_json())
+        return Response(f"[{','.join(said)}]", media_type="application/json")
+
+    async def feedback(self, request: Request, visit: Visit) -> Response:
+        timeout_s = self._limits.body_timeout_s
+        body = await read_body(request, MAX_FEEDBACK_BYTES, timeout_s=timeout_s, hold=visit.hold_bytes)
+        return as_json(await within(self._limits.deadline_s, self._engine.label(parse_feedback(body))))
+
+    async def health(self, request: Request) -> Response:
+        state = self._engine.health()
+        if state.status == "ready":
+            return as_json(state)
+        return as_json(state, status=503, headers={"retry-after": "2"})
+
+    async def model(self, request: Request, visit: Visit) -> Response:
+        return as_json(self._engine.info())
+
+    async def metrics(self, request: Request, visit: Visit) -> Response:
+        metrics = self._engine.metrics
+        return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
 def parse_feedback(body: bytes) -> list[Feedback]:
@@ -115,32 +172,6 @@ def parse_feedback(body: bytes) -> list[Feedback]:
         raise InvalidFeedback("; ".join(faults)) from None
 
 
-def _guarded(handler: Handler, engine: Engine) -> Handler:
-    """The handler with its errors counted and turned into problems."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except ClientDisconnect:
-            # Nobody is left to read an answer; 499 is what access logs call it.
-            return Response(status_code=499)
-        except Exception as error:  # noqa: BLE001 - answered as a problem, and logged if unexpected
-            engine.count_error(error)
-            return _problem_response(error)
-
-    return guarded
-
-
-def _problem_response(error: Exception) -> Response:
-    shape = shape_of(error)
-    request_id = None
-    if shape.status == 500:
-        request_id = keys.timestamped_id(now())
-        logger.error("request %s failed: %s", request_id, escaped_trace(error))
-    headers = {"retry-after": str(shape.retry_after_s)} if shape.retry_after_s is not None else None
-    return _problem(problem_of(error, request_id), headers)
-
-
 async def _http_problem(request: Request, error: Exception) -> Response:
     """404 and 405, which Starlette's router raises."""
     assert isinstance(error, HTTPException)
@@ -153,14 +184,5 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     problem = Problem(
         type=f"urn:autovision:problem:{kind}", title=error.detail, status=error.status_code, detail=detail
     )
-    return _problem(problem, dict(error.headers or {}))
-
-
-def _problem(problem: Problem, headers: dict[str, str] | None) -> Response:
-    return Response(
-        problem.model_dump_json(exclude_none=True), problem.status, headers, "application/problem+json"
-    )
-
-
-def _json(record: Record, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(record.model_dump_json(), status, headers, "application/json")
+    render = v2.as_error if request.url.path.startswith("/v2") else as_problem
+    return render(problem, dict(error.headers or {}))

@@ -14,7 +14,7 @@ from threading import Condition, Thread
 
 from autovision.errors import InvalidImage
 from autovision.records.models import ModelVersion
-from autovision.serving.predicting import Prediction, Predictor
+from autovision.serving.predicting import Input, Prediction, Predictor
 from autovision.serving.problems import NoModel, QueueFull, ShuttingDown
 
 
@@ -28,7 +28,7 @@ class Predicted:
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    image: bytes
+    image: Input
     future: asyncio.Future[Predicted]
     loop: asyncio.AbstractEventLoop
 
@@ -47,8 +47,10 @@ class Batcher:
         max_batch: int = 16,
         max_waiting: int = 128,
         workers: int = 1,
+        observe_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._current = current
+        self._observe_batch = observe_batch
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._queue: deque[_Waiting] = deque()
@@ -74,7 +76,7 @@ class Batcher:
         """Whether all workers run."""
         return all(worker.is_alive() for worker in self._workers)
 
-    async def predict(self, image: bytes) -> Predicted:
+    async def predict(self, image: Input) -> Predicted:
         """The prediction for one image.
 
         Raises `InvalidImage` if it cannot be decoded, `QueueFull`, `ShuttingDown`, `NoModel`, and what the
@@ -119,10 +121,11 @@ class Batcher:
         predictor = self._current()
         if predictor is None:
             return [NoModel() for _ in batch]
+        self._observe_batch(len(batch))
         return predict_isolated(predictor, [job.image for job in batch])
 
 
-def predict_isolated(predictor: Predictor, images: Sequence[bytes]) -> list[Predicted | Exception]:
+def predict_isolated(predictor: Predictor, images: Sequence[Input]) -> list[Predicted | Exception]:
     """One result per image. If the predictor fails on several at once, each is tried alone, so that one
     image that breaks the model fails alone."""
     try:

@@ -40,6 +40,7 @@ class Answered:
     received_at: datetime
     latency_ms: float
     image: bytes
+    """empty of pixels, which are not captured"""
     prediction: Prediction
     metadata: Mapping[str, str]
     pixels: bool = True

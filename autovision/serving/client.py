@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+import ssl
+from collections.abc import Mapping, Sequence
 from time import monotonic, sleep
 from typing import Self
 
@@ -12,7 +13,7 @@ import httpx
 
 from autovision.errors import AutoVisionError, ImageTooLarge, InvalidImage, InvalidInput
 from autovision.records.datasets import Labels
-from autovision.serving.schema import Answer, FeedbackReceipt, Health, ServerInfo
+from autovision.serving.schema import Answer, FeedbackReceipt, Health, Problem, ServerInfo
 
 
 class ServerUnavailable(AutoVisionError):
@@ -21,14 +22,32 @@ class ServerUnavailable(AutoVisionError):
     exit_code = 7
 
 
+class NotAllowed(AutoVisionError):
+    """The server refused the token; give one with the scope that the message names, by `autovision token create`."""
+
+    exit_code = 2
+
+
 class Client:
     """Talks to one server. Thread-safe; a context manager.
 
-    A request that never reached the server, or was answered 503 with `Retry-After`, is sent again for up
+    A request that never reached the server, or was answered 503 or 429 with `Retry-After`, is sent again for up
     to `retry_for_s` seconds. Nothing else is: a request whose fate is unknown may have been counted.
+
+    Args:
+        token: what `autovision token create` printed; None: the server is open.
+        tls: whom to trust for an https URL; None: the authorities that the system trusts.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, retry_for_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 30.0,
+        retry_for_s: float = 10.0,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         try:
             self._url = httpx.URL(url)
         except httpx.InvalidURL as error:
@@ -39,7 +58,11 @@ class Client:
             raise InvalidInput(f"{url!r} is not a URL of a server; give one like http://127.0.0.1:8000")
         self._retry_for_s = retry_for_s
         self._http = httpx.Client(
-            base_url=self._url, timeout=timeout_s, trust_env=not _is_loopback(self._url.host)
+            base_url=self._url,
+            timeout=timeout_s,
+            trust_env=not is_loopback(self._url.host),
+            headers={} if token is None else {"authorization": f"Bearer {token}"},
+            verify=True if tls is None else tls,
         )
 
     def __enter__(self) -> Self:
@@ -56,11 +79,32 @@ class Client:
 
         Raises `InvalidImage`, `ImageTooLarge`, `InvalidInput`, `ServerUnavailable`.
         """
-        headers = {b"content-type": b"application/octet-stream"}
-        for name, value in (metadata or {}).items():
-            headers[b"x-autovision-meta-" + name.replace("_", "-").encode()] = value.encode()
+        headers = {b"content-type": b"application/octet-stream", **_metadata_headers(metadata)}
         response = self._send("POST", "/v1/predict", content=image, headers=headers)
         return Answer.model_validate_json(response.content)
+
+    def predict_all(
+        self, images: Sequence[bytes], *, metadata: Mapping[str, str] | None = None
+    ) -> list[Answer | AutoVisionError]:
+        """The answers for several images, sent in one request; an image that has none gives its error in its place.
+
+        Args:
+            metadata: of all of them.
+
+        Raises like `predict` what concerns all of them, such as too many images.
+        """
+        if not images:
+            return []
+        if len(images) == 1:
+            try:
+                return [self.predict(images[0], metadata=metadata)]
+            except InvalidImage as error:
+                return [error]
+        files = [("image", (str(number), data)) for number, data in enumerate(images)]
+        form = httpx.Request("POST", self._url, files=files)
+        headers = {b"content-type": form.headers["content-type"].encode(), **_metadata_headers(metadata)}
+        response = self._send("POST", "/v1/predict", content=form.read(), headers=headers)
+        return [_answer_or_error(item, str(self._url)) for item in response.json()]
 
     def feedback(
         self, request_id: str, label: Labels, *, annotator: str = "unknown", confidence: float = 1.0
@@ -117,7 +161,7 @@ class Client:
                     raise ServerUnavailable(str(error)) from error
             else:
                 retry_after = response.headers.get("retry-after", "")
-                if response.status_code != 503 or not retry_after.isdigit():
+                if response.status_code not in (429, 503) or not retry_after.isdigit():
                     if response.is_success:
                         return response
                     raise _error_of(response)
@@ -153,22 +197,44 @@ class _NotConnected(ServerUnavailable):
     """The request never left."""
 
 
+def _metadata_headers(metadata: Mapping[str, str] | None) -> dict[bytes, bytes]:
+    return {
+        b"x-autovision-meta-" + name.replace("_", "-").encode(): value.encode()
+        for name, value in (metadata or {}).items()
+    }
+
+
+def _answer_or_error(item: dict[str, object], url: str) -> Answer | AutoVisionError:
+    """One of the answers to several images."""
+    if "request_id" in item and "model" in item:
+        return Answer.model_validate(item)
+    problem = Problem.model_validate(item)
+    return _error(problem.status, problem.type, problem.detail, url)
+
+
 def _error_of(response: httpx.Response) -> AutoVisionError:
     """The exception for an answer that is no success."""
-    status = response.status_code
     kind, detail = "", response.text[:300]
     if response.headers.get("content-type", "").startswith("application/problem+json"):
         problem = response.json()
         kind, detail = str(problem.get("type", "")), str(problem.get("detail", detail))
-    message = f"{detail} (HTTP {status} from {response.request.url})"
-    if status == 413:
+    return _error(response.status_code, kind, detail, str(response.request.url))
+
+
+def _error(status: int, kind: str, detail: str, url: str) -> AutoVisionError:
+    message = f"{detail} (HTTP {status} from {url})"
+    if status == 413 and not kind.endswith(":too-many-images"):
         return ImageTooLarge(message)
     if kind.endswith(":invalid-image"):
         return InvalidImage(message)
-    return InvalidInput(message) if 400 <= status < 500 else ServerUnavailable(message)
+    if status in (401, 403):
+        return NotAllowed(message)
+    # Of what the server might take at another time, nothing is wrong with the input.
+    refused = 400 <= status < 500 and status not in (408, 429)
+    return InvalidInput(message) if refused else ServerUnavailable(message)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """A proxy from the environment cannot reach this machine's own loopback."""
     if host == "localhost":
         return True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Self
 
@@ -15,8 +17,9 @@ from ray.serve.schema import LoggingConfig
 
 from autovision.errors import AutoVisionError, Conflict, InvalidInput, NotFound, near
 from autovision.records.deployments import Deployment
-from autovision.serving.client import Client
+from autovision.serving.client import Client, is_loopback
 from autovision.serving.engine import EngineConfig
+from autovision.serving.limits import Limits
 from autovision.serving.ports import claim_port
 from autovision.serving.predicting import LoadPredictor
 from autovision.serving.schema import Health
@@ -35,6 +38,25 @@ class ServerStartFailed(AutoVisionError):
     """The server did not start; the message holds the reason that its replica gave."""
 
     exit_code = 7
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A certificate, with those that vouch for it, and its key: PEM files that every node with a proxy must have."""
+
+    cert: Path
+    key: Path
+
+    def check(self) -> None:
+        """Raises `InvalidInput` for files that cannot be read or do not belong together."""
+        try:
+            # Without a password given, OpenSSL would ask for that of an encrypted key on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(
+                f"TLS with certificate {str(self.cert)!r} and key {str(self.key)!r} is not possible ({error}); "
+                "give two PEM files that belong together, the key without a password"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,9 @@ def start(
     runtime: str = "auto",
     ready_timeout_s: float = 120.0,
     load: LoadPredictor | None = None,
+    tls: Tls | None = None,
+    require_token: bool | None = None,
+    limits: Limits | None = None,
 ) -> ServerHandle:
     """Serve a deployment's champion, following its changes, or one pinned `model`; returns when it answers.
 
@@ -84,9 +109,12 @@ def start(
         threads: CPU threads of each replica's inference; None: as many as there are cores.
         runtime: what runs the network; auto: the fastest that agrees with PyTorch.
         load: loads a model; None: `autovision.registry.runtimes`.
+        tls: None: plain HTTP.
+        require_token: whether a token is needed where the store has none, too; None: unless `host` is this
+            machine's own loopback.
 
     Raises:
-        InvalidInput: a port in use, or neither or both of deployment and model.
+        InvalidInput: a port in use, a certificate that cannot be used, or neither or both of deployment and model.
         NotFound: no such deployment or model.
         Conflict: a server runs in this Ray already.
         ServerStartFailed: it did not answer in time, with the replica's reason.
@@ -95,23 +123,32 @@ def start(
     if replicas < 1:
         raise InvalidInput(f"{replicas} replicas cannot answer; use 1 or more")
     expects_model = _check_target(open_store(store_uri), config)
+    if tls is not None:
+        tls.check()
+    if require_token is None:
+        require_token = not is_loopback(host)
     port = claim_port(host, port)
     if serve.status().proxies:
         raise Conflict("a server already runs in this Ray cluster; stop it before another is started")
-    url = _url(host, port)
-    application = _application(store_uri, config, load or CompiledLoader(threads, runtime), replicas, cpus)
+    url = _url(host, port, tls)
+    application = _application(
+        (store_uri, config, load or CompiledLoader(threads, runtime), _replica_name, limits, require_token),
+        config,
+        replicas,
+        cpus,
+    )
     logging_config = LoggingConfig(log_level="WARNING", enable_access_log=False)
     # Serve tells of every step on stderr, which belongs to the command line here.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(
             proxy_location=ProxyLocation.EveryNode,
-            http_options={"host": host, "port": port},
+            http_options={"host": host, "port": port, **_tls_options(tls)},
             logging_config=logging_config,
         )
         target = serve.RunTarget(application, name=APP, route_prefix="/", logging_config=logging_config)
         serve.run_many([target], wait_for_applications_running=False)
-        _wait_ready(url, expects_model, ready_timeout_s)
+        _wait_ready(url, tls, expects_model, ready_timeout_s)
     except BaseException:
         # Ctrl-C included: nothing half-started stays behind.
         serve.shutdown()
@@ -144,9 +181,12 @@ def _names(store: Store, prefix: str) -> set[str]:
     return {key.removeprefix(prefix).split("/")[0] for key in store.list(prefix)}
 
 
-def _application(
-    store_uri: str, config: EngineConfig, load: LoadPredictor, replicas: int, cpus: float
-) -> Any:
+def _tls_options(tls: Tls | None) -> dict[str, str]:
+    """Of Serve's proxies."""
+    return {} if tls is None else {"ssl_keyfile": str(tls.key), "ssl_certfile": str(tls.cert)}
+
+
+def _application(server: tuple[Any, ...], config: EngineConfig, replicas: int, cpus: float) -> Any:
     """The Serve application. The engine's own queue refuses first, as a problem with `Retry-After`;
     Serve's bounds behind it only protect the proxy."""
     deployment = serve.deployment(
@@ -164,18 +204,19 @@ def _application(
         health_check_timeout_s=10,
         ray_actor_options={"num_cpus": cpus},
     )
-    return deployment.bind(store_uri, config, load, _replica_name)
+    return deployment.bind(*server)
 
 
 def _replica_name() -> str:
     return str(serve.get_replica_context().replica_id.unique_id)
 
 
-def _wait_ready(url: str, expects_model: bool, timeout_s: float) -> None:
+def _wait_ready(url: str, tls: Tls | None, expects_model: bool, timeout_s: float) -> None:
     """Until /v1/health says ready, or says anything at all where no model is expected."""
     deadline = monotonic() + timeout_s
     health: Health | None = None
-    with Client(url, timeout_s=5.0, retry_for_s=0.0) as client:
+    trusted = None if tls is None else _exactly(tls.cert)
+    with Client(url, timeout_s=5.0, retry_for_s=0.0, tls=trusted) as client:
         while True:
             failed = _deploy_failure()
             with suppress(AutoVisionError):
@@ -216,7 +257,16 @@ def _deploy_failure() -> str | None:
     return "; ".join(part.message for part in status.deployments.values() if part.message) or status.message
 
 
-def _url(host: str, port: int) -> str:
+def _exactly(cert: Path) -> ssl.SSLContext:
+    """Trust in this certificate alone, under whatever name: here it is asked for by this machine's address."""
+    context = ssl.create_default_context(cafile=cert)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _url(host: str, port: int, tls: Tls | None) -> str:
     """Where a client on this machine reaches it."""
+    scheme = "http" if tls is None else "https"
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"

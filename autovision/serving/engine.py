@@ -24,7 +24,8 @@ from autovision.serving.arms import Arms, Wanted, wanted_of
 from autovision.serving.batcher import Batcher, Predicted
 from autovision.serving.capture import Answered, CaptureSink
 from autovision.serving.follower import Follower
-from autovision.serving.predicting import LoadPredictor, Predictor, Served
+from autovision.serving.metrics import CANARY, SHADOW, STABLE, Metrics, confidence_of
+from autovision.serving.predicting import Input, LoadPredictor, Predictor, Served
 from autovision.serving.problems import (
     InvalidFeedback,
     NoDeployment,
@@ -104,9 +105,14 @@ class Engine:
         self._requests = 0
         self._answered = 0
         self._errors: Counter[str] = Counter()
+        self.metrics = Metrics(replica, self.info)
         size = {"max_batch": config.max_batch, "max_waiting": config.max_waiting}
-        self._stable = Batcher(lambda: _predictor(self._now.arms.stable), **size)
-        self._challenger = Batcher(lambda: _predictor(self._now.arms.challenger), **size)
+        self._stable = Batcher(
+            lambda: _predictor(self._now.arms.stable), observe_batch=self.metrics.observe_batch, **size
+        )
+        self._challenger = Batcher(
+            lambda: _predictor(self._now.arms.challenger), observe_batch=self.metrics.observe_batch, **size
+        )
         self._tallies = (
             TallyWriter(store, config.deployment, replica, every_s=config.tally_s, clock=clock)
             if config.deployment is not None
@@ -158,11 +164,16 @@ class Engine:
         if dead := [name for name, alive in parts.items() if not alive]:
             raise RuntimeError(f"threads died: {', '.join(dead)}")
 
-    def admit(self) -> None:
-        """Raises `NoModel` or `QueueFull` where reading the body would be in vain."""
+    @property
+    def served(self) -> Served | None:
+        """The champion, loaded; None: no model is loaded yet."""
+        return self._now.arms.stable
+
+    def admit(self, images: int = 1) -> None:
+        """Raises `NoModel` or `QueueFull` where reading the body, or asking about so many, would be in vain."""
         if self._now.arms.stable is None:
             raise NoModel(self._follower.status.error or _waiting_reason(self.config.deployment))
-        if self._stable.full:
+        if self._stable.waiting + images > self.config.max_waiting:
             raise QueueFull
 
     async def answer(
@@ -181,32 +192,54 @@ class Engine:
 
         Raises what `Batcher.predict` raises.
         """
+        return answer_of(await self.ask(image, metadata, received_at, begun, key))
+
+    async def ask(
+        self,
+        image: Input,
+        metadata: Mapping[str, str],
+        received_at: datetime,
+        begun: float,
+        key: str | None = None,
+        *,
+        champion: bool = False,
+    ) -> Answered:
+        """Like `answer`, with all that the model said. Pixels are answered, and neither captured nor shown to a shadow.
+
+        Args:
+            champion: whether the champion has to answer, whatever the key.
+        """
         request_id = keys.timestamped_id(received_at)
         moment, side = self._now, key or request_id
-        if moment.arms.is_canary(side):
-            predicted = await self._by_challenger(image, moment.tally) or await self._by_champion(
-                image, moment.tally
-            )
-        else:
-            predicted = await self._by_champion(image, moment.tally)
-        prediction, model = predicted.prediction, predicted.model.id
-        latency_ms = (perf_counter() - begun) * 1000
-        pixels = moment.arms.captures.pixels
-        answered = Answered(request_id, model, received_at, latency_ms, image, prediction, metadata, pixels)
-        sink = self._sink if moment.arms.is_captured(request_id) else None
-        if moment.arms.is_shadowed(side):
+        arm = CANARY if not champion and moment.arms.is_canary(side) else STABLE
+        try:
+            predicted = await self._by_challenger(image, moment.tally, arm) if arm == CANARY else None
+            if predicted is None:
+                arm = STABLE
+                predicted = await self._by_champion(image, moment.tally)
+        except Exception as error:
+            asked = moment.arms.challenger if arm == CANARY else moment.arms.stable
+            self._observe_failed(error, arm, asked, begun)
+            raise
+        prediction, model, took_s = predicted.prediction, predicted.model.id, perf_counter() - begun
+        self.metrics.observe(arm=arm, model=model, latency_s=took_s, confidence=confidence_of(prediction))
+        encoded = image if isinstance(image, bytes) else b""
+        pixels, latency_ms = moment.arms.captures.pixels, took_s * 1000
+        answered = Answered(request_id, model, received_at, latency_ms, encoded, prediction, metadata, pixels)
+        sink = self._sink if encoded and moment.arms.is_captured(request_id) else None
+        if encoded and moment.arms.is_shadowed(side):
             self._copy(answered, moment.tally, sink)
         elif sink is not None:
             sink.offer(answered)
         self._answered += 1
-        return Answer.model_construct(
-            model=model,
-            label=prediction.label,
-            probabilities=dict(prediction.probabilities),
-            request_id=request_id,
-        )
+        return answered
 
-    async def _by_champion(self, image: bytes, tally: Tally | None) -> Predicted:
+    def _observe_failed(self, error: Exception, arm: str, asked: Served | None, begun: float) -> None:
+        model = asked.predictor.model.id if asked is not None else ""
+        kind = shape_of(error).kind
+        self.metrics.observe(arm=arm, model=model, kind=kind, latency_s=perf_counter() - begun)
+
+    async def _by_champion(self, image: Input, tally: Tally | None) -> Predicted:
         begun = perf_counter()
         try:
             predicted = await self._stable.predict(image)
@@ -220,7 +253,7 @@ class Engine:
             tally.answered(challenger=False, seconds=perf_counter() - begun)
         return predicted
 
-    async def _by_challenger(self, image: bytes, tally: Tally | None) -> Predicted | None:
+    async def _by_challenger(self, image: Input, tally: Tally | None, arm: str) -> Predicted | None:
         """The challenger's answer; None: it is not to be had, so that the champion has to answer.
 
         Raises `InvalidImage`, and whatever else would be the same with the champion.
@@ -234,6 +267,7 @@ class Engine:
         except NoModel:
             return None  # its rollout ended a moment ago
         except Exception as error:  # noqa: BLE001 - counted; the champion answers
+            self._observe_failed(error, arm, self._now.arms.challenger, begun)
             if tally is not None:
                 tally.failed(challenger=True)
             logger.warning("the challenger failed on a request: %s", escaped_trace(error))
@@ -257,12 +291,15 @@ class Engine:
 
     async def _compare(self, answered: Answered, tally: Tally | None, sink: CaptureSink | None) -> None:
         """Compare what the challenger says with what was answered, and capture both."""
+        begun = perf_counter()
         try:
-            shadow = await self._by_challenger(answered.image, tally)
+            shadow = await self._by_challenger(answered.image, tally, SHADOW)
         except AutoVisionError:
             shadow = None
         if shadow is not None:
-            said = shadow.prediction
+            said, took_s = shadow.prediction, perf_counter() - begun
+            sure = confidence_of(said)
+            self.metrics.observe(arm=SHADOW, model=shadow.model.id, latency_s=took_s, confidence=sure)
             if tally is not None:
                 tally.compared(agreed=set(labels_of(said.label)) == set(labels_of(answered.prediction.label)))
             answered = replace(answered, shadow=(shadow.model.id, said))
@@ -291,8 +328,8 @@ class Engine:
         )
         return FeedbackReceipt(accepted=len(rows), new=new)
 
-    def count_request(self) -> None:
-        self._requests += 1
+    def count_request(self, images: int = 1) -> None:
+        self._requests += images
 
     def count_error(self, error: Exception) -> None:
         self._errors[shape_of(error).kind] += 1
@@ -356,6 +393,16 @@ class Engine:
 
 def _predictor(served: Served | None) -> Predictor | None:
     return served.predictor if served else None
+
+
+def answer_of(answered: Answered) -> Answer:
+    """What the caller gets to know."""
+    return Answer.model_construct(
+        model=answered.model,
+        label=answered.prediction.label,
+        probabilities=dict(answered.prediction.probabilities),
+        request_id=answered.request_id,
+    )
 
 
 def check_labels(feedback: Sequence[Feedback], classes: Sequence[str], *, multi_label: bool) -> None:

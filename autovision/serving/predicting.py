@@ -7,11 +7,16 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from autovision.errors import InvalidImage
 from autovision.records.datasets import Labels
 from autovision.records.models import ModelVersion
 from autovision.store.protocol import Store
+
+Pixels = npt.NDArray[np.uint8]
+Input = bytes | Pixels
+"""an encoded image, or (H, W, 3) pixels that are preprocessed already"""
 
 
 class Prediction(Protocol):
@@ -35,8 +40,9 @@ class Predictor(Protocol):
     @property
     def model(self) -> ModelVersion: ...
 
-    def predict(self, images: Sequence[bytes]) -> Sequence[Prediction | InvalidImage]:
-        """One result per image, in order; an image that cannot be decoded gives its error. Thread-safe."""
+    def predict(self, images: Sequence[Input]) -> Sequence[Prediction | InvalidImage]:
+        """One result per image, in order; an image that cannot be decoded, and pixels of another size than the
+        model's, give their error. Thread-safe."""
 
 
 LoadPredictor = Callable[[Store, str], Predictor]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from autovision.errors import (
@@ -13,6 +15,7 @@ from autovision.errors import (
     InvalidInput,
     StoreUnavailable,
 )
+from autovision.records.tokens import Scope
 from autovision.serving.schema import Problem
 
 
@@ -23,6 +26,8 @@ class Refusal(AutoVisionError):
     kind = "bad-request"
     title = "Bad request"
     retry_after_s: int | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    """further headers of the answer"""
 
 
 class EmptyBody(Refusal):
@@ -38,6 +43,94 @@ class BodyTooLarge(Refusal):
     status = 413
     kind = "too-large"
     title = "Too large"
+
+
+class TooManyImages(Refusal):
+    """The request holds more images than the server takes at once; send them in several requests."""
+
+    status = 413
+    kind = "too-many-images"
+    title = "Too many images"
+
+
+class SlowBody(Refusal):
+    """The body did not arrive in time; send it faster, or scale the image down."""
+
+    status = 408
+    kind = "slow-body"
+    title = "Body too slow"
+    # What is still to come would be taken for the next request.
+    headers = MappingProxyType({"connection": "close"})
+
+
+class DeadlineExceeded(Refusal):
+    """The answer was not there in time; try again, or allow the request more time."""
+
+    status = 504
+    kind = "deadline"
+    title = "Not answered in time"
+
+
+class Unauthorized(Refusal):
+    """This server needs a token; send `Authorization: Bearer TOKEN`, made with `autovision token create`."""
+
+    status = 401
+    kind = "unauthorized"
+    title = "No valid token"
+
+    def __init__(self, message: str | None = None, *, presented: bool = False) -> None:
+        super().__init__(message)
+        # RFC 6750: without any token no error is named.
+        error = ', error="invalid_token"' if presented else ""
+        self.headers = {"www-authenticate": f'Bearer realm="autovision"{error}'}
+
+
+class Forbidden(Refusal):
+    """The token does not have the scope that this route needs."""
+
+    status = 403
+    kind = "forbidden"
+    title = "Scope missing"
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(f"the token lacks the scope {scope.value!r}; use one that was created with it")
+        challenge = f'Bearer realm="autovision", error="insufficient_scope", scope="{scope.value}"'
+        self.headers = {"www-authenticate": challenge}
+
+
+class AccessUnknown(Refusal):
+    """The server could not read yet which tokens there are, and so lets nobody in; try again in a moment."""
+
+    status = 503
+    kind = "access-unknown"
+    title = "Tokens not known yet"
+    retry_after_s = 2
+
+
+class TooManyAtOnce(Refusal):
+    """This token has as many images in the server as one may have; wait for answers before sending more."""
+
+    status = 429
+    kind = "too-many-at-once"
+    title = "More than one caller's share"
+    retry_after_s = 1
+
+
+class NotServed(Refusal):
+    """This server does not serve that model."""
+
+    status = 404
+    kind = "not-served"
+    title = "Not served here"
+
+
+class ModelChanged(Refusal):
+    """The model was replaced while the images of this request were answered; send it again."""
+
+    status = 503
+    kind = "model-changed"
+    title = "Model replaced meanwhile"
+    retry_after_s = 1
 
 
 class UnsupportedEncoding(Refusal):
@@ -124,6 +217,13 @@ def shape_of(error: Exception) -> _Shape:
     if isinstance(error, Refusal):
         return _Shape(error.status, error.kind, error.title, error.retry_after_s)
     return next((shape for known, shape in _SHAPES if isinstance(error, known)), _INTERNAL)
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """The headers of the answer to an error."""
+    retry_after_s = shape_of(error).retry_after_s
+    headers = dict(error.headers) if isinstance(error, Refusal) else {}
+    return headers if retry_after_s is None else headers | {"retry-after": str(retry_after_s)}
 
 
 def problem_of(error: Exception, request_id: str | None = None) -> Problem:

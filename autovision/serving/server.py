@@ -8,7 +8,9 @@ from starlette.applications import Starlette
 
 from autovision.records.runtimes import AUTO, check_choice
 from autovision.serving.app import build_app
+from autovision.serving.auth import TokenBook
 from autovision.serving.engine import Engine, EngineConfig
+from autovision.serving.limits import Limits
 from autovision.serving.predicting import LoadPredictor, Predictor
 from autovision.store import open_store
 from autovision.store.protocol import Store
@@ -50,7 +52,11 @@ class CompiledLoader:
 
 
 class ModelServer:
-    """One replica. `deploy` wraps it with `serve.ingress`, which calls `__serve_build_asgi_app__`."""
+    """One replica. `deploy` wraps it with `serve.ingress`, which calls `__serve_build_asgi_app__`.
+
+    Args:
+        require_token: whether a token is needed where the store has none, too.
+    """
 
     def __init__(
         self,
@@ -58,11 +64,16 @@ class ModelServer:
         config: EngineConfig,
         load: LoadPredictor,
         replica: Callable[[], str] = lambda: "local",
+        limits: Limits | None = None,
+        require_token: bool = False,
     ) -> None:
-        self._engine = Engine(config, open_store(store_uri), load, replica=replica())
+        store = open_store(store_uri)
+        self._engine = Engine(config, store, load, replica=replica())
+        self._book = TokenBook(store, required=require_token)
+        self._limits = limits
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return build_app(self._engine)
+        return build_app(self._engine, book=self._book, limits=self._limits)
 
     def check_health(self) -> None:
         """Asked by Serve. A raise replaces the replica, so a missing model or a store outage must not."""

@@ -27,6 +27,7 @@ speeds/<node kind>.json                              SpeedRecord: what searches 
 footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
 runtimes/<digest>.json                               RuntimeSpeeds: how fast each runtime is for a network on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
+access/tokens.json                                   TokenList: digests of bearer tokens
 leases/<name>.json                                   Lease
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
 """
@@ -76,7 +77,7 @@ class _Suffixes:
     def after(self, stamp: str) -> str:
         with self._lock:
             # Drawn from the lower half: there is room to count on.
-            self._number = self._number + 1 if stamp == self._stamp else secrets.randbelow(1 << 23)
+            self._number = self._number + 1 if stamp == self._stamp else secrets.randbits(23)
             self._stamp = stamp
             return f"{self._number:06x}"
 
@@ -119,6 +120,7 @@ SEARCHES = "searches/"
 MODELS = "models/"
 DEPLOYMENTS = "deployments/"
 WEIGHTS_RECORDS = "weights/names/"
+TOKENS = "access/tokens.json"
 
 
 def search_request(search: str) -> str:

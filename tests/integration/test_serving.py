@@ -30,11 +30,14 @@ from autovision.promotion.rollout import go_on
 from autovision.records.deployments import Decision, DecisionKind, Deployment
 from autovision.records.models import Lineage, ModelVersion, Preprocessing
 from autovision.records.rollouts import Rollout, RolloutPolicy
+from autovision.records.tokens import Scope
 from autovision.registry import deployments
 from autovision.serving import deploy
-from autovision.serving.client import Client
-from autovision.store import captures, keys, labels, open_store, records
+from autovision.serving.client import Client, NotAllowed
+from autovision.serving.limits import Limits
+from autovision.store import captures, keys, labels, open_store, records, tokens
 from autovision.store.protocol import Store
+from tests.unit.serving.worlds import self_signed
 
 CLASSES = ("bright", "dark")
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -345,7 +348,8 @@ def test_bad_input_gets_its_status_while_good_requests_go_on(
         (422, "invalid-image", {"method": "POST", "url": "/v1/predict", "content": b"text\nnamed .png"}),
         (413, "too-large", {"method": "POST", "url": "/v1/predict", "content": bytes(33 * 2**20)}),
         (413, "too-large", {"method": "POST", "url": "/v1/predict", "content": iter([bytes(2**20)] * 40)}),
-        (400, "bad-request", {"method": "POST", "url": "/v1/predict", "files": {"a": b"1", "b": b"2"}}),
+        (400, "bad-request", {"method": "POST", "url": "/v1/predict", "files": {"a": (None, b"1")}}),
+        (413, "too-many-images", {"method": "POST", "url": "/v1/predict", "files": [("a", b"1")] * 33}),
         (404, "not-found", {"method": "GET", "url": "/nowhere%0Aforged"}),
         (405, "method-not-allowed", {"method": "GET", "url": "/v1/predict"}),
         (422, "invalid-feedback", {"method": "POST", "url": "/v1/feedback", "json": {"request_id": "../x"}}),
@@ -465,3 +469,48 @@ def test_after_a_stop_others_can_be_served(server: deploy.ServerHandle, store: S
         assert client.info().captures is None
         with pytest.raises(InvalidInput, match="pinned"):
             client.feedback(answer.request_id, "dark")
+
+
+def test_it_answers_over_tls_to_those_who_have_a_token(cluster: None, store: Store, tmp_path: Path) -> None:
+    """The last one: from here on the store has a token."""
+    made = tokens.create(store, "line-1", [Scope.PREDICT, Scope.ADMIN], AT)
+    files = deploy.Tls(*self_signed(tmp_path))
+    trusted = deploy._exactly(files.cert)
+    with (
+        deploy.start(
+            store.uri, model="inverse-2", port=0, load=load, tls=files, limits=Limits(body_timeout_s=1.0)
+        ) as server,
+        Client(server.url, token=made.secret, tls=trusted) as client,
+        Client(server.url, tls=trusted) as stranger,
+    ):
+        url = httpx.URL(server.url)
+        assert url.scheme == "https"
+        assert client.predict(png(255)).label == "dark"
+        several = client.predict_all([png(255), b"text", png(0)])
+        assert [type(each).__name__ for each in several] == ["Answer", "InvalidImage", "Answer"]
+        with pytest.raises(NotAllowed, match="HTTP 401"):
+            stranger.predict(png(255))
+        assert stranger.health().status == "ready"
+        http = {"verify": trusted, "trust_env": False, "headers": {"authorization": f"Bearer {made.secret}"}}
+        metrics = httpx.get(f"{server.url}/metrics", **http).text
+        assert 'arm="stable",kind="ok",model="inverse-2"' in metrics
+        model = httpx.get(f"{server.url}/v2/models/inverse-2", **http).json()
+        assert model["versions"] == ["inverse-2"]
+        with (
+            socket.create_connection((url.host, url.port or 0)) as plain,
+            trusted.wrap_socket(plain) as slow,
+        ):
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {made.secret}\r\n"
+            slow.sendall(f"{head}Content-Length: 1000\r\n\r\nab".encode())
+            slow.settimeout(20)
+            assert slow.recv(65536).startswith(b"HTTP/1.1 408 "), "whoever trickles is cut off"
+        tokens.revoke(store, made.token.id, AT)
+
+        def refused() -> bool:
+            try:
+                client.predict(png(255))
+            except NotAllowed:
+                return True
+            return False
+
+        until(refused, "the revocation")

@@ -122,12 +122,20 @@ class CostModel:
         return Cost(seconds, seconds / spread, seconds * spread, features_s, measured / max(seconds, 1e-9))
 
     def evaluation_s(self, config: TrialConfig, images: int, *, threads: int) -> float:
-        """Seconds of sending images through the whole network of a configuration once, as it is served."""
+        """Seconds of sending images through the whole network of a configuration once, as it is served.
+
+        Compiling is seldom what a trial waits for, and so seldom measured: then a node that computes features more
+        slowly than by arithmetic is taken to compile as much more slowly, too.
+        """
         work = arithmetic.evaluation(config, images, self._rates)
+        features = self._speeds.belief(*arithmetic.group(Part.FEATURES, config))
         total = 0.0
         for part, expected in work.parts(0):
             belief = self._speeds.belief(*arithmetic.group(part, config))
-            total += expected * math.exp(belief.mean) / (threads if part is Part.FEATURES else 1)
+            mean = belief.mean
+            if part is Part.COMPILE and not belief.measured:
+                mean = max(mean, features.mean)
+            total += expected * math.exp(mean) / (threads if part is Part.FEATURES else 1)
         return total
 
     def refit_s(self, config: TrialConfig, *, features: bool = True) -> float:

@@ -91,6 +91,39 @@ def test_a_port_in_use_is_said_before_anything_is_started(cli: Any, world: Any) 
     assert str(port) in ran.err and "in use" in ran.err
 
 
+def test_a_certificate_without_its_key_is_said_before_anything_is_started(cli: Any, world: Any) -> None:
+    for option in ("--tls-cert", "--tls-key"):
+        ran = cli("serve", world.model, option, "some.pem", "--json")
+        assert (ran.code, ran.out) == (2, "")
+        assert "belong together" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), []),
+        (("--require-token",), ["no token"]),
+        (("--host", "0.0.0.0"), ["no token", "can be read"]),
+        (("--host", "0.0.0.0", "--no-require-token"), ["whoever reaches", "can be read"]),
+    ],
+)
+def test_what_others_may_do_with_a_server_is_told_before_it_starts(
+    cli: Any, world: Any, options: tuple[str, ...], told: list[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        line = ("serve", world.model, "--port", taken.getsockname()[1], *options)
+        ran = cli(*line)
+        cli("token", "create", "--scope", "predict", "--name", "line-1")
+        with_token = cli(*line)
+    remarks = ran.err.splitlines()
+    assert "in use" in remarks.pop()
+    assert len(remarks) == len(told) and all(part in line for part, line in zip(told, remarks, strict=True))
+    assert "no token" not in with_token.err and "whoever" not in with_token.err
+    assert ("can be read" in with_token.err) == ("--host" in options)
+
+
 # ---------------------------------------------------------------------------------------------- feedback
 
 

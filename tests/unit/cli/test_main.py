@@ -43,7 +43,8 @@ def test_the_commands_are_those_that_others_script_against() -> None:
             "rollout approve",
             "rollout reject",
         ),
-        *("rollback", "serve", "predict", "capture policy", "feedback", "monitor"),
+        *("rollback", "serve", "token create", "token list", "token revoke"),
+        *("predict", "capture policy", "feedback", "monitor"),
         *("controller run", "controller why", "demo"),
     ]
 
@@ -69,7 +70,7 @@ def test_every_command_takes_a_store_and_a_form_for_machines(line: str, command:
     assert store.envvar == "AUTOVISION_STORE"
 
 
-@pytest.mark.parametrize("line", ["", "dataset", "search", "model", "controller", *commands()])
+@pytest.mark.parametrize("line", ["", "dataset", "search", "model", "token", "controller", *commands()])
 def test_help_lines_fit_80_columns(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     run([*line.split(), "--help"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
 from autovision.errors import ImageTooLarge, InvalidImage
 from autovision.records.models import Lineage, ModelVersion, Preprocessing
+from tests.unit.serving.worlds import World, running
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CLASSES = ("bright", "dark")
@@ -160,3 +164,28 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Start a server of a world; its URL. It stops when the test ends."""
+    with ExitStack() as stack:
+        yield lambda world, **options: stack.enter_context(running(world.engine, **options))
+
+
+@pytest.fixture
+def world(make_predictor: Any, clock: Clock) -> World:
+    return World(make_predictor, clock)
+
+
+@pytest.fixture
+def url(world: World, serve: Callable[..., str]) -> str:
+    started = serve(world)
+    world.promote("m1")
+    return started
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        yield client

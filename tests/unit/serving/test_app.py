@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,108 +12,15 @@ import httpx
 import pytest
 import uvicorn
 
-from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput, StoreUnavailable
-from autovision.records.deployments import Deployment
+from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput
 from autovision.serving.app import MAX_FEEDBACK, build_app
 from autovision.serving.client import Client, ServerUnavailable
-from autovision.serving.engine import Engine, EngineConfig
-from autovision.store import MemoryStore, captures, keys, labels, records
+from autovision.serving.engine import EngineConfig
+from autovision.serving.schema import Answer
+from autovision.store import captures, labels
+from tests.unit.serving.worlds import World, check_problem, until
 
 REQUEST_ID = "20260301T120000.000000-abcdef"
-
-
-class Breakable(MemoryStore):
-    """A store that can be taken away."""
-
-    away = False
-
-    def get(self, key: str) -> Any:
-        self._check()
-        return super().get(key)
-
-    def put_new(self, key: str, data: bytes) -> str:
-        self._check()
-        return super().put_new(key, data)
-
-    def _check(self) -> None:
-        if self.away:
-            raise StoreUnavailable("the disk is gone; bring it back")
-
-
-class World:
-    """A server that follows the deployment `shades`."""
-
-    def __init__(self, make_predictor: Any, clock: Any, **config: Any) -> None:
-        self.store = Breakable()
-        self.predictors = {
-            "m1": make_predictor("m1", 0.5),
-            "m2": make_predictor("m2", 0.99),
-        }
-        record = Deployment(
-            name="shades", dataset="shades", model=None, space={}, created_at=clock.at, updated_at=clock.at
-        )
-        records.create(self.store, keys.deployment("shades"), record)
-        config = {"deployment": "shades", "poll_s": 0.01, "max_body_bytes": 2**20} | config
-        self.engine = Engine(EngineConfig(**config), self.store, lambda store, model: self.predictors[model])
-
-    def promote(self, model: str) -> None:
-        records.update(
-            self.store, keys.deployment("shades"), Deployment, lambda record: record.with_(model=model)
-        )
-        until(lambda: self.engine.info().model == model)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[World], str]]:
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(world: World) -> str:
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(build_app(world.engine), log_level="critical", lifespan="on"))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        running.append((server, thread))
-        until(lambda: server.started)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(20)
-
-
-@pytest.fixture
-def world(make_predictor: Any, clock: Any) -> World:
-    return World(make_predictor, clock)
-
-
-@pytest.fixture
-def url(world: World, serve: Any) -> str:
-    started: str = serve(world)
-    world.promote("m1")
-    return started
-
-
-@pytest.fixture
-def http(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, trust_env=False) as client:
-        yield client
-
-
-def check_problem(response: httpx.Response, status: int, kind: str, detail: str = "") -> None:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert (body["type"], body["status"]) == (f"urn:autovision:problem:{kind}", status)
-    assert body["title"] and detail in body["detail"]
 
 
 def test_an_image_is_answered_and_captured_with_its_metadata(http: Any, world: World, png: Any) -> None:
@@ -139,6 +45,61 @@ def test_a_form_with_one_file_is_answered_too(http: Any, png: Any) -> None:
     assert http.post("/v1/predict", files={"image": ("ü b.png", png(3))}).json()["label"] == "dark"
 
 
+def test_several_images_are_answered_in_order_each_with_its_own_error(
+    http: Any, world: World, png: Any
+) -> None:
+    images = [png(200), b"no image", b"", png(3), png(1, (1001, 1)), png(1, (1, 1))]
+    files = [("image", (f"{number}.png", data)) for number, data in enumerate(images)]
+    response = http.post("/v1/predict", files=files, headers={"x-autovision-meta-line": "a"})
+    assert response.status_code == 200
+    bright, broken, empty, dark, large, failed = response.json()
+    assert list(bright) == ["model", "label", "probabilities", "request_id"]
+    assert [bright["label"], dark["label"]] == ["bright", "dark"]
+    kinds = [problem["type"].rpartition(":")[2] for problem in (broken, empty, large, failed)]
+    assert kinds == ["invalid-image", "empty-body", "too-large", "internal"]
+    assert [problem["status"] for problem in (broken, empty, large, failed)] == [422, 400, 413, 500]
+    assert "variance" not in response.text
+    assert world.engine.flush(5)
+    stored = {capture.request_id: capture for capture in captures.read(world.store, "shades").captures}
+    assert set(stored) == {bright["request_id"], dark["request_id"]}
+    assert all(capture.metadata == {"line": "a"} for capture in stored.values())
+    info = http.get("/v1/model").json()
+    assert (info["requests"], info["answered"]) == (6, 2)
+    assert info["errors"] == {"invalid-image": 1, "empty-body": 1, "too-large": 1, "internal": 1}
+
+
+def test_too_many_images_are_refused_and_none_of_them_is_asked_about(
+    http: Any, world: World, png: Any
+) -> None:
+    files = [("image", (f"{number}.png", png())) for number in range(33)]
+    check_problem(http.post("/v1/predict", files=files), 413, "too-many-images", "33 images, and 32")
+    assert world.predictors["m1"].batches == []
+    assert len(http.post("/v1/predict", files=files[:32]).json()) == 32
+
+
+def test_several_images_get_into_the_queue_together_or_not_at_all(
+    make_predictor: Any, clock: Any, serve: Any, png: Any
+) -> None:
+    world = World(make_predictor, clock, max_waiting=4)
+    url = serve(world)
+    world.promote("m1")
+    predictor = world.predictors["m1"]
+    predictor.gate.clear()
+    files = [("image", ("x.png", png()))] * 3
+    with ThreadPoolExecutor(3) as pool, httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+        first = pool.submit(http.post, "/v1/predict", content=png())
+        until(predictor.begun.is_set)
+        waiting = pool.submit(http.post, "/v1/predict", files=files)
+        until(lambda: world.engine.info().waiting == 3)
+        response = http.post("/v1/predict", files=files)
+        check_problem(response, 503, "queue-full")
+        assert response.headers["retry-after"] == "1"
+        assert world.engine.info().waiting == 3
+        predictor.gate.set()
+        assert first.result().status_code == 200
+        assert [answer["label"] for answer in waiting.result().json()] == ["bright"] * 3
+
+
 def test_refused_requests_name_the_fault_and_are_counted(http: Any, png: Any) -> None:
     check_problem(http.post("/v1/predict"), 400, "empty-body", "send the bytes")
     check_problem(http.post("/v1/predict", content=b"not an image"), 422, "invalid-image")
@@ -153,7 +114,7 @@ def test_refused_requests_name_the_fault_and_are_counted(http: Any, png: Any) ->
     gzip = {"content-encoding": "gzip"}
     check_problem(http.post("/v1/predict", content=png(), headers=gzip), 415, "unsupported-encoding")
     check_problem(http.get("/v1/predict"), 405, "method-not-allowed", "POST /v1/predict")
-    check_problem(http.get("/v2/predict"), 404, "not-found", "POST /v1/predict")
+    check_problem(http.get("/v3/predict"), 404, "not-found", "POST /v1/predict")
     errors = http.get("/v1/model").json()["errors"]
     assert errors == {
         "empty-body": 1,
@@ -429,6 +390,21 @@ def test_the_client_tries_again_until_a_server_is_there(serve: Any, world: World
             pytest.raises(ServerUnavailable, match="autovision serve"),
         ):
             client.info()
+
+
+def test_the_client_sends_several_images_at_once(url: str, png: Any) -> None:
+    with Client(url) as client:
+        bright, broken, dark = client.predict_all([png(200), b"text", png(3)], metadata={"line": "a"})
+        assert isinstance(bright, Answer) and isinstance(dark, Answer)
+        assert (bright.label, dark.label) == ("bright", "dark")
+        assert isinstance(broken, InvalidImage)
+        (one,) = client.predict_all([png(200)])
+        assert isinstance(one, Answer)
+        (none,) = client.predict_all([b"text"])
+        assert isinstance(none, InvalidImage)
+        assert client.predict_all([]) == []
+        with pytest.raises(InvalidInput, match="33 images"):
+            client.predict_all([png()] * 33)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x", "http://", "http://[::1"])

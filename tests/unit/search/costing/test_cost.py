@@ -13,9 +13,11 @@ from autovision.features.views import Views
 from autovision.model.flops import stage_gflops
 from autovision.records.trials import CurvePoint
 from autovision.search.arms import arms_of
+from autovision.search.costing import arithmetic
 from autovision.search.costing.arithmetic import Part
 from autovision.search.costing.cost import CostModel, Expected, config_of
 from autovision.search.costing.inventory import Inventory
+from autovision.search.costing.speeds import Measurement
 from autovision.space import Choice, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.trial.memory import predict
@@ -145,6 +147,21 @@ def test_a_backbone_that_was_never_tried_is_predicted_from_the_others(cost: Cost
         Truth().run(cost, MORE)
     assert cost.predicted_s(other) > 2 * before
     assert cost.predict(other).measured == 0.0
+
+
+@pytest.mark.parametrize(("slower", "at_least", "at_most"), [(6.0, 2.0, 6.0), (1 / 6, 1.0, 1.0)])
+def test_a_node_that_computes_features_slowly_is_taken_to_compile_slowly_too(
+    cost: CostModel, slower: float, at_least: float, at_most: float
+) -> None:
+    """Evaluating no images is compiling, and what comes before the first of them."""
+    before = cost.evaluation_s(HEAD, 0, threads=1)
+    name, backbone, detail = arithmetic.group(Part.FEATURES, HEAD)
+    for _ in range(6):
+        cost._speeds.add(
+            Measurement(part=name, backbone=backbone, detail=detail, expected_s=1.0, seconds=slower)
+        )
+    after = cost.evaluation_s(HEAD, 0, threads=1)
+    assert at_least * before <= after * (1 + 1e-9) and after <= at_most * before * (1 + 1e-9)
 
 
 def test_the_next_search_knows_what_this_one_measured(cost: CostModel) -> None:

@@ -1,0 +1,48 @@
+"""Bearer tokens: who may ask a server for what, until when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import AwareDatetime
+
+from autovision.records.base import Record
+
+
+class Scope(StrEnum):
+    """What a token allows. None implies another."""
+
+    PREDICT = "predict"
+    """images may be asked about"""
+    FEEDBACK = "feedback"
+    """labels may be given"""
+    ADMIN = "admin"
+    """metrics may be read"""
+
+
+class Token(Record):
+    """A token as it is kept: not the token itself, which only its owner has."""
+
+    id: str
+    """public: the token's second part, by which it is found"""
+    name: str
+    """whom it was given to; several may have one name, as when one replaces another"""
+    scopes: tuple[Scope, ...]
+    digest: str
+    """SHA-256 of the whole token, in hex. A slow hash, as for passwords, would add nothing: it makes guessing
+    dear, and 256 random bits cannot be guessed at any price, while every request would pay for it"""
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    """None: never"""
+    revoked_at: AwareDatetime | None = None
+    """None: it was not"""
+
+    def is_valid(self, at: datetime) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
+
+
+class TokenList(Record):
+    """All tokens of a store, revoked ones too: one mutable record, so that a server reads one object to know all."""
+
+    tokens: tuple[Token, ...] = ()

@@ -1,0 +1,115 @@
+"""What requests may hold of a server, one by one and together: bytes, images, time.
+
+The queue is bounded by the engine (`EngineConfig.max_waiting`), a single body by `EngineConfig.max_body_bytes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from autovision.errors import InvalidInput
+from autovision.serving.problems import DeadlineExceeded, QueueFull, TooManyAtOnce, TooManyImages
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused, and when."""
+
+    max_images: int = 32
+    """in one request; more are refused with 413"""
+    body_timeout_s: float = 30.0
+    """from a request's headers to the end of its body; a slower client is cut off with 408"""
+    deadline_s: float = 30.0
+    """from the end of the body to the answer; then 504, and an image that still waits is not predicted any more"""
+    max_held_bytes: int = 512 * 2**20
+    """of all requests that are being read or answered; more are refused with 503"""
+    max_images_per_token: int = 64
+    """that one token may have in this replica at once; more are refused with 429"""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise InvalidInput(f"{name} is {value!r}; use a number above 0")
+
+
+class Visit:
+    """What one request holds while it is being read and answered."""
+
+    def __init__(self, gate: Gate, caller: str | None) -> None:
+        self._gate = gate
+        self._caller = caller
+        self._bytes = 0
+        self._images = 0
+
+    def hold_bytes(self, size: int) -> None:
+        """Raises `QueueFull` if all requests together would hold too many."""
+        gate = self._gate
+        if gate.held_bytes + size > gate.limits.max_held_bytes:
+            raise QueueFull("the server holds as many bytes of requests as it may; try again in a moment")
+        gate.held_bytes += size
+        self._bytes += size
+
+    def hold_images(self, count: int) -> None:
+        """Raises `TooManyImages` for one request that has too many, `TooManyAtOnce` for a caller that has."""
+        limits = self._gate.limits
+        if self._images + count > limits.max_images:
+            raise TooManyImages(
+                f"the request holds {self._images + count} images, and {limits.max_images} are taken at "
+                "once; send them in several requests"
+            )
+        if self._caller is not None:
+            of_caller = self._gate.images
+            if of_caller[self._caller] + count > limits.max_images_per_token:
+                raise TooManyAtOnce
+            of_caller[self._caller] += count
+        self._images += count
+
+    def leave(self) -> None:
+        """Give everything back."""
+        self._gate.held_bytes -= self._bytes
+        if self._caller is not None:
+            left = self._gate.images[self._caller] - self._images
+            if left > 0:
+                self._gate.images[self._caller] = left
+            else:
+                # Or a name would stay behind of every token that ever called.
+                del self._gate.images[self._caller]
+
+
+class Gate:
+    """Counts what all requests hold. Used on one event loop, so it needs no lock."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.held_bytes = 0
+        self.images: Counter[str] = Counter()
+        """images in the server, by the token's id"""
+
+    @contextmanager
+    def visit(self, caller: str | None) -> Iterator[Visit]:
+        """A request's stay; `caller` is None where nobody has to say who they are."""
+        visit = Visit(self, caller)
+        try:
+            yield visit
+        finally:
+            visit.leave()
+
+
+async def within(seconds: float, awaited: Awaitable[T]) -> T:
+    """What is awaited, or `DeadlineExceeded` after so many seconds, and it is cancelled."""
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            return await awaited
+    except TimeoutError:
+        if deadline.expired():
+            raise DeadlineExceeded(
+                f"not answered within {seconds:g} s; try again, or allow the request more time"
+            ) from None
+        raise
