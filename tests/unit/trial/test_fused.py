@@ -188,7 +188,9 @@ def test_many_heads_of_one_shape_with_a_dropout_of_their_own(one_label: Data) ->
     together = one_label.fused(configs)
     for number in (0, 7, 21, 30, 31, 32):
         assert_equal(together[number], *one_label.alone(configs[number]))
-    assert torch.equal(together[31].tensors["head.out.weight"], together[32].tensors["head.out.weight"])
+    # Equal heads at different places of a batched product are equal to the last bit on some processors only.
+    twins = [together[number].tensors["head.out.weight"] for number in (31, 32)]
+    torch.testing.assert_close(*twins, rtol=1e-5, atol=1e-6)
 
 
 def test_the_order_of_the_configurations_does_not_matter(one_label: Data) -> None:
