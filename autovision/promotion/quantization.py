@@ -8,23 +8,21 @@ closeness to PyTorch; speed; size. The verdict is stored with its numbers; `auto
 from __future__ import annotations
 
 import hashlib
-import logging
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from autovision.dataset import catalog, manifest
 from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
-from autovision.errors import AutoVisionError, InvalidInput
+from autovision.errors import InvalidInput
 from autovision.model import bundle, formats, runtimes
 from autovision.model.inference import OpenVinoModule, native_precision, openvino_file
 from autovision.model.network import Network
 from autovision.model.version import read_version
+from autovision.promotion import nncf_process
 from autovision.promotion.significance import LEVEL, can_bound, paired_lower_bound, z_of
 from autovision.records.base import now
 from autovision.records.datasets import Split
@@ -219,27 +217,13 @@ def _truth(model: ModelVersion, rows: list[Row]) -> np.ndarray:
 
 def _write_int8(network: Network, size: tuple[int, int], pixels: np.ndarray, path: Path) -> None:
     """Quantize weights and activations by the ranges that the images give. Raises `AutoVisionError`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what it and its dependencies will change
-        import nncf
-        import openvino as ov
-
-        nncf.set_log_level(logging.ERROR)
-        tokens = "tokens" in network.backbone.layouts
-        options: dict[str, Any] = {"model_type": nncf.ModelType.TRANSFORMER} if tokens else {}
-        if saturates(_CPU.read_text() if _CPU.is_file() else ""):
-            options["advanced_parameters"] = nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE
-            )
-        try:
-            model = ov.Core().read_model(openvino_file(network, size))
-            images = nncf.Dataset([image[None] for image in pixels])
-            made = nncf.quantize(model, images, subset_size=len(pixels), **options)
-        except Exception as error:
-            raise AutoVisionError(
-                f"NNCF cannot quantize this network ({type(error).__name__}: {str(error)[:200]}); serve it as it is"
-            ) from error
-        ov.save_model(made, path, compress_to_fp16=False)
+    nncf_process.quantize(
+        Path(openvino_file(network, size)),
+        pixels,
+        path,
+        transformer="tokens" in network.backbone.layouts,
+        halved=saturates(_CPU.read_text() if _CPU.is_file() else ""),
+    )
 
 
 def saturates(cpuinfo: str) -> bool:
