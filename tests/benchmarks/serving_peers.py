@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastapi import Request  # by its name in this module, FastAPI tells a request from a query
 
 BATCH = 16
 
@@ -81,7 +82,7 @@ def bare(store: str, model: str, files: list[str], seconds: float) -> float:
 
 def fastapi(store: str, model: str, port: int, *, eager: bool = False) -> None:
     import uvicorn
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI
     from fastapi.concurrency import run_in_threadpool
 
     app, loaded, lock = FastAPI(), model_of(store, model, eager), threading.Lock()
