@@ -170,7 +170,13 @@ def roll_back(store: Store, name: str, *, clock: Callable[[], datetime] = now) -
     """
     before, at = deployments.get(store, name), clock()
     rollout = before.rollout
-    after = before.with_(rollout=None) if rollout is not None else deployments.with_champion_before(before)
+
+    def undone(current: Deployment) -> Deployment:
+        if rollout is not None:
+            return current.with_(rollout=None)
+        return deployments.with_champion_before(current)
+
+    after = undone(before)
     left = rollout.model if rollout is not None else before.model
     decision = Decision(
         id=keys.timestamped_id(at),
@@ -187,7 +193,7 @@ def roll_back(store: Store, name: str, *, clock: Callable[[], datetime] = now) -
     def change(current: Deployment) -> Deployment:
         if (current.model, current.rollout) != (before.model, rollout):
             raise Conflict(f"deployment {name!r} changed meanwhile; look at it, and roll back again")
-        return after
+        return undone(current)  # what else changed meanwhile, such as a policy, stays
 
     deployments.decide(store, name, change, decision)
     return decision

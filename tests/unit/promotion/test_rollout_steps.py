@@ -195,6 +195,22 @@ def test_rolling_back_ends_a_rollout_first_and_then_goes_to_the_champion_before(
         rollout.roll_back(store, "door")
 
 
+def test_a_policy_that_is_set_while_somebody_rolls_back_is_not_lost(
+    store: MemoryStore, begun: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide, policy = deployments.decide, RolloutPolicy(canary=(0.3,))
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(deployments, "decide", decide)
+        deployments.set_rollout_policy(store, "door", policy)
+        return decide(*args)
+
+    monkeypatch.setattr(deployments, "decide", overtaken)
+    rollout.roll_back(store, "door", clock=lambda: NOW)
+    found = deployments.get(store, "door")
+    assert (found.rollout, found.rollout_policy) == (None, policy)
+
+
 def test_while_one_is_on_its_way_another_one_has_to_wait(
     store: MemoryStore, models: tuple[str, str], begun: Rollout, tiny: History
 ) -> None:
