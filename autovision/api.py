@@ -502,21 +502,29 @@ class AutoVision:
 
     def serve(
         self,
-        model: str,
+        model: str | Sequence[str],
         *,
         host: str = "127.0.0.1",
         port: int = 8000,
         replicas: int = 1,
+        max_replicas: int | None = None,
+        wait_ms: float = 100.0,
+        idle_s: float | None = None,
         capture: bool = True,
         cpus: float = 1.0,
         tls: tuple[str | Path, str | Path] | None = None,
         require_token: bool | None = None,
         runtime: str = "auto",
     ) -> ServerHandle:
-        """Serve a model over HTTP: a deployment's champion, followed as it changes, or one version for good.
+        """Serve over HTTP: a deployment's champion, followed as it changes, or one model version for good; or several.
 
         Args:
+            model: deployments and models by their names; of several each answers under its name, `/pets/v1/predict`.
             port: 0 takes any free one.
+            replicas: processes that answer, of each.
+            max_replicas: up to so many of each while they are busy; None: no more than `replicas`.
+            wait_ms: images that wait longer on the average call for another replica.
+            idle_s: after so long without an image none is kept, and the next image waits for one to start; None: never.
             cpus: what each replica reserves in Ray; 0 leaves all of a small machine to searches.
             tls: certificate and key, two PEM files; None: plain HTTP.
             require_token: whether a token is needed where the store has none, too; None: unless `host` is this
@@ -525,19 +533,23 @@ class AutoVision:
                 `evaluated`: the one that the model was evaluated with.
         """
         from autovision.serving import deploy
+        from autovision.serving.scaling import scaling_of
 
-        follows = model in deployments.names(self.store)
-        if not follows:
-            self.model(model)
+        scaling = scaling_of(replicas, max_replicas, wait_ms, idle_s)
+        names = [model] if isinstance(model, str) else list(model)
+        known = deployments.names(self.store)
+        pinned = [name for name in names if name not in known]
+        for name in pinned:
+            self.model(name)
         self.connect()
         return deploy.start(
             self.store.uri,
-            deployment=model if follows else None,
-            model=None if follows else model,
+            deployment=[name for name in names if name in known],
+            model=pinned,
             host=host,
             port=port,
-            replicas=replicas,
-            capture=capture and follows,
+            scaling=scaling,
+            capture=capture,
             cpus=cpus,
             tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
             require_token=require_token,

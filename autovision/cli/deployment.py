@@ -61,10 +61,33 @@ def rollback(deployment: DeploymentName, store: Store = None, as_json: Json = Fa
 
 
 def serve(
-    model: Model,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Deployments, or ids of models; one or several.")
+    ],
     port: Annotated[int, typer.Option("--port", metavar="P", help="0: any free one.")] = 8000,
     host: Annotated[str, typer.Option("--host", metavar="H", help="0.0.0.0: every interface.")] = "127.0.0.1",
-    replicas: Annotated[int, typer.Option("--replicas", metavar="N", help="Processes that answer.")] = 1,
+    replicas: Annotated[
+        int, typer.Option("--replicas", metavar="N", help="Processes that answer, of each.")
+    ] = 1,
+    max_replicas: Annotated[
+        int | None,
+        typer.Option("--max-replicas", metavar="N", help="Up to so many while they are busy or images wait."),
+    ] = None,
+    wait_ms: Annotated[
+        float,
+        typer.Option(
+            "--wait-ms", metavar="MS", help="Images that wait longer, on the average, call for a replica."
+        ),
+    ] = 100.0,
+    idle_s: Annotated[
+        float | None,
+        typer.Option(
+            "--idle-s",
+            metavar="S",
+            help="Keep no replica after so long without an image; the next one waits for a replica to start.",
+            show_default="never",
+        ),
+    ] = None,
     no_capture: Annotated[bool, typer.Option("--no-capture", help="Do not store the requests.")] = False,
     tls_cert: Annotated[
         Path | None,
@@ -91,26 +114,34 @@ def serve(
     """Answer over HTTP until Ctrl-C.
 
     A deployment's name serves its champion, and follows as another one is promoted; its requests are captured
-    for the monitor. A model's id serves that model for good.
+    for the monitor. A model's id serves that model for good. Of several each answers under its name, such as
+    /pets/v1/predict and /v2/models/pets.
     """
     from autovision.errors import InvalidInput
     from autovision.serving.ports import claim_port
+    from autovision.serving.scaling import scaling_of
 
     if (tls_cert is None) != (tls_key is None):
         raise InvalidInput("--tls-cert and --tls-key belong together; give both, or none for plain HTTP")
     with answering(as_json) as out:
+        scaling_of(replicas, max_replicas, wait_ms, idle_s)
         av = library(store)
-        champion = _served(av, model)
+        champions = {name: _served(av, name) for name in names}
         for line in _exposed(av, host, require_token, encrypted=tls_cert is not None):
             out.note(line)
         if port != 0:
             claim_port(host, port)  # said at once, not after Ray has started
-        out.note(f"starting with {champion or 'no model yet: the first that is promoted will answer'}")
+        for name, champion in champions.items():
+            starting = champion or "no model yet: the first that is promoted will answer"
+            out.note(f"starting {'' if len(names) == 1 else f'{name} '}with {starting}")
         server = av.serve(
-            model,
+            names,
             host=host,
             port=port,
             replicas=replicas,
+            max_replicas=max_replicas,
+            wait_ms=wait_ms,
+            idle_s=idle_s,
             capture=not no_capture,
             tls=(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None,
             require_token=require_token,
@@ -118,10 +149,11 @@ def serve(
         )
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
-            _say_where(out, server.url, champion)
-            turns = _Turns(av, model, out)
+            _say_where(out, server.url, server.urls, champions)
+            turns = [_Turns(av, name, out) for name in names]
             while not stopping():
-                turns.take()
+                for each in turns:
+                    each.take()
                 time.sleep(0.2)
 
 
@@ -313,18 +345,23 @@ def _exposed(av: AutoVision, host: str, require_token: bool | None, *, encrypted
     return lines
 
 
-def _say_where(out: Output, url: str, model: str | None) -> None:
+def _say_where(out: Output, url: str, urls: Mapping[str, str], champions: Mapping[str, str | None]) -> None:
     if out.as_json:
         import json
 
-        out.stream.write(json.dumps({"url": url, "model": model}) + "\n")
+        said: dict[str, Any] = {"url": url, "model": next(iter(champions.values()))}
+        if len(urls) > 1:
+            served = {name: {"url": urls[name], "model": model} for name, model in champions.items()}
+            said = {"url": url, "deployments": served}
+        out.stream.write(json.dumps(said) + "\n")
         out.stream.flush()
         return
-    out.answer(
-        None,
-        f"serving {model or 'no model yet'} at {url}; Ctrl-C stops it",
-        f"    curl --data-binary @image.jpg {url}/v1/predict",
-    )
+    for name, model in champions.items():
+        out.answer(
+            None,
+            f"serving {model or 'no model yet'} at {urls[name]}; Ctrl-C stops it",
+            f"    curl --data-binary @image.jpg {urls[name]}/v1/predict",
+        )
 
 
 def _report_facts(report: DriftReport) -> Table:

@@ -14,8 +14,9 @@ statuses. FastAPI would validate nothing here that is not validated anyway and c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from time import perf_counter
 
@@ -45,6 +46,7 @@ MAX_FEEDBACK = 1000
 MAX_FEEDBACK_BYTES = 2**20
 TOKENS_WAIT_S = 2.0
 """so long a server that starts waits for its tokens; until it has them it lets nobody in"""
+SETTLE_POLL_S = 0.02
 
 _FEEDBACK = TypeAdapter(list[Feedback])
 _ROUTES = "POST /v1/predict, POST /v1/feedback, GET /v1/health, GET /v1/model, GET /metrics, and those of /v2"
@@ -56,11 +58,13 @@ def build_app(
     book: TokenBook | None = None,
     limits: Limits | None = None,
     clock: Callable[[], datetime] = now,
+    settle_s: float = 0.0,
 ) -> Starlette:
     """The app. Its lifespan starts and closes the engine and the book.
 
     Args:
         book: who may do what; None: everyone may do everything.
+        settle_s: so long the lifespan's begin waits for the first model, so that who asks finds it.
     """
     limits = limits or Limits()
     guard = Guard(engine, Gate(limits), book)
@@ -72,6 +76,10 @@ def build_app(
         if book is not None:
             book.start()
             await run_in_threadpool(book.wait_read, TOKENS_WAIT_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(settle_s):
+                while not engine.settled:
+                    await asyncio.sleep(SETTLE_POLL_S)
         yield
         if book is not None:
             await run_in_threadpool(book.close)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
+from time import perf_counter
 
 from autovision.errors import InvalidImage
 from autovision.records.models import ModelVersion
@@ -26,8 +27,23 @@ class Predicted:
     prediction: Prediction
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a batcher has done since it was made: sums, of which differences tell how busy it is."""
+
+    images: int = 0
+    busy_s: float = 0.0
+    """during which a worker predicted"""
+    waited_s: float = 0.0
+    """of all images together, from their coming in until a worker took them"""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.images + other.images, self.busy_s + other.busy_s, self.waited_s + other.waited_s)
+
+
 @dataclass(frozen=True, eq=False)
 class _Waiting:
+    since: float
     image: Input
     future: asyncio.Future[Predicted]
     loop: asyncio.AbstractEventLoop
@@ -56,6 +72,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._changed = Condition()
         self._closed = False
+        self._work = Work()
         self._workers = [
             Thread(target=self._run, name=f"predict-{number}", daemon=True) for number in range(workers)
         ]
@@ -66,6 +83,10 @@ class Batcher:
     def waiting(self) -> int:
         """Images that no worker has taken yet."""
         return len(self._queue)
+
+    @property
+    def work(self) -> Work:
+        return self._work
 
     @property
     def full(self) -> bool:
@@ -83,7 +104,7 @@ class Batcher:
         predictor raised if it failed on this image.
         """
         loop = asyncio.get_running_loop()
-        job = _Waiting(image, loop.create_future(), loop)
+        job = _Waiting(perf_counter(), image, loop.create_future(), loop)
         with self._changed:
             if self._closed:
                 raise ShuttingDown
@@ -113,9 +134,16 @@ class Batcher:
             # Callers that went away in the meantime cost nothing.
             batch = [job for job in taken if not job.future.cancelled()]
             if batch:
+                begun = perf_counter()
                 _deliver(batch, self._results(batch))
+                self._count(batch, begun)
             # Or the worker would keep a replaced model and the last images in memory while it waits.
             del taken, batch
+
+    def _count(self, batch: Sequence[_Waiting], begun: float) -> None:
+        waited_s, busy_s = sum(begun - job.since for job in batch), perf_counter() - begun
+        with self._changed:
+            self._work += Work(len(batch), busy_s, waited_s)
 
     def _results(self, batch: Sequence[_Waiting]) -> list[Predicted | Exception]:
         predictor = self._current()

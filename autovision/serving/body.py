@@ -51,15 +51,7 @@ async def read_body(
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
-    try:
-        async with asyncio.timeout(timeout_s) as deadline:
-            body = await _received(request, limit_bytes, hold)
-    except TimeoutError:
-        if deadline.expired():
-            raise SlowBody(
-                f"the body did not arrive within {timeout_s:g} s; send it faster, or scale the image down"
-            ) from None
-        raise
+    body = await received(request, limit_bytes, timeout_s, hold)
     if encoding != "identity":
         # It frees the interpreter's lock, and so the event loop, for all but the start.
         body = await run_in_threadpool(decompressed, body, encoding, limit_bytes)
@@ -67,6 +59,21 @@ async def read_body(
     if not body:
         raise EmptyBody
     return body
+
+
+async def received(
+    request: Request, limit_bytes: int, timeout_s: float | None, hold: Callable[[int], None]
+) -> bytes:
+    """The body as it was sent; see `read_body`."""
+    try:
+        async with asyncio.timeout(timeout_s) as deadline:
+            return await _received(request, limit_bytes, hold)
+    except TimeoutError:
+        if deadline.expired():
+            raise SlowBody(
+                f"the body did not arrive within {timeout_s:g} s; send it faster, or scale the image down"
+            ) from None
+        raise
 
 
 async def _received(request: Request, limit_bytes: int, hold: Callable[[int], None]) -> bytes:

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import secrets
 import ssl
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Self
 
 import ray
 from ray import serve
-from ray.serve.config import BackpressureConfig, ProxyLocation
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, ProxyLocation
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.schema import LoggingConfig
 
 from autovision.errors import AutoVisionError, Conflict, InvalidInput, NotFound, near
 from autovision.records.deployments import Deployment
 from autovision.serving.client import Client, is_loopback
+from autovision.serving.edge.edge import REPLICA, Edge
+from autovision.serving.edge.places import server_folder
+from autovision.serving.edge.plan import RESERVED, EdgePlan, Target
 from autovision.serving.engine import EngineConfig
 from autovision.serving.limits import Limits
 from autovision.serving.ports import claim_port
 from autovision.serving.predicting import LoadPredictor
+from autovision.serving.scaling import DOWN_AFTER_S, LOOK_BACK_S, TELL_S, UP_AFTER_S, Scaling
 from autovision.serving.schema import Health
-from autovision.serving.server import CompiledLoader, ModelServer
+from autovision.serving.server import CompiledLoader, Identity, ModelServer
 from autovision.store import keys, open_store, records
 from autovision.store.protocol import KeyNotFound, Store
 
 APP = "autovision"
-ONGOING_BEYOND_QUEUE = 64
-"""requests that a replica holds besides its queue, so that /v1/health is answered while the queue is full"""
 LOAD_ATTEMPTS = 2
 """so often a model may fail to load before `start` gives up"""
 
@@ -61,18 +67,29 @@ class Tls:
 
 @dataclass(frozen=True)
 class ServerHandle:
-    """A running server; a context manager that stops it."""
+    """A running server; a context manager that stops it.
+
+    Attributes:
+        urls: where each deployment, or pinned model, answers; `url` is the server's own.
+    """
 
     url: str
+    urls: Mapping[str, str]
+    edge: str
+    """its application on Serve"""
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Wait until all replicas have stored what they captured; False if some could not in time."""
-        handle = serve.get_app_handle(APP)
-        return all(handle.broadcast("flush", timeout_s).results(timeout_s=timeout_s + 10))
+        stored = []
+        for name in self.urls:
+            handle = serve.get_deployment_handle(REPLICA, app_of(name))
+            with suppress(DeploymentUnavailableError):  # it sleeps
+                stored += handle.broadcast("flush", timeout_s).results(timeout_s=timeout_s + 10)
+        return all(stored)
 
     def stop(self) -> None:
-        """Answer what is under way, store what is captured, stop Serve. Ray goes on."""
-        serve.shutdown()
+        """Answer what is under way, store what is captured. Serve stops if it serves nothing else; Ray goes on."""
+        _stop([self.edge, *(app_of(name) for name in self.urls)])
 
     def __enter__(self) -> Self:
         return self
@@ -81,14 +98,19 @@ class ServerHandle:
         self.stop()
 
 
+def app_of(name: str) -> str:
+    """The application on Serve of a deployment or a pinned model."""
+    return f"{APP}-{name}"
+
+
 def start(
     store_uri: str,
     *,
-    deployment: str | None = None,
-    model: str | None = None,
+    deployment: str | Sequence[str] = (),
+    model: str | Sequence[str] = (),
     host: str = "127.0.0.1",
     port: int = 8000,
-    replicas: int = 1,
+    scaling: Scaling | None = None,
     capture: bool = True,
     cpus: float = 1.0,
     threads: int | None = None,
@@ -99,12 +121,14 @@ def start(
     require_token: bool | None = None,
     limits: Limits | None = None,
 ) -> ServerHandle:
-    """Serve a deployment's champion, following its changes, or one pinned `model`; returns when it answers.
+    """Serve champions of deployments, following their changes, and pinned models; returns when they answer.
 
-    A deployment that names no model yet is served too: its server answers 503 until the first promotion.
+    A deployment that names no model yet is served too: it answers 503 until the first promotion.
 
     Args:
-        host, port: where every node's proxy listens; port 0: any free one.
+        deployment, model: one or several. Where there is but one, paths need not begin with its name.
+        host, port: where every node's edge listens; port 0: any free one.
+        scaling: of each; None: one replica.
         cpus: CPUs that each replica reserves in Ray (a reservation, not a limit).
         threads: CPU threads of each replica's inference; None: as many as there are cores.
         runtime: what runs the network; auto: the fastest that agrees with PyTorch.
@@ -114,46 +138,102 @@ def start(
             machine's own loopback.
 
     Raises:
-        InvalidInput: a port in use, a certificate that cannot be used, or neither or both of deployment and model.
+        InvalidInput: a port in use, a certificate that cannot be used, or nothing to serve.
         NotFound: no such deployment or model.
-        Conflict: a server runs in this Ray already.
-        ServerStartFailed: it did not answer in time, with the replica's reason.
+        Conflict: one of them is served in this Ray already.
+        ServerStartFailed: they did not answer in time, with a replica's reason.
     """
-    config = EngineConfig(deployment=deployment, model=model, capture=capture)
-    if replicas < 1:
-        raise InvalidInput(f"{replicas} replicas cannot answer; use 1 or more")
-    expects_model = _check_target(open_store(store_uri), config)
+    scaling, limits = scaling or Scaling(), limits or Limits()
+    configs = _configs(deployment, model, capture)
+    expects = {_name(config): _check_target(open_store(store_uri), config) for config in configs}
     if tls is not None:
         tls.check()
     if require_token is None:
         require_token = not is_loopback(host)
     port = claim_port(host, port)
-    if serve.status().proxies:
-        raise Conflict("a server already runs in this Ray cluster; stop it before another is started")
-    url = _url(host, port, tls)
-    application = _application(
-        (store_uri, config, load or CompiledLoader(threads, runtime), _replica_name, limits, require_token),
-        config,
-        replicas,
-        cpus,
+    _check_free(expects)
+    server = secrets.token_hex(6)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    # With one node nothing listens on the network but what was asked for.
+    secret = secrets.token_urlsafe(24) if len(nodes) > 1 else None
+    targets = tuple(Target(name, app_of(name), sleeps=scaling.least == 0) for name in expects)
+    plan = EdgePlan(
+        server,
+        store_uri,
+        host,
+        port,
+        targets,
+        cert=None if tls is None else tls.cert.absolute(),
+        key=None if tls is None else tls.key.absolute(),
+        secret=secret,
+        require_token=require_token,
+        limits=limits,
     )
+    edge = f"{APP}-edge-{port}"
+    handle = ServerHandle(*_urls(host, port, tls, list(expects)), edge)
+    identify = functools.partial(_identify, server, secret)
     logging_config = LoggingConfig(log_level="WARNING", enable_access_log=False)
     # Serve tells of every step on stderr, which belongs to the command line here.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    apps = {}
+    for config in configs:
+        # Each gets a loader of its own: one remembers whether it has loaded anything.
+        loader = load or CompiledLoader(threads, runtime)
+        arguments = (store_uri, config, loader, identify, limits, require_token)
+        apps[app_of(_name(config))] = _application(arguments, scaling, cpus)
+    apps[edge] = _edge_application(plan, len(nodes))
     try:
-        serve.start(
-            proxy_location=ProxyLocation.EveryNode,
-            http_options={"host": host, "port": port, **_tls_options(tls)},
-            logging_config=logging_config,
-        )
-        target = serve.RunTarget(application, name=APP, route_prefix="/", logging_config=logging_config)
-        serve.run_many([target], wait_for_applications_running=False)
-        _wait_ready(url, tls, expects_model, ready_timeout_s)
+        # No proxy of Serve's: each node has an edge, and replicas listen by themselves.
+        serve.start(proxy_location=ProxyLocation.Disabled, logging_config=logging_config)
+        run = [
+            serve.RunTarget(application, name=name, route_prefix=None, logging_config=logging_config)
+            for name, application in apps.items()
+        ]
+        serve.run_many(run, wait_for_applications_running=False)
+        deadline = monotonic() + ready_timeout_s
+        for name, url in handle.urls.items():
+            _wait_ready(url, tls, expects[name], deadline, [app_of(name), edge])
     except BaseException:
         # Ctrl-C included: nothing half-started stays behind.
-        serve.shutdown()
+        handle.stop()
         raise
-    return ServerHandle(url)
+    return handle
+
+
+def _configs(
+    deployment: str | Sequence[str], model: str | Sequence[str], capture: bool
+) -> list[EngineConfig]:
+    """Raises `InvalidInput` for nothing, for a name that is given twice, and for one that would hide routes."""
+    deployments = [deployment] if isinstance(deployment, str) else list(deployment)
+    models = [model] if isinstance(model, str) else list(model)
+    names = deployments + models
+    if not names:
+        raise InvalidInput("nothing to serve; name a deployment or a model")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InvalidInput(f"{sorted(twice)[0]!r} is given twice; name each once")
+    if len(names) > 1 and (hidden := RESERVED.intersection(names)):
+        raise InvalidInput(
+            f"{sorted(hidden)[0]!r} begins paths of the server itself; serve it alone, or under another name"
+        )
+    return [
+        *(EngineConfig(deployment=name, capture=capture) for name in deployments),
+        *(EngineConfig(model=name, capture=capture) for name in models),
+    ]
+
+
+def _name(config: EngineConfig) -> str:
+    name = config.deployment or config.model
+    assert name is not None
+    return name
+
+
+def _check_free(names: Iterable[str]) -> None:
+    running = serve.status().applications
+    for name in names:
+        if app_of(name) in running:
+            raise Conflict(
+                f"{name!r} already runs in this Ray cluster; stop its server before another is started"
+            )
 
 
 def _check_target(store: Store, config: EngineConfig) -> bool:
@@ -181,25 +261,18 @@ def _names(store: Store, prefix: str) -> set[str]:
     return {key.removeprefix(prefix).split("/")[0] for key in store.list(prefix)}
 
 
-def _tls_options(tls: Tls | None) -> dict[str, str]:
-    """Of Serve's proxies."""
-    return {} if tls is None else {"ssl_keyfile": str(tls.key), "ssl_certfile": str(tls.cert)}
-
-
-def _application(server: tuple[Any, ...], config: EngineConfig, replicas: int, cpus: float) -> Any:
-    """The Serve application. The engine's own queue refuses first, as a problem with `Retry-After`;
-    Serve's bounds behind it only protect the proxy."""
+def _application(server: tuple[Any, ...], scaling: Scaling, cpus: float) -> Any:
+    """The Serve application of one target. Requests do not pass through Serve, so that its bounds never bind."""
+    replicas: dict[str, Any] = {"num_replicas": scaling.least}
+    if not scaling.fixed:
+        replicas = {"autoscaling_config": _autoscaling(scaling)}
     deployment = serve.deployment(
-        serve.ingress()(ModelServer),
-        name="ModelServer",
-        num_replicas=replicas,
-        max_ongoing_requests=config.max_waiting + config.max_batch + ONGOING_BEYOND_QUEUE,
-        max_queued_requests=config.max_waiting,
-        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        max_surge_percent=100,
+        ModelServer,
+        name=REPLICA,
+        **replicas,
         max_constructor_retry_count=3,
         graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=20,
+        graceful_shutdown_timeout_s=40,
         health_check_period_s=2,
         health_check_timeout_s=10,
         ray_actor_options={"num_cpus": cpus},
@@ -207,21 +280,65 @@ def _application(server: tuple[Any, ...], config: EngineConfig, replicas: int, c
     return deployment.bind(*server)
 
 
-def _replica_name() -> str:
-    return str(serve.get_replica_context().replica_id.unique_id)
+def _autoscaling(scaling: Scaling) -> AutoscalingConfig:
+    return AutoscalingConfig(
+        min_replicas=scaling.least,
+        initial_replicas=max(1, scaling.least),
+        max_replicas=scaling.most,
+        # Deprecated; but what is to replace it is the environment of each replica's process.
+        metrics_interval_s=TELL_S,
+        look_back_period_s=LOOK_BACK_S,
+        upscale_delay_s=UP_AFTER_S,
+        downscale_delay_s=DOWN_AFTER_S,
+        downscale_to_zero_delay_s=max(0.0, scaling.idle_s - LOOK_BACK_S),
+        policy=AutoscalingPolicy(
+            policy_function="autovision.serving.scaling:ScalingPolicy", policy_kwargs=asdict(scaling)
+        ),
+    )
 
 
-def _wait_ready(url: str, tls: Tls | None, expects_model: bool, timeout_s: float) -> None:
-    """Until /v1/health says ready, or says anything at all where no model is expected."""
-    deadline = monotonic() + timeout_s
-    health: Health | None = None
+def _edge_application(plan: EdgePlan, nodes: int) -> Any:
+    deployment = serve.deployment(
+        Edge,
+        name="Edge",
+        num_replicas=nodes,
+        max_replicas_per_node=1,
+        graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=40,
+        health_check_period_s=1,
+        health_check_timeout_s=10,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return deployment.bind(plan)
+
+
+def _identify(server: str, secret: str | None) -> Identity:
+    """Called in a replica's process."""
+    replica = str(serve.get_replica_context().replica_id.unique_id)
+    node = str(ray.get_runtime_context().get_node_id())
+    host = ray.util.get_node_ip_address() if secret is not None else None
+    return Identity(replica, node, server_folder(server) / f"{replica}.sock", host, secret)
+
+
+def _stop(apps: Sequence[str]) -> None:
+    """Stop applications one after the other, the edge first; and Serve, if nothing else runs on it."""
+    for app in apps:
+        with suppress(RayServeException):
+            serve.delete(app)
+    if not serve.status().applications:
+        serve.shutdown()
+
+
+def _wait_ready(url: str, tls: Tls | None, expects_model: bool, deadline: float, apps: list[str]) -> None:
+    """Until /v1/health says ready, or a replica says anything at all where no model is expected."""
+    begun, health = monotonic(), None
     trusted = None if tls is None else _exactly(tls.cert)
     with Client(url, timeout_s=5.0, retry_for_s=0.0, tls=trusted) as client:
         while True:
-            failed = _deploy_failure()
+            failed = _deploy_failure(apps)
             with suppress(AutoVisionError):
                 health = client.health()
-            if health is not None and (health.status == "ready" or not expects_model):
+            if health is not None and (health.status != "waiting" or (not expects_model and health.replica)):
                 return
             if health is not None and health.following.attempts >= LOAD_ATTEMPTS:
                 raise ServerStartFailed(f"the server cannot load its model: {health.following.error}")
@@ -229,32 +346,38 @@ def _wait_ready(url: str, tls: Tls | None, expects_model: bool, timeout_s: float
                 raise ServerStartFailed(f"Ray Serve could not start the server: {failed}")
             if monotonic() > deadline:
                 raise ServerStartFailed(
-                    f"the server at {url} is not ready after {timeout_s:g} s: {_why(health)}"
+                    f"the server at {url} is not ready after {monotonic() - begun:.0f} s: {_why(health, apps)}"
                 )
             sleep(0.1)
 
 
-def _why(health: Health | None) -> str:
+def _why(health: Health | None, apps: Sequence[str]) -> str:
     """What is known about a server that is not ready."""
-    if health is not None:
+    if health is not None and health.replica:
         following = health.following
         if following.error:
             return following.error
         return f"model {following.loading or following.desired!r} is still being loaded; allow it more time"
-    status = serve.status().applications.get(APP)
-    if status is None:
-        return "Ray Serve knows nothing of it; look at Ray's logs"
-    parts = [part.message for part in status.deployments.values() if part.message]
+    running = serve.status().applications
+    parts = [
+        part.message or f"{name} is {part.status.value.lower()}"
+        for app in apps
+        if app in running
+        for name, part in running[app].deployments.items()
+        if part.status != "HEALTHY"
+    ]
     free = ray.available_resources().get("CPU", 0)
-    return f"{'; '.join(parts) or status.message or status.status} ({free:g} CPUs are free in Ray)"
+    return f"{'; '.join(parts) or 'its model is still being loaded'} ({free:g} CPUs are free in Ray)"
 
 
-def _deploy_failure() -> str | None:
-    """Serve's message if it gave up on the application."""
-    status = serve.status().applications.get(APP)
-    if status is None or status.status != "DEPLOY_FAILED":
-        return None
-    return "; ".join(part.message for part in status.deployments.values() if part.message) or status.message
+def _deploy_failure(apps: Sequence[str]) -> str | None:
+    """Serve's message if it gave up on an application."""
+    running = serve.status().applications
+    for status in (running[app] for app in apps if app in running):
+        if status.status == "DEPLOY_FAILED":
+            parts = [part.message for part in status.deployments.values() if part.message]
+            return "; ".join(parts) or status.message
+    return None
 
 
 def _exactly(cert: Path) -> ssl.SSLContext:
@@ -263,6 +386,12 @@ def _exactly(cert: Path) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def _urls(host: str, port: int, tls: Tls | None, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The server's URL, and that of each target."""
+    url = _url(host, port, tls)
+    return url, {name: url if len(names) == 1 else f"{url}/{name}" for name in names}
 
 
 def _url(host: str, port: int, tls: Tls | None) -> str:

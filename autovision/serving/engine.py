@@ -21,7 +21,7 @@ from autovision.records.base import now
 from autovision.records.datasets import labels_of
 from autovision.records.deployments import Deployment, Label
 from autovision.serving.arms import Arms, Wanted, wanted_of
-from autovision.serving.batcher import Batcher, Predicted
+from autovision.serving.batcher import Batcher, Predicted, Work
 from autovision.serving.capture import Answered, CaptureSink
 from autovision.serving.follower import Follower
 from autovision.serving.metrics import CANARY, SHADOW, STABLE, Metrics, confidence_of
@@ -168,6 +168,15 @@ class Engine:
     def served(self) -> Served | None:
         """The champion, loaded; None: no model is loaded yet."""
         return self._now.arms.stable
+
+    def work(self) -> Work:
+        """What has been done so far, for both arms."""
+        return self._stable.work + self._challenger.work
+
+    @property
+    def settled(self) -> bool:
+        """Whether a model answers, or none is there that could be waited for."""
+        return self._now.arms.stable is not None or self._follower.looked
 
     def admit(self, images: int = 1) -> None:
         """Raises `NoModel` or `QueueFull` where reading the body, or asking about so many, would be in vain."""
@@ -340,6 +349,7 @@ class Engine:
             status="ready" if stable else "waiting",
             model=stable.predictor.model.id if stable else None,
             following=self._follower.status,
+            replica=self._replica,
         )
 
     def info(self) -> ServerInfo:

@@ -88,6 +88,7 @@ class Follower:
         """champions that were replaced, and when"""
         self._failures: dict[str, Failure] = {}
         self._status = FollowStatus()
+        self._looked = Event()
         self._stop = Event()
         self._thread = Thread(target=self._run, name="follow", daemon=True)
 
@@ -98,6 +99,11 @@ class Follower:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def looked(self) -> bool:
+        """Whether it has looked once, and loaded what there was to load, or could not."""
+        return self._looked.is_set()
 
     def start(self) -> None:
         self._thread.start()
@@ -111,6 +117,7 @@ class Follower:
     def _run(self) -> None:
         while not self._stop.is_set():
             self.step()
+            self._looked.set()
             self._stop.wait(self._poll_s)
 
     def step(self) -> None:

@@ -134,6 +134,9 @@ class ServerInfo(Record):
 class Health(Record):
     """Whether images can be answered."""
 
-    status: Literal["ready", "waiting"]
+    status: Literal["ready", "waiting", "asleep"]
+    """asleep: no replica is kept, and the next image wakes one"""
     model: str | None
     following: FollowStatus
+    replica: str | None = None
+    """who says so; None: the edge, for want of a replica"""

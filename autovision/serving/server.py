@@ -1,19 +1,29 @@
-"""The replica that Ray Serve runs: an engine behind the HTTP app."""
+"""The replica that Ray Serve runs: an engine behind the HTTP app, with an HTTP server of its own."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from autovision.records.runtimes import AUTO, check_choice
 from autovision.serving.app import build_app
 from autovision.serving.auth import TokenBook
+from autovision.serving.edge.plan import EDGE_HEADER, Address
 from autovision.serving.engine import Engine, EngineConfig
 from autovision.serving.limits import Limits
+from autovision.serving.listener import Listener, OnlyFrom
 from autovision.serving.predicting import LoadPredictor, Predictor
+from autovision.serving.scaling import Load
 from autovision.store import open_store
 from autovision.store.protocol import Store
+
+SETTLE_S = 120.0
+"""so long a replica does not listen because its first model is being loaded"""
 
 
 class CompiledLoader:
@@ -51,10 +61,25 @@ class CompiledLoader:
         return loaded
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Which replica this is, and where it is to answer."""
+
+    replica: str
+    node: str = ""
+    socket: Path | None = None
+    """None: a folder of its own"""
+    host: str | None = None
+    """to listen on for edges of other nodes; None: there are none"""
+    secret: str | None = None
+    """what these have to say"""
+
+
 class ModelServer:
-    """One replica. `deploy` wraps it with `serve.ingress`, which calls `__serve_build_asgi_app__`.
+    """One replica: an engine behind the HTTP app, listening by itself. Serve starts, watches, scales and replaces it.
 
     Args:
+        identify: asked in the process of the replica.
         require_token: whether a token is needed where the store has none, too.
     """
 
@@ -63,22 +88,51 @@ class ModelServer:
         store_uri: str,
         config: EngineConfig,
         load: LoadPredictor,
-        replica: Callable[[], str] = lambda: "local",
+        identify: Callable[[], Identity],
         limits: Limits | None = None,
         require_token: bool = False,
     ) -> None:
         store = open_store(store_uri)
-        self._engine = Engine(config, store, load, replica=replica())
-        self._book = TokenBook(store, required=require_token)
-        self._limits = limits
+        self._identity = me = identify()
+        self._engine = Engine(config, store, load, replica=me.replica)
+        book = TokenBook(store, required=require_token)
+        app: ASGIApp = build_app(self._engine, book=book, limits=limits, settle_s=SETTLE_S)
+        if me.secret is not None:
+            app = OnlyFrom(app, EDGE_HEADER, me.secret)
+        tcp = (me.host, 0) if me.host is not None else None
+        self._socket = me.socket or Path(tempfile.mkdtemp(prefix="autovision-")) / "http.sock"
+        self._listener = Listener(app, self._socket, tcp)
+        self._load_of = Load(self._engine.work)
+        self._listener.start()
 
-    def __serve_build_asgi_app__(self) -> Starlette:
-        return build_app(self._engine, book=self._book, limits=self._limits)
+    def address(self) -> Address | None:
+        """Where it answers; None: it does not yet."""
+        if not self._listener.listening:
+            return None
+        tcp = self._listener.tcp
+        joined = None if tcp is None else f"[{tcp[0]}]:{tcp[1]}" if ":" in tcp[0] else f"{tcp[0]}:{tcp[1]}"
+        return Address(self._identity.replica, self._identity.node, str(self._socket), joined)
 
     def check_health(self) -> None:
         """Asked by Serve. A raise replaces the replica, so a missing model or a store outage must not."""
-        self._engine.check()
+        if not self._listener.alive:
+            raise RuntimeError("the HTTP server ended")
+        if self._listener.listening:
+            self._engine.check()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve for `autovision.serving.scaling`."""
+        # While its first model is loaded it would seem to be idle, and go before anybody could call.
+        return self._load_of.since_last(monotonic()) if self._listener.listening else {}
+
+    def wake(self) -> None:
+        """Being called is all: Serve starts a replica for a call that waits."""
 
     def flush(self, timeout_s: float) -> bool:
         """Store what is captured now; called on all replicas by `ServerHandle.flush`."""
         return self._engine.flush(timeout_s)
+
+    def __del__(self) -> None:
+        """Called by Serve when it stops the replica: what is under way is answered, what is captured stored."""
+        if hasattr(self, "_listener"):
+            self._listener.close()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -49,10 +50,11 @@ class Plan:
 
 @dataclass
 class Seen:
-    """What came of it. Seconds of each good answer, and failures by kind."""
+    """What came of it. Seconds of each good answer, since when it was due (from the load's begin), and failures."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
+    due: list[float] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -60,8 +62,10 @@ class Seen:
         """Good answers per second."""
         return len(self.latencies) / self.seconds
 
-    def quantile_ms(self, part: float) -> float:
-        ordered = sorted(self.latencies)
+    def quantile_ms(self, part: float, since: float = 0.0, until: float = float("inf")) -> float:
+        """Of the answers that were due between two times."""
+        pairs = zip(self.due, self.latencies, strict=True)
+        ordered = sorted(latency for due, latency in pairs if since <= due < until)
         return 1e3 * ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else float("nan")
 
     @property
@@ -71,10 +75,20 @@ class Seen:
 
 def run(plan: Plan) -> Seen:
     """In a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps(asdict(plan))], capture_output=True, text=True, check=True
-    )
-    return Seen(**json.loads(done.stdout))
+    return seen(begin(plan))
+
+
+def begin(plan: Plan) -> subprocess.Popen[str]:
+    """Begin without waiting for the end, which `seen` does."""
+    command = [sys.executable, __file__, json.dumps(asdict(plan))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def seen(process: subprocess.Popen[str]) -> Seen:
+    said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit("the load ended early; its error is above")
+    return Seen(**json.loads(said))
 
 
 class Client:
@@ -85,20 +99,26 @@ class Client:
         self.requests = [_request(plan, Path(each).read_bytes()) for each in plan.files]
         self.sent = 0
         self.latencies: list[float] = []
+        self.due: list[float] = []
         self.failures: Counter[str] = Counter()
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def run(self) -> Seen:
-        begun = time.perf_counter()
+        begun = self.begun = time.perf_counter()
         self.counts_from = begun + self.plan.warm_s
         self.until = self.counts_from + self.plan.seconds
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._end)
         if self.plan.rate is None:
             await asyncio.gather(*(self._loop() for _ in range(self.plan.connections)))
         else:
             await self._open(self.plan.rate)
         for _, writer in self.idle:
             writer.close()
-        return Seen(self.plan.seconds, self.latencies, dict(self.failures))
+        return Seen(self.until - self.counts_from, self.latencies, self.due, dict(self.failures))
+
+    def _end(self) -> None:
+        """Send no more; those under way are waited for."""
+        self.until = min(self.until, time.perf_counter())
 
     async def _loop(self) -> None:
         while (now := time.perf_counter()) < self.until:
@@ -147,6 +167,7 @@ class Client:
             self.failures[fault] += 1
         elif (now := time.perf_counter()) <= self.until or self.plan.rate is not None:
             self.latencies.append(now - due)
+            self.due.append(due - self.begun)
 
 
 def _length(head: bytes) -> int:

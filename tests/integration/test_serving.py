@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +34,9 @@ from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.records.tokens import Scope
 from autovision.registry import deployments
 from autovision.serving import deploy
-from autovision.serving.client import Client, NotAllowed
+from autovision.serving.client import Client, NotAllowed, ServerUnavailable
 from autovision.serving.limits import Limits
+from autovision.serving.scaling import Scaling
 from autovision.store import captures, keys, labels, open_store, records, tokens
 from autovision.store.protocol import Store
 from tests.unit.serving.worlds import self_signed
@@ -403,34 +405,59 @@ def test_a_model_that_does_not_load_leaves_the_old_one_answering(client: Client,
     until(lambda: client.info().following.error is None, "the recovery")
 
 
-def test_a_killed_replica_comes_back_by_itself_with_the_model_of_the_store(
-    client: Client, store: Store
+def test_a_killed_replica_comes_back_by_itself_and_no_request_fails(
+    server: deploy.ServerHandle, client: Client, store: Store
 ) -> None:
+    """The one replica there is: requests under way are sent again, those after them wait for the next one."""
     promote(store, "shades", "inverse-2")
     until(lambda: client.info().model == "inverse-2", "serving inverse-2")
     before = client.info()
-    os.kill(replica_pid(), signal.SIGKILL)
 
-    def answers_again() -> bool:
+    def kill() -> None:
+        time.sleep(0.3)
+        os.kill(replica_pid("shades"), signal.SIGKILL)
+        until(lambda: client.info().replica != before.replica, "a new replica", timeout_s=45)
+
+    answers = under_load(server.url, kill)
+    assert {answer.model for _, answer in answers} == {"inverse-2"}
+    for level, answer in answers:
+        assert answer.label == expected_label("inverse-2", level)
+
+
+def replica_pid(name: str) -> int:
+    """The process of the one replica, among those that this test's Ray started."""
+    (pid,) = replica_pids(name)
+    return pid
+
+
+def replica_pids(name: str) -> list[int]:
+    return [process.pid for process in serving(f"autovision-{name}:ModelServer")]
+
+
+def serving(part: str) -> list[psutil.Process]:
+    """Processes of replicas on Serve, by a part of their name."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it ended meanwhile
+            if f"ServeReplica:{part}" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_a_killed_edge_comes_back_by_itself(server: deploy.ServerHandle, client: Client) -> None:
+    (edge,) = serving("autovision-edge")
+    children = edge.children()
+    edge.kill()
+    psutil.wait_procs(children, timeout=10)
+    assert not any(child.is_running() for child in children), "HAProxy ends with its edge"
+
+    def answers() -> bool:
         try:
-            return client.info().replica != before.replica and client.health().status == "ready"
-        except Exception:  # noqa: BLE001 - while the replica is away any error may come
+            return client.predict(png(255)).label == "dark"
+        except ServerUnavailable:
             return False
 
-    until(answers_again, "a new replica", timeout_s=45)
-    answer = client.predict(png(255))
-    assert (answer.model, answer.label) == ("inverse-2", "dark")
-
-
-def replica_pid() -> int:
-    """The process of the one replica, among those that this test's Ray started."""
-    found = [
-        process.pid
-        for process in psutil.Process().children(recursive=True)
-        if "ServeReplica:autovision:ModelServer" in " ".join(process.cmdline())
-    ]
-    (pid,) = found
-    return pid
+    until(answers, "an answer", timeout_s=45)
 
 
 def test_a_second_server_a_port_in_use_and_unknown_names_are_refused(
@@ -469,6 +496,74 @@ def test_after_a_stop_others_can_be_served(server: deploy.ServerHandle, store: S
         assert client.info().captures is None
         with pytest.raises(InvalidInput, match="pinned"):
             client.feedback(answer.request_id, "dark")
+
+
+def test_several_deployments_answer_under_their_names(cluster: None, store: Store) -> None:
+    promote(store, "shades", "inverse-2")
+    with deploy.start(
+        store.uri, deployment="shades", model="shades-1", port=0, load=load, cpus=0.5
+    ) as server:
+        assert server.urls == {name: f"{server.url}/{name}" for name in ("shades", "shades-1")}
+        with Client(server.urls["shades"]) as shades, Client(server.urls["shades-1"]) as pinned:
+            assert shades.predict(png(255)).model == "inverse-2"
+            assert pinned.predict(png(255)).model == "shades-1"
+            assert shades.health().status == "ready"
+            assert pinned.info().deployment is None
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as http:
+            listed = http.post("/v2/repository/index").json()
+            assert [each["name"] for each in listed] == ["shades", "shades-1"]
+            assert http.get("/v2/models/shades-1").json()["versions"] == ["shades-1"]
+            assert http.post("/v1/predict", content=png(0)).status_code == 404
+            assert http.get("/metrics").text.count('autovision_ready{replica="') == 2
+        with pytest.raises(Conflict, match="'shades-1' already runs"):
+            deploy.start(store.uri, model="shades-1", port=0, load=load)
+        with (
+            deploy.start(store.uri, model="inverse-2", port=0, load=load, cpus=0.5) as other,
+            Client(other.url) as client,
+        ):
+            assert client.predict(png(255)).label == "dark"
+        with Client(server.urls["shades-1"]) as pinned:
+            assert pinned.predict(png(255)).label == "bright", "another server's end is none of its business"
+
+
+def test_a_model_that_nobody_calls_sleeps_and_wakes(cluster: None, store: Store) -> None:
+    scaling = Scaling(least=0, most=1, idle_s=deploy.LOOK_BACK_S)
+    with (
+        deploy.start(store.uri, model="inverse-2", port=0, load=load, scaling=scaling, cpus=0.5) as server,
+        Client(server.url, retry_for_s=0, timeout_s=60) as client,
+    ):
+        assert client.predict(png(255)).label == "dark"
+        until(lambda: client.health().status == "asleep", "sleep", timeout_s=60)
+        until(lambda: replica_pids("inverse-2") == [], "the end of its process")
+        assert client.health().status == "asleep", "asking for health wakes nobody"
+        assert client.predict(png(255)).label == "dark"
+        assert client.health().status == "ready"
+
+
+def slow_load(store: Store, model_id: str) -> Any:
+    class Slow(Shades):
+        def predict(self, images: Sequence[bytes]) -> list[Judged | InvalidImage]:
+            time.sleep(0.05 * len(images))
+            return super().predict(images)
+
+    return Slow(records.read(store, keys.model(model_id), ModelVersion))
+
+
+def test_replicas_are_added_while_images_wait(cluster: None, store: Store) -> None:
+    with (
+        deploy.start(
+            store.uri, model="shades-1", port=0, load=slow_load, scaling=Scaling(1, 2), cpus=0.5
+        ) as server,
+        Client(server.url) as client,
+    ):
+        assert len(replica_pids("shades-1")) == 1
+
+        def both_answer() -> bool:
+            # Each has a name of its own, and the edge sends to the one with less to do.
+            return len({client.info().replica for _ in range(4)}) == 2
+
+        answers = under_load(server.url, lambda: until(both_answer, "a second replica", timeout_s=60))
+        assert {answer.label for level, answer in answers if level == 255} == {"bright"}
 
 
 def test_it_answers_over_tls_to_those_who_have_a_token(cluster: None, store: Store, tmp_path: Path) -> None:

@@ -154,6 +154,12 @@ def test_without_a_model_it_says_so_and_when_to_come_back(serve: Any, world: Wor
         assert (health.status_code, health.json()["model"]) == (200, "m1")
 
 
+def test_who_asks_a_server_that_settles_finds_its_model(serve: Any, world: World) -> None:
+    world.promote("m1", wait=False)
+    url = serve(world, settle_s=30.0)
+    assert httpx.get(f"{url}/v1/health", trust_env=False).json()["model"] == "m1"
+
+
 def test_a_full_queue_is_503_and_the_waiting_are_answered(
     make_predictor: Any, clock: Any, serve: Any, png: Any
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autovision.errors import InvalidImage
-from autovision.serving.batcher import Batcher
+from autovision.serving.batcher import Batcher, Work
 from autovision.serving.problems import NoModel, QueueFull, ShuttingDown
 
 
@@ -47,6 +47,29 @@ def test_what_waits_is_batched_up_to_the_limit_and_each_caller_gets_its_own(
     assert labels == ["dark"] + ["bright" if i % 3 else "dark" for i in range(40)]
     assert predictor.batches == [1, 16, 16, 8]
     batcher.close()
+
+
+def test_it_counts_what_it_did_and_how_long_images_waited(make_predictor: Any, png: Any) -> None:
+    predictor = make_predictor()
+    batcher = Batcher(lambda: predictor)
+
+    async def run() -> None:
+        predictor.gate.clear()
+        first = asyncio.create_task(batcher.predict(png()))
+        await _until(predictor.begun.is_set)
+        rest = [asyncio.create_task(batcher.predict(png())) for _ in range(3)]
+        await _until(lambda: batcher.waiting == 3)
+        await asyncio.sleep(0.05)
+        predictor.gate.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(run())
+    batcher.close()
+    work = batcher.work
+    assert work.images == 4
+    assert work.busy_s >= 0.05
+    assert work.waited_s >= 3 * 0.05
+    assert work + work == Work(8, 2 * work.busy_s, 2 * work.waited_s)
 
 
 def test_a_full_queue_refuses_and_the_waiting_are_still_answered(make_predictor: Any, png: Any) -> None:

@@ -58,11 +58,12 @@ class World:
         config = {"deployment": "shades", "poll_s": 0.01, "max_body_bytes": 2**20} | config
         self.engine = Engine(EngineConfig(**config), self.store, lambda store, model: self.predictors[model])
 
-    def promote(self, model: str) -> None:
+    def promote(self, model: str, *, wait: bool = True) -> None:
         records.update(
             self.store, keys.deployment("shades"), Deployment, lambda record: record.with_(model=model)
         )
-        until(lambda: self.engine.info().model == model)
+        if wait:
+            until(lambda: self.engine.info().model == model)
 
     def begin(self, model: str, policy: RolloutPolicy, at: int = 0) -> None:
         """A rollout of a challenger that is in a step of a policy."""
