@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -136,3 +137,5 @@ class ModelServer:
         """Called by Serve when it stops the replica: what is under way is answered, what is captured stored."""
         if hasattr(self, "_listener"):
             self._listener.close()
+            with suppress(OSError):  # others are still there
+                self._socket.parent.rmdir()

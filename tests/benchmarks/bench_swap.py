@@ -54,7 +54,7 @@ def main() -> None:
     with fresh_store() as store:
         import_solar_cells(store, count=240 if chosen.quick else 600)
         av = AutoVision(store.uri)
-        first, second = trained(av, chosen.quick), trained(av, chosen.quick)
+        first, second = (trained(av, chosen.quick, seed) for seed in (0, 1))
         av.promote(first, NAME, force=True)
         folder = Path(store.uri.removeprefix("file://")) / "sent"
         folder.mkdir()

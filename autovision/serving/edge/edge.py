@@ -16,7 +16,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from autovision.serving.auth import TokenBook
 from autovision.serving.edge.haproxy import HAProxy, ProxyFailed, binary, room_socket
-from autovision.serving.edge.places import remove_folder, server_folder
+from autovision.serving.edge.places import remove_folder, server_folder, sweep
 from autovision.serving.edge.plan import Address, EdgePlan, Target
 from autovision.serving.edge.room import Room
 from autovision.serving.listener import Listener
@@ -44,6 +44,7 @@ class Edge:
         self._plan = plan
         self._node = ray.get_runtime_context().get_node_id()
         self._folder = server_folder(plan.server)
+        sweep(time.time())
         self._seen: dict[str, dict[str, tuple[Address, float]]] = {}
         """target -> replica -> where, and when it last said so"""
         self._wakes: dict[str, Any] = {}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from autovision.errors import AutoVisionError
 
 MAX_SOCKET_PATH = 100
 """the kernel takes 107 bytes"""
+OLD_S = 3600.0
+"""a server that starts has nothing that listens yet"""
 
 
 class UnsafeFolder(AutoVisionError):
@@ -37,6 +41,27 @@ def server_folder(server: str) -> Path:
 def remove_folder(server: str) -> None:
     """Forget a server's folder, with whatever is left in it."""
     shutil.rmtree(server_folder(server), ignore_errors=True)
+
+
+def sweep(now: float) -> None:
+    """Remove what servers left behind that were killed: folders that are old, and in which nothing listens.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    for folder in server_folder(".").iterdir():
+        with suppress(OSError):
+            if now - folder.stat().st_mtime > OLD_S and not any(map(_listens, folder.glob("*.sock"))):
+                shutil.rmtree(folder)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
 
 
 def _own(folder: Path) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from autovision.serving.edge.places import UnsafeFolder, remove_folder, server_folder
+from autovision.serving.edge.places import UnsafeFolder, remove_folder, server_folder, sweep
 
 
 @pytest.fixture
@@ -35,6 +38,20 @@ def test_one_that_others_may_write_to_or_that_leads_elsewhere_is_refused(here: P
     folder.symlink_to(here)
     with pytest.raises(UnsafeFolder, match="only user"):
         server_folder("s1")
+
+
+def test_what_killed_servers_left_behind_is_removed(here: Path) -> None:
+    names = ("old", "new", "alive")
+    folders = {name: server_folder(name) for name in names}
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folders["old"] / "room.sock"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folders["alive"] / "room.sock"))
+        listener.listen()
+        for name in ("old", "alive"):
+            os.utime(folders[name], (0, 0))
+        sweep(time.time())
+    assert {name for name in names if folders[name].exists()} == {"new", "alive"}
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
