@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from autovision.search.fleet import Fleet
     from autovision.search.sharing.queue import Entry, Outlook
     from autovision.serving.deploy import ServerHandle
+    from autovision.serving.limits import Limits
 
 OnProgress = Callable[[ProgressEvent], None]
 
@@ -515,6 +516,7 @@ class AutoVision:
         tls: tuple[str | Path, str | Path] | None = None,
         require_token: bool | None = None,
         runtime: str = "auto",
+        limits: Limits | None = None,
     ) -> ServerHandle:
         """Serve over HTTP: a deployment's champion, followed as it changes, or one model version for good; or several.
 
@@ -531,6 +533,7 @@ class AutoVision:
                 machine's own loopback.
             runtime: what runs the network, such as `openvino-f32`; `auto`: the fastest that agrees with PyTorch;
                 `evaluated`: the one that the model was evaluated with.
+            limits: what requests may hold, one by one and together.
         """
         from autovision.serving import deploy
         from autovision.serving.scaling import scaling_of
@@ -554,6 +557,7 @@ class AutoVision:
             tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
             require_token=require_token,
             runtime=runtime,
+            limits=limits,
         )
 
     def feedback(

@@ -108,6 +108,15 @@ def serve(
         ),
     ] = None,
     runtime: Runtime = "auto",
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="NAME=NUMBER",
+            help="Of each replica, may be repeated: max_body_bytes, max_images, max_waiting, body_timeout_s, "
+            "deadline_s, max_held_bytes, max_images_per_token.",
+        ),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -118,6 +127,7 @@ def serve(
     /pets/v1/predict and /v2/models/pets.
     """
     from autovision.errors import InvalidInput
+    from autovision.serving.limits import Limits
     from autovision.serving.ports import claim_port
     from autovision.serving.scaling import scaling_of
 
@@ -125,6 +135,7 @@ def serve(
         raise InvalidInput("--tls-cert and --tls-key belong together; give both, or none for plain HTTP")
     with answering(as_json) as out:
         scaling_of(replicas, max_replicas, wait_ms, idle_s)
+        limits = Limits.parse(limit or ())
         av = library(store)
         champions = {name: _served(av, name) for name in names}
         for line in _exposed(av, host, require_token, encrypted=tls_cert is not None):
@@ -146,6 +157,7 @@ def serve(
             tls=(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None,
             require_token=require_token,
             runtime=runtime,
+            limits=limits,
         )
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:

@@ -144,7 +144,7 @@ def start(
         ServerStartFailed: they did not answer in time, with a replica's reason.
     """
     scaling, limits = scaling or Scaling(), limits or Limits()
-    configs = _configs(deployment, model, capture)
+    configs = _configs(deployment, model, capture, limits)
     expects = {_name(config): _check_target(open_store(store_uri), config) for config in configs}
     if tls is not None:
         tls.check()
@@ -201,7 +201,7 @@ def start(
 
 
 def _configs(
-    deployment: str | Sequence[str], model: str | Sequence[str], capture: bool
+    deployment: str | Sequence[str], model: str | Sequence[str], capture: bool, limits: Limits
 ) -> list[EngineConfig]:
     """Raises `InvalidInput` for nothing, for a name that is given twice, and for one that would hide routes."""
     deployments = [deployment] if isinstance(deployment, str) else list(deployment)
@@ -215,9 +215,12 @@ def _configs(
         raise InvalidInput(
             f"{sorted(hidden)[0]!r} begins paths of the server itself; serve it alone, or under another name"
         )
+    more: dict[str, Any] = {
+        "capture": capture, "max_body_bytes": limits.max_body_bytes, "max_waiting": limits.max_waiting
+    }  # fmt: skip
     return [
-        *(EngineConfig(deployment=name, capture=capture) for name in deployments),
-        *(EngineConfig(model=name, capture=capture) for name in models),
+        *(EngineConfig(deployment=name, **more) for name in deployments),
+        *(EngineConfig(model=name, **more) for name in models),
     ]
 
 

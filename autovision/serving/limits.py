@@ -1,18 +1,19 @@
 """What requests may hold of a server, one by one and together: bytes, images, time.
 
-The queue is bounded by the engine (`EngineConfig.max_waiting`), a single body by `EngineConfig.max_body_bytes`.
+A command line says them as `NAME=NUMBER`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
-from autovision.errors import InvalidInput
+from autovision.errors import InvalidInput, near
 from autovision.serving.problems import DeadlineExceeded, QueueFull, TooManyAtOnce, TooManyImages
 
 T = TypeVar("T")
@@ -22,8 +23,12 @@ T = TypeVar("T")
 class Limits:
     """What is refused, and when."""
 
+    max_body_bytes: int = 32 * 2**20
+    """of one request; more are refused with 413"""
     max_images: int = 32
     """in one request; more are refused with 413"""
+    max_waiting: int = 128
+    """images in a replica's queue; more are refused with 503"""
     body_timeout_s: float = 30.0
     """from a request's headers to the end of its body; a slower client is cut off with 408"""
     deadline_s: float = 30.0
@@ -35,8 +40,32 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
-                raise InvalidInput(f"{name} is {value!r}; use a number above 0")
+            if not 0 < value < math.inf:
+                raise InvalidInput(f"limit {name} is {value!r}; use a number above 0")
+
+    @classmethod
+    def parse(cls, settings: Iterable[str]) -> Limits:
+        """Limits from texts such as `max_images=8`; those that are not named are as they are without.
+
+        Raises `InvalidInput` for an unknown name, one that is given twice, and what is no number above 0.
+        """
+        kinds: dict[str, type[int] | type[float]] = {
+            each.name: int if isinstance(each.default, int) else float for each in fields(cls)
+        }
+        given: dict[str, float] = {}
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if name not in kinds or not equals:
+                known = ", ".join(kinds)
+                raise InvalidInput(f"limit {setting!r}{near(name, kinds)}; give NAME=NUMBER, of {known}")
+            if name in given:
+                raise InvalidInput(f"limit {name} is given twice; give it once")
+            try:
+                given[name] = kinds[name](text)
+            except ValueError:
+                kind = "a whole number" if kinds[name] is int else "a number"
+                raise InvalidInput(f"limit {name} is {text!r}; it is {kind} above 0") from None
+        return cls(**given)  # type: ignore[arg-type]
 
 
 class Visit:

@@ -26,6 +26,8 @@ from autovision.serving.edge.plan import DEPLOYMENT_HEADER, EDGE_HEADER, RESERVE
 ROOM = "_room"
 """the server that stands in for replicas, and the backend of what no replica answers; no deployment is called so"""
 MAX_CONNECTIONS = 20_000
+UNDER_WAY = 2_500
+"""files for connections to replicas"""
 BUFFER_BYTES = 256 * 1024
 """a request is sent again, if its replica dies, only where all of it fits in here"""
 HEADER_BYTES = 32 * 1024
@@ -71,11 +73,11 @@ def binary() -> Path | None:
 
 
 def max_connections() -> int:
-    """As many as this user may open files for, each of them two, or a little less than the default."""
+    """As many as this user may open files for. Those that say nothing take one each, those under way another one."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    return max(64, min(MAX_CONNECTIONS, (hard - 256) // 2))
+    return max(64, min(MAX_CONNECTIONS, hard - UNDER_WAY, hard // 2 if hard < 2 * UNDER_WAY else hard))
 
 
 def configuration(plan: EdgePlan, folder: Path, pem: Path | None, connections: int) -> str:
@@ -87,6 +89,8 @@ def configuration(plan: EdgePlan, folder: Path, pem: Path | None, connections: i
     lines = [
         "global",
         f"    maxconn {connections}",
+        # Or HAProxy would want two files for every connection, and not start where it cannot have them.
+        "    no strict-limits",
         f"    nbthread {max(1, min(8, (os.cpu_count() or 1) // 8))}",
         f"    stats socket {_quoted(admin_socket(folder))} mode 600 level admin",
         f"    tune.bufsize {BUFFER_BYTES}",

@@ -64,7 +64,6 @@ class EdgePlan:
     secret: str | None = None
     require_token: bool = False
     limits: Limits = field(default_factory=Limits)
-    max_body_bytes: int = 32 * 2**20
     wait_s: float = 60.0
     room: int = 128
     room_bytes: int = 256 * 2**20

@@ -210,7 +210,7 @@ class Room:
         try:
             body = b""
             if request.method not in ("GET", "HEAD"):
-                body = await received(request, plan.max_body_bytes, plan.limits.body_timeout_s, hold)
+                body = await received(request, plan.limits.max_body_bytes, plan.limits.body_timeout_s, hold)
             return await self._sent(name, place, request, path, body)
         finally:
             self._waiting -= 1

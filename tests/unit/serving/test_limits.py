@@ -27,6 +27,26 @@ def test_a_limit_is_above_zero(field: str) -> None:
         Limits(**{field: 0})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["max_image=3"], "did you mean 'max_images'"),
+        (["max_images"], "give NAME=NUMBER"),
+        (["max_images=3", "max_images=4"], "max_images is given twice"),
+        (["max_images=0"], "max_images is 0; use a number above 0"),
+        (["max_images=2.5"], "a whole number"),
+        (["deadline_s=nan"], "deadline_s is nan"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Limits.parse(settings)
+
+
+def test_limits_are_read_from_text() -> None:
+    assert Limits.parse(["max_images=8", "deadline_s=0.5"]) == Limits(max_images=8, deadline_s=0.5)
+
+
 def test_what_a_visit_holds_is_given_back_when_it_ends() -> None:
     gate = Gate(Limits(max_images=3, max_held_bytes=10, max_images_per_token=4))
     with gate.visit("a") as first, gate.visit("a") as second, gate.visit("b") as other:
