@@ -21,7 +21,7 @@ from autovision.serving.ports import claim_port
 
 HERE = Path(__file__).parent
 OURS = "autovision"
-START_S = 120.0
+START_S = 300.0
 
 
 def trained(av: AutoVision, quick: bool, seed: int = 0) -> str:
