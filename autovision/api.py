@@ -46,11 +46,12 @@ from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
-from autovision.store import keys, labels, lease, open_store, records, tokens
+from autovision.store import captures, keys, labels, lease, open_store, records, tokens
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
 if TYPE_CHECKING:
     from autovision.controller import Controller
+    from autovision.labelling.consensus import Consensus
     from autovision.model.predictor import Prediction
     from autovision.promotion.staging import Evidence
     from autovision.search.estimates.estimate import Estimate
@@ -584,6 +585,18 @@ class AutoVision:
             received_at=now(),
         )
         return labels.add(self.store, deployment, given)
+
+    def captured_requests(self, deployment: str) -> set[str]:
+        """The ids of the requests of a deployment that were captured and stored by now."""
+        deployments.get(self.store, deployment)
+        return captures.request_ids(self.store, deployment)
+
+    def agreement(self, deployment: str) -> Consensus:
+        """What annotators agree on of a deployment's requests, what not, and how good each of them is."""
+        from autovision.labelling.consensus import consensus
+
+        deployments.get(self.store, deployment)
+        return consensus(labels.read(self.store, deployment))
 
     def _checked_label(self, deployment: str, label: str | Collection[str]) -> Labels:
         """As the deployment's data set has labels: one class, or a tuple of any number."""

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from autovision.dataset import catalog, importer, manifest
 from autovision.dataset.importer import SourceImage
+from autovision.labelling.consensus import consensus
 from autovision.model.version import read_version
 from autovision.records.datasets import DatasetVersion
 from autovision.records.deployments import Deployment, DriftReport
@@ -35,7 +36,7 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
     version = catalog.latest(store, deployment.dataset)
     everywhere = all_searches(store)
     known = {row.image for row in manifest.read(store, _searched(store, version, everywhere))}
-    agreed, _ = labels.consensus(labels.read(store, deployment.name))
+    agreed = consensus(labels.read(store, deployment.name)).agreed
     joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
     # A search that failed has answered its alarm, too: asking again would give the same failure, pass after pass.
     searches = [pair for pair in everywhere if pair[0].deployment == deployment.name]
