@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Import, list and show data sets.")
 
 _LISTED_PROBLEMS = 5
+_LISTED_CORRECTIONS = 20
 
 
 @app.command("import")
@@ -97,6 +98,7 @@ def show(
             {"dataset": version.id, **version.model_dump(mode="json")},
             _summary(version),
             _counts(version),
+            *_corrections(version),
             *_problems(version),
         )
 
@@ -112,9 +114,24 @@ def _summary(version: DatasetVersion) -> Table:
             "seed": version.seed,
             "extends": None if version.parent is None else f"{version.name}@{version.parent}",
             "digest": version.digest,
+            "corrected": f"{len(version.corrections)} labels" if version.corrections else None,
             "made (UTC)": version.created_at,
         }
     )
+
+
+def _corrections(version: DatasetVersion) -> list[Table]:
+    from autovision.records.datasets import labels_of
+
+    if not version.corrections:
+        return []
+    rows = [
+        [each.source, " ".join(labels_of(each.was)), " ".join(labels_of(each.label)), each.by, each.at]
+        for each in version.corrections[:_LISTED_CORRECTIONS]
+    ]
+    more = len(version.corrections) - len(rows)
+    title = f"corrections (first {len(rows)} of {len(version.corrections)})" if more else "corrections"
+    return [table(["image", "was", "is", "by", "at (UTC)"], rows, title=title)]
 
 
 def _counts(version: DatasetVersion) -> Table:

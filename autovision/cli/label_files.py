@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ _SEPARATOR = "|"
 _PARQUET = (".parquet", ".pq")
 _SHOWN = 10
 
-Rows = Iterator[tuple[int, dict[str, Any]]]
+Table = tuple[list[str], list[tuple[int, dict[str, Any]]]]
+"""columns, and rows with their lines"""
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,18 @@ class Sent:
 
     def to_text(self) -> str:
         lines = [f"{self.stored} labels stored, {self.known} known already, {len(self.bad)} rows not usable"]
-        lines += _listed([f"line {line}: {error}" for line, error in self.bad])
+        lines += listed([f"line {line}: {error}" for line, error in self.bad])
         if self.waiting:
             lines.append(
                 f"{len(self.waiting)} of them are of requests that were not captured, or not yet: they are kept, and "
                 "count once their request is there"
             )
-            lines += _listed([f"line {line}: {request}" for line, request in self.waiting])
+            lines += listed([f"line {line}: {request}" for line, request in self.waiting])
         return "\n".join(lines)
 
 
-def _listed(lines: Sequence[str]) -> list[str]:
+def listed(lines: Sequence[str]) -> list[str]:
+    """The first of many lines, indented."""
     more = [f"    and {len(lines) - _SHOWN} more; --json lists all"] if len(lines) > _SHOWN else []
     return [*(f"    {line}" for line in lines[:_SHOWN]), *more]
 
@@ -100,16 +102,16 @@ def read(file: Path, annotator: str, confidence: float) -> list[LabelRow]:
     return [_row(line, values, annotator, confidence) for line, values in rows]
 
 
-def table(file: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+def table(file: Path, called: str = "--file") -> Table:
     """The columns of a CSV or Parquet file, and its rows with their lines. Raises `InvalidInput`."""
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"--file {str(file)!r} cannot be read: {error.strerror}") from error
-    return _parquet(file, data) if file.suffix.lower() in _PARQUET else _csv(file, data)
+        raise InvalidInput(f"{called} {str(file)!r} cannot be read: {error.strerror}") from error
+    return (_parquet if file.suffix.lower() in _PARQUET else _csv)(f"{called} {str(file)!r}", data)
 
 
-def _csv(file: Path, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+def _csv(shown: str, data: bytes) -> Table:
     try:
         # utf-8-sig: spreadsheets begin their files with a byte order mark.
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
@@ -117,10 +119,10 @@ def _csv(file: Path, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, 
         reader.fieldnames = columns
         return columns, [(reader.line_num, values) for values in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"--file {str(file)!r} is not a CSV file in UTF-8: {error}") from error
+        raise InvalidInput(f"{shown} is not a CSV file in UTF-8: {error}") from error
 
 
-def _parquet(file: Path, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+def _parquet(shown: str, data: bytes) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -128,7 +130,7 @@ def _parquet(file: Path, data: bytes) -> tuple[list[str], list[tuple[int, dict[s
         read = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise InvalidInput(f"--file {str(file)!r} is no Parquet table that can be read: {reason}") from error
+        raise InvalidInput(f"{shown} is no Parquet table that can be read: {reason}") from error
     return list(read.column_names), list(enumerate(read.to_pylist(), start=1))
 
 

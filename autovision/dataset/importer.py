@@ -8,7 +8,7 @@ The version's record is written last and reveals the rest. The same content agai
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,21 +19,20 @@ from autovision.dataset import catalog, checks, manifest, sources
 from autovision.dataset.ingest import Opened, Progress, Refused, hashes, ingest
 from autovision.dataset.listing import SourceImage, printable
 from autovision.dataset.manifest import Row
+from autovision.dataset.publish import publish
 from autovision.dataset.split import FRACTIONS, Item, assign
 from autovision.dataset.together import put_together
 from autovision.duplicates import Pair, alike_by_hash
 from autovision.errors import CorruptObject, InvalidInput
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, ImportProblem, Split, spoken
-from autovision.store import keys, records
-from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
+from autovision.store import keys
+from autovision.store.protocol import KeyNotFound, Store
 
 __all__ = ["SourceImage", "extend", "import_dataset", "import_images"]
 
 Alike = Callable[[Sequence[str], Sequence[str]], Iterable[Pair]]
 """gives near-duplicates among new images, and between new and old ones, of their digests; all are in the store"""
-
-_SHOWN_PROBLEMS = 100
 
 
 def nothing_else(new: Sequence[str], old: Sequence[str]) -> Iterable[Pair]:
@@ -130,7 +129,7 @@ def import_images(
     noticed += remarks
     checks.no_class_is_lost(images, known | {label for row in rows for label in row.labels}, noticed)
     found = [*problems, *noticed]
-    return _publish(store, name, rows, found, seed, positive_class, multi_label, parent, clock)
+    return publish(store, name, rows, found, seed, positive_class, multi_label, parent, clock)
 
 
 def extend(
@@ -298,54 +297,3 @@ def _rows(
     ]
     rows = [*old, *new]
     return [replace(row, group=units.groups.get(row.image, row.group)) for row in rows], units.problems
-
-
-# -------------------------------------------------------------------------------------------- publishing
-
-
-def _publish(
-    store: Store,
-    name: str,
-    rows: Sequence[Row],
-    problems: Sequence[ImportProblem],
-    seed: int,
-    positive_class: str | None,
-    multi_label: bool,
-    parent: DatasetVersion | None,
-    clock: Callable[[], datetime],
-) -> DatasetVersion:
-    labels = Counter(label for row in rows for label in row.labels)
-    positive = checks.positive(labels, positive_class, multi_label, parent)
-    classes = tuple(sorted(labels))
-    counts = Counter((row.split, label) for row in rows for label in row.labels)
-    images = Counter(row.split for row in rows)
-    manifest_key, digest = manifest.write(store, name, rows)
-    # What was left out is more worth showing than what was never meant to be an image.
-    shown = sorted(problems, key=lambda problem: problem.kind == "ignored")[:_SHOWN_PROBLEMS]
-    while True:
-        numbers = catalog.version_numbers(store, name)
-        newest = catalog.latest(store, name) if numbers else None
-        if newest is not None and (newest.digest, newest.positive_class) == (digest, positive):
-            return newest
-        version = DatasetVersion(
-            name=name,
-            version=numbers[-1] + 1 if numbers else 1,
-            digest=digest,
-            manifest_key=manifest_key,
-            classes=classes,
-            multi_label=multi_label,
-            positive_class=positive,
-            counts={split: {label: counts[split, label] for label in classes} for split in Split},
-            images={split: images[split] for split in Split},
-            n=len(rows),
-            seed=seed,
-            parent=parent.version if parent else None,
-            problems=tuple(shown),
-            problem_counts=dict(sorted(Counter(problem.kind for problem in problems).items())),
-            created_at=clock(),
-        )
-        try:
-            records.create(store, keys.dataset_version(name, version.version), version)
-            return version
-        except AlreadyExists:
-            continue  # another importer was faster: look at its version, and take the next number

@@ -2,6 +2,7 @@
 
 Each annotator counts with their latest word. Where all say the same, that is it; where they do not, Dawid and Skene
 weigh them (`agreement`), and a request on which nothing comes out clearly is disputed: no label, but work for a review.
+A word that was given in a review, knowing the others, stands for all that were not.
 The words are put in order first, so the result depends on what was said and when, never on how or how often it came.
 """
 
@@ -22,7 +23,9 @@ CLEAR = 0.7
 PROVEN = 5
 """an annotator who was compared with others on fewer requests is taken at their word"""
 
-_Pattern = tuple[tuple[str, Labels, float], ...]
+_Word = tuple[str, Labels, float, bool]
+"""annotator, label, confidence, whether it was said in a review"""
+_Pattern = tuple[_Word, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def consensus(labels: Iterable[Label]) -> Consensus:
     compared: Counter[str] = Counter()
     for pattern, count in times.items():
         if len(pattern) > 1:
-            compared.update({name: count for name, _, _ in pattern})
+            compared.update({name: count for name, *_ in pattern})
     proven = {name for name, count in compared.items() if count >= PROVEN}
     verdicts = {pattern: _verdict(pattern, *weighed.said[pattern], proven) for pattern in distinct}
     agreed, disputed = {}, []
@@ -94,23 +97,32 @@ def _order(label: Label) -> tuple[object, ...]:
 
 
 def _pattern(words: Mapping[str, Label]) -> _Pattern:
-    return tuple((name, word.label, word.confidence) for name, word in words.items())
+    return tuple((name, word.label, word.confidence, word.review) for name, word in words.items())
 
 
 def _verdict(
     pattern: _Pattern, label: Labels, probability: float, proven: set[str]
 ) -> tuple[Labels, float] | None:
-    if len({said for _, said, _ in pattern}) == 1:
+    heard = _heard(pattern)
+    said = {each for _, each, *_ in heard}
+    if len(said) == 1:
         # Taken at their word: a second one who says the same must not make it less sure than one alone.
-        trusted = [sure for name, _, sure in pattern if name not in proven]
-        said, weighed = pattern[0][1], len(trusted) < len(pattern)
-        return said, max([probability if weighed and said == label else 0.0, *trusted])
-    one_class_nobody_said = isinstance(label, str) and label not in {said for _, said, _ in pattern}
-    return None if probability < CLEAR or one_class_nobody_said else (label, probability)
+        trusted = [sure for name, _, sure, review in heard if review or name not in proven]
+        weighed = len(trusted) < len(heard)
+        (only,) = said
+        return only, max([probability if weighed and only == label else 0.0, *trusted])
+    nobody_said_so = isinstance(label, str) and label not in said
+    return None if probability < CLEAR or nobody_said_so else (label, probability)
+
+
+def _heard(pattern: _Pattern) -> _Pattern:
+    """The words that count: of a review, if there was one."""
+    return tuple(word for word in pattern if word[3]) or pattern
 
 
 def _told(words: Mapping[str, Label], label: Labels, confidence: float) -> Label:
-    ordered = sorted(words.values(), key=_order)
+    reviewed = [word for word in words.values() if word.review]
+    ordered = sorted(reviewed or words.values(), key=_order)
     # Of several labels the set may be nobody's as a whole: then it is everybody's.
     agreeing = [word for word in ordered if word.label == label] or ordered
     return agreeing[-1].with_(
@@ -131,15 +143,15 @@ class _Weighed:
 
 
 def _weigh(patterns: Sequence[_Pattern], times: Mapping[_Pattern, int]) -> _Weighed:
-    if any(not isinstance(said, str) for pattern in patterns for _, said, _ in pattern):
+    if any(not isinstance(said, str) for pattern in patterns for _, said, *_ in pattern):
         return _weigh_sets(patterns, times)
-    names = sorted({name for pattern in patterns for name, _, _ in pattern})
-    classes = sorted({str(said) for pattern in patterns for _, said, _ in pattern})
+    names = sorted({name for pattern in patterns for name, *_ in pattern})
+    classes = sorted({str(said) for pattern in patterns for _, said, *_ in pattern})
     if len(classes) < 2:
-        own = {p: (classes[0], max(sure for _, _, sure in p)) for p in patterns}
+        own = {p: (classes[0], max(sure for _, _, sure, _ in p)) for p in patterns}
         return _Weighed(own, dict.fromkeys(names, 1.0))
     column = {name: index for index, name in enumerate(classes)}
-    said = [column[str(word)] for pattern in patterns for _, word, _ in pattern]
+    said = [column[str(word)] for pattern in patterns for _, word, *_ in pattern]
     found = _estimate(patterns, times, names, said, len(classes))
     best = found.posterior.argmax(1)
     return _Weighed(
@@ -153,13 +165,13 @@ def _weigh(patterns: Sequence[_Pattern], times: Mapping[_Pattern, int]) -> _Weig
 
 def _weigh_sets(patterns: Sequence[_Pattern], times: Mapping[_Pattern, int]) -> _Weighed:
     """Each class by itself is there or not; a set is as sure as the least sure of its parts."""
-    names = sorted({name for pattern in patterns for name, _, _ in pattern})
-    classes = sorted({each for pattern in patterns for _, said, _ in pattern for each in labels_of(said)})
+    names = sorted({name for pattern in patterns for name, *_ in pattern})
+    classes = sorted({each for pattern in patterns for _, said, *_ in pattern for each in labels_of(said)})
     present: dict[_Pattern, list[str]] = {pattern: [] for pattern in patterns}
     least = dict.fromkeys(patterns, 1.0)
     accuracies = []
     for name in classes:
-        said = [int(name in labels_of(word)) for pattern in patterns for _, word, _ in pattern]
+        said = [int(name in labels_of(word)) for pattern in patterns for _, word, *_ in pattern]
         found = _estimate(patterns, times, names, said, 2)
         accuracies.append(found.accuracy)
         for pattern, probability in zip(patterns, found.posterior[:, 1].tolist(), strict=True):
@@ -181,7 +193,7 @@ def _estimate(
     classes: int,
 ) -> Estimate:
     number = {name: index for index, name in enumerate(names)}
-    words = [(n, number[name], sure) for n, pattern in enumerate(patterns) for name, _, sure in pattern]
+    words = [(n, number[name], sure) for n, pattern in enumerate(patterns) for name, _, sure, _ in pattern]
     item, annotator, sure = zip(*words, strict=True)
     return dawid_skene(
         Words(

@@ -87,6 +87,20 @@ class ImportProblem(Record):
     message: str
 
 
+class Correction(Record):
+    """A label of a data set that a review changed, or confirmed."""
+
+    image: str
+    """SHA-256 of its bytes"""
+    source: str
+    """where the image came from"""
+    was: Labels
+    label: Labels
+    confidence: float
+    by: str
+    at: AwareDatetime
+
+
 class DatasetVersion(Record):
     """An immutable version of a labelled data set. Its rows are in the Parquet table at `manifest_key`."""
 
@@ -113,6 +127,8 @@ class DatasetVersion(Record):
     """the first hundred; `problem_counts` counts them all"""
     problem_counts: dict[str, int]
     """kind -> number of inputs"""
+    corrections: tuple[Correction, ...] = ()
+    """what reviews changed since the version that this one extends, by digest"""
     created_at: AwareDatetime
 
     @property
