@@ -11,7 +11,7 @@ hashes grow slow as soon as many images of one domain have bits in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ MOST_BITS = 31
 _SIDE, _FREQUENCIES = 64, 16
 _FLAT = 2.0
 """standard deviation of the luminance, of 255, below which an image shows nothing that a hash could tell"""
+_FEW = 30
+"""images that may hang together in a data set of any size"""
 _BLOCK = 2048
 
 Floats32 = NDArray[np.float32]
@@ -56,22 +58,42 @@ def _cosines() -> Floats32:
 _COSINES = _cosines()
 
 
-def alike_by_hash(new: dict[str, str], old: dict[str, str], *, most_bits: int = MOST_BITS) -> list[Pair]:
+@dataclass(frozen=True)
+class Found:
+    """Near-duplicates, and up to how many different bits they were looked for: `MOST_BITS`, or fewer."""
+
+    pairs: list[Pair]
+    bits: int
+
+
+def alike_by_hash(new: Mapping[str, str], old: Mapping[str, str], *, most_bits: int = MOST_BITS) -> Found:
     """Near-duplicates among new images, and between new and old ones, by hashes (digest -> hash).
 
-    Images without a hash resemble nothing.
+    Images without a hash resemble nothing. Where more than a tenth of all images, and more than `_FEW`, would hang
+    together, images of this kind look alike by nature, such as those of a fixed camera: then fewer bits may differ, a
+    half each time, until that is no longer so; with none left (`bits` -1) nothing counts as a near-duplicate.
     """
     news, olds = (sorted(each for each in named if named[each]) for named in (new, old))
-    found = close(
-        _signs([new[each] for each in news]),
-        _signs([old[each] for each in olds]),
-        1 - 2 * (most_bits + 0.5) / BITS,
-    )
     names = [*news, *olds]
-    return [
-        Pair(names[i], names[j], f"their hashes differ in {round((1 - cosine) * BITS / 2)} of {BITS} bits")
-        for i, j, cosine in found
+    signs = [_signs([named[each] for each in which]) for named, which in ((new, news), (old, olds))]
+    pairs = [
+        (names[i], names[j], round((1 - cosine) * BITS / 2))
+        for i, j, cosine in close(signs[0], signs[1], 1 - 2 * (most_bits + 0.5) / BITS)
     ]
+    most, bits = max(_FEW, (len(new) + len(old)) // 10), most_bits
+    while bits >= 0:
+        edges = [(first, second) for first, second, differ in pairs if differ <= bits]
+        if max(map(len, components({name for edge in edges for name in edge}, edges)), default=0) <= most:
+            break
+        bits = bits // 2 if bits else -1
+    return Found(
+        [
+            Pair(first, second, f"their hashes differ in {differ} of {BITS} bits")
+            for first, second, differ in pairs
+            if differ <= bits
+        ],
+        bits,
+    )
 
 
 def _signs(hashes: Sequence[str]) -> Floats32:

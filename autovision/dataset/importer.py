@@ -21,8 +21,8 @@ from autovision.dataset.listing import SourceImage, printable
 from autovision.dataset.manifest import Row
 from autovision.dataset.publish import publish
 from autovision.dataset.split import FRACTIONS, Item, assign
-from autovision.dataset.together import put_together
-from autovision.duplicates import Pair, alike_by_hash
+from autovision.dataset.together import Units, alike_by_nature, put_together
+from autovision.duplicates import MOST_BITS, Found, Pair, alike_by_hash
 from autovision.errors import CorruptObject, InvalidInput
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, ImportProblem, Split, spoken
@@ -123,13 +123,25 @@ def import_images(
     checks.column(images, stratify_by)
     results = ingest(store, images, progress, known=_opened_before(store, name))
     kept, noticed = _keep_once(images, results, {row.image: row for row in old}, parent)
-    rows, remarks = _rows(
-        _with_hashes(store, old) if kept else old, kept, alike, seed, stratify_by, fractions
-    )
-    noticed += remarks
+    before = _with_hashes(store, old) if kept else old
+    by_hash = _near(before, kept, parent)
+    together = _put_together(before, kept, [*by_hash.pairs, *_told(alike, before, kept)], stratify_by)
+    rows = _rows(before, kept, together, seed, fractions)
+    noticed += [*alike_by_nature(by_hash.bits), *together.problems]
     checks.no_class_is_lost(images, known | {label for row in rows for label in row.labels}, noticed)
-    found = [*problems, *noticed]
-    return publish(store, name, rows, found, seed, positive_class, multi_label, parent, clock)
+    return publish(
+        store,
+        name,
+        rows,
+        seed=seed,
+        positive_class=positive_class,
+        multi_label=multi_label,
+        parent=parent,
+        clock=clock,
+        problems=[*problems, *noticed],
+        left_out=together.left_out,
+        hash_bits=by_hash.bits,
+    )
 
 
 def extend(
@@ -255,15 +267,26 @@ def _problem(source: SourceImage, kind: str, message: str) -> ImportProblem:
     return ImportProblem(path=printable(source.shown), kind=kind, message=printable(message))
 
 
-def _rows(
-    old: Sequence[Row],
-    kept: Sequence[_Kept],
-    alike: Alike,
-    seed: int,
-    stratify_by: str | None,
-    fractions: Mapping[Split, float],
-) -> tuple[list[Row], list[ImportProblem]]:
-    """The rows of the version, old and new, and remarks on near-duplicates."""
+# ----------------------------------------------------------------------------------------------- placing
+
+
+def _near(old: Sequence[Row], kept: Sequence[_Kept], parent: DatasetVersion | None) -> Found:
+    """Near-duplicates by hash, as closely as they were looked for in the version that is extended."""
+    new_hashes = {opened.digest: opened.perceptual_hash for _, opened in kept}
+    old_hashes = {row.image: row.perceptual_hash or "" for row in old}
+    bits = parent.hash_bits if parent else MOST_BITS
+    if bits is None and kept:
+        bits = alike_by_hash(old_hashes, {}).bits
+    return alike_by_hash(new_hashes, old_hashes, most_bits=MOST_BITS if bits is None else bits)
+
+
+def _told(alike: Alike, old: Sequence[Row], kept: Sequence[_Kept]) -> Iterable[Pair]:
+    return alike([opened.digest for _, opened in kept], [row.image for row in old]) if kept else ()
+
+
+def _put_together(
+    old: Sequence[Row], kept: Sequence[_Kept], pairs: Sequence[Pair], stratify_by: str | None
+) -> Units:
     items = [
         Item(
             image=opened.digest,
@@ -274,10 +297,13 @@ def _rows(
         )
         for source, opened in kept
     ]
-    new_hashes = {opened.digest: opened.perceptual_hash for _, opened in kept}
-    old_hashes = {row.image: row.perceptual_hash or "" for row in old}
-    pairs = [*alike_by_hash(new_hashes, old_hashes), *alike(list(new_hashes), list(old_hashes))]
-    units = put_together(items, {opened.digest: source for source, opened in kept}, old, pairs)
+    return put_together(items, {opened.digest: source for source, opened in kept}, old, pairs)
+
+
+def _rows(
+    old: Sequence[Row], kept: Sequence[_Kept], units: Units, seed: int, fractions: Mapping[Split, float]
+) -> list[Row]:
+    """The rows of the version, old and new."""
     split = assign(units.items, seed=seed, fractions=fractions)
     new = [
         Row(
@@ -295,5 +321,4 @@ def _rows(
         for source, opened in kept
         if opened.digest in split
     ]
-    rows = [*old, *new]
-    return [replace(row, group=units.groups.get(row.image, row.group)) for row in rows], units.problems
+    return [replace(row, group=units.groups.get(row.image, row.group)) for row in [*old, *new]]

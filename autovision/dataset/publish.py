@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from autovision.dataset import catalog, checks, manifest
@@ -19,18 +19,25 @@ def publish(
     store: Store,
     name: str,
     rows: Sequence[Row],
-    problems: Sequence[ImportProblem],
+    *,
     seed: int,
     positive_class: str | None,
     multi_label: bool,
     parent: DatasetVersion | None,
     clock: Callable[[], datetime],
+    problems: Sequence[ImportProblem] = (),
     corrections: tuple[Correction, ...] = (),
+    left_out: Collection[str] = (),
+    hash_bits: int | None = None,
 ) -> DatasetVersion:
     """Store the rows and reveal them as the next version of the data set `name`.
 
     If the newest version has the same content, it is returned, and none is made.
+
+    Args:
+        left_out: digests of images that would have straddled splits.
     """
+    straddling = tuple(sorted({*left_out, *(parent.left_out if parent else ())}))
     labels = Counter(label for row in rows for label in row.labels)
     positive = checks.positive(labels, positive_class, multi_label, parent)
     classes = tuple(sorted(labels))
@@ -42,7 +49,8 @@ def publish(
     while True:
         numbers = catalog.version_numbers(store, name)
         newest = catalog.latest(store, name) if numbers else None
-        if newest is not None and (newest.digest, newest.positive_class) == (digest, positive):
+        same = digest, positive, straddling
+        if newest is not None and (newest.digest, newest.positive_class, newest.left_out) == same:
             return newest
         version = DatasetVersion(
             name=name,
@@ -60,6 +68,8 @@ def publish(
             problems=tuple(shown),
             problem_counts=dict(sorted(Counter(problem.kind for problem in problems).items())),
             corrections=corrections,
+            hash_bits=hash_bits,
+            left_out=straddling,
             created_at=clock(),
         )
         try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from autovision.dataset.listing import SourceImage, printable
 from autovision.dataset.manifest import Row
 from autovision.dataset.split import Item
-from autovision.duplicates import Pair, components
+from autovision.duplicates import MOST_BITS, Pair, components
 from autovision.records.datasets import ImportProblem, Split, spoken
 
 _WORTH = (Split.TEST, Split.VALIDATION, Split.TRAIN)
@@ -72,6 +72,18 @@ def put_together(
         set(left_out),
         _remarks(pairs, sources, before, left_out),
     )
+
+
+def alike_by_nature(bits: int) -> list[ImportProblem]:
+    """A remark where near-duplicates had to be looked for with fewer bits than otherwise."""
+    if bits == MOST_BITS:
+        return []
+    how = f"hashes may differ in {bits} bits only" if bits >= 0 else "hashes are not compared"
+    told = (
+        f"with up to {MOST_BITS} different bits more than a tenth of the images would hang together: they look alike "
+        f"by nature, and {how}; if there are series of the same object, name them in a column `group`"
+    )
+    return [ImportProblem(path="all images", kind="alike_by_nature", message=told)]
 
 
 def _contradictory(items: Sequence[Item]) -> bool:

@@ -129,6 +129,10 @@ class DatasetVersion(Record):
     """kind -> number of inputs"""
     corrections: tuple[Correction, ...] = ()
     """what reviews changed since the version that this one extends, by digest"""
+    hash_bits: int | None = None
+    """up to so many different bits the perceptual hashes of near-duplicates had; None in older records"""
+    left_out: tuple[str, ...] = ()
+    """digests of images, also of those before, that would have straddled splits; sorted"""
     created_at: AwareDatetime
 
     @property

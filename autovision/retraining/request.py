@@ -35,7 +35,8 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
     """Gather everything that the retraining policy looks at."""
     version = catalog.latest(store, deployment.dataset)
     everywhere = all_searches(store)
-    known = {row.image for row in manifest.read(store, _searched(store, version, everywhere))}
+    searched = _searched(store, version, everywhere)
+    known = {row.image for row in manifest.read(store, searched)} | set(searched.left_out)
     agreed = consensus(labels.read(store, deployment.name)).agreed
     joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
     # A search that failed has answered its alarm, too: asking again would give the same failure, pass after pass.

@@ -111,7 +111,7 @@ def _groups(store: Store, rows: Sequence[Row], images: Sequence[str]) -> list[st
     known = {row.image: row.perceptual_hash for row in rows if row.perceptual_hash is not None}
     lacking = [image for image in images if image not in known]
     new = ingest.hashes(store, lacking)
-    edges = [(pair.first, pair.second) for pair in alike_by_hash(new, known)]
+    edges = [(pair.first, pair.second) for pair in alike_by_hash(new, known).pairs]
     first: dict[str, str] = {}
     edges += [(first.setdefault(row.group, row.image), row.image) for row in rows if row.group is not None]
     members = components({*images, *known, *(row.image for row in rows)}, edges)
