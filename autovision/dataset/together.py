@@ -114,7 +114,7 @@ def _settle(new: Sequence[Item], old: Sequence[Split]) -> tuple[Split | None, li
     """The split of a unit, None if it is free to choose; and the new images that stay."""
     if len(set(old)) > 1:
         return None, []
-    candidates = set(old) or {item.split for item in new}
+    candidates: set[Split | None] = {*old} or {item.split for item in new}
     split = next((each for each in _WORTH if each in candidates), None)
     return split, [item for item in new if item.split in (None, split)]
 

@@ -70,9 +70,8 @@ def dawid_skene(words: Words) -> Estimate:
     """
     several = np.bincount(words.item, minlength=len(words.times)) > 1
     judging = several[words.item]
-    compared = np.bincount(
-        words.annotator[judging], words.times[words.item[judging]], minlength=words.annotators
-    )
+    times = words.times[words.item[judging]]
+    compared: Floats = np.bincount(words.annotator[judging], times, words.annotators).astype(np.float64)
     posterior = _votes(words)
     for _ in range(_ROUNDS):
         model, frequency = _Model.fit(words, judging, posterior), _frequency(words, posterior)
@@ -118,7 +117,8 @@ class _Model:
         # Where there are many classes, a matrix learns its off-diagonal cells from what is left of the prior.
         counts = np.full((people, classes, classes), (1 - PRIOR_ACCURACY) * PRIOR_WORDS / (classes - 1))
         counts[:, np.arange(classes), np.arange(classes)] = PRIOR_ACCURACY * PRIOR_WORDS
-        np.add.at(counts, (annotator, slice(None), said), weight[:, None] * posterior[item])
+        each = np.arange(classes)[None]
+        np.add.at(counts, (annotator[:, None], each, said[:, None]), weight[:, None] * posterior[item])
         return cls(counts / counts.sum(2, keepdims=True), coin)
 
     def accuracy(self, frequency: Floats) -> Floats:

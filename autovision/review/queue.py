@@ -194,7 +194,7 @@ class _Gathered:
         if not usable:
             return []
         p = self._probabilities(usable)
-        h = np.array([capture.embedding for capture in usable], np.float32)
+        h = np.array([capture.embedding for capture in usable], np.float64)
         sure = uncertainty(p, multi_label=self.version.multi_label)
         chosen = most_worth(p, h, number, multi_label=self.version.multi_label, seed=self.seed)
         why = "unsure, and unlike the others"
