@@ -114,10 +114,16 @@ def _summary(version: DatasetVersion) -> Table:
             "seed": version.seed,
             "extends": None if version.parent is None else f"{version.name}@{version.parent}",
             "digest": version.digest,
-            "corrected": f"{len(version.corrections)} labels" if version.corrections else None,
+            "corrected": _told_corrections(version),
             "made (UTC)": version.created_at,
         }
     )
+
+
+def _told_corrections(version: DatasetVersion) -> str | None:
+    changed = sum(each.was != each.label for each in version.corrections)
+    confirmed = len(version.corrections) - changed
+    return f"{changed} labels, and {confirmed} confirmed" if version.corrections else None
 
 
 def _corrections(version: DatasetVersion) -> list[Table]:

@@ -44,9 +44,7 @@ class TakenOver:
         )
         lines = [told, *label_files.listed([f"line {line}: {error}" for line, error in self.bad])]
         if self.version is not None:
-            lines.append(
-                f"the data set is {self.version.id} now, with {len(self.version.corrections)} corrections"
-            )
+            lines.append(f"the data set with its corrections is {self.version.id}")
         return "\n".join(lines)
 
 

@@ -35,6 +35,8 @@ def most_worth(
         probabilities: (N, C).
         embeddings: (N, D), of one model.
     """
+    if not len(probabilities):
+        return []
     rows = np.argsort(-uncertainty(probabilities, multi_label=multi_label), kind="stable")[:_MOST]
     p, h = probabilities[rows], embeddings[rows].astype(np.float64)
     answer = p > THRESHOLD if multi_label else np.eye(p.shape[1], dtype=bool)[p.argmax(1)]

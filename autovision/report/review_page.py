@@ -65,7 +65,7 @@ def _header(queue: ReviewQueue) -> Markup:
             "p",
             "Fill the column ",
             code("new_label"),
-            f" of queue.csv in the rows whose numbers stand here: {', '.join(queue.classes)}{several}. Then ",
+            f" of queue.csv, whose files begin with the numbers here: {', '.join(queue.classes)}{several}. Then ",
             code(f"autovision labels import {queue.deployment} FOLDER --annotator NAME"),
             ". Rows that stay empty say nothing.",
             class_="verdict",
@@ -75,6 +75,8 @@ def _header(queue: ReviewQueue) -> Markup:
 
 def _card(number: int, entry: Entry, read: Callable[[str], bytes]) -> Markup:
     likely = sorted(entry.probabilities.items(), key=lambda pair: -pair[1])[:_LIKELY]
+    probabilities = ", ".join(f"{name} {100 * p:.0f}\N{NO-BREAK SPACE}%" for name, p in likely)
+    told = entry.answer != likely[0][0]  # otherwise the probabilities tell it
     where = f"{entry.split} image" if entry.split else "captured"
     return tag(
         "li",
@@ -84,9 +86,9 @@ def _card(number: int, entry: Entry, read: Callable[[str], bytes]) -> Markup:
             tag("strong", f"{number}"),
             tag("span", f" · {where} · score {entry.score:.2f}", class_="soft"),
             tag("span", entry.why, class_="answer"),
-            tag("span", f"answer {spoken(entry.answer)}", class_="answer soft"),
-            tag("span", ", ".join(f"{name} {100 * p:.0f} %" for name, p in likely), class_="answer soft"),
-            tag("span", entry.source, class_="answer soft"),
+            tag("span", f"answer {spoken(entry.answer)}", class_="answer soft") if told else None,
+            tag("span", probabilities, class_="answer soft"),
+            tag("span", entry.request_id or entry.source, class_="answer soft"),
         ),
     )
 
