@@ -90,13 +90,34 @@ class AutoVision:
         *,
         seed: int = 0,
         positive_class: str | None = None,
+        alike_by: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> DatasetVersion:
-        """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`."""
+        """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`.
+
+        Args:
+            alike_by: a backbone whose pretrained weights tell near-duplicates, too; see `trial.likeness`.
+        """
         from autovision.dataset import importer
 
+        alike = importer.nothing_else
+        if alike_by is not None:
+            from autovision.model import backbone as backbones
+            from autovision.space.config import TrialConfig
+            from autovision.trial.likeness import Likeness
+
+            backbones.check_name(alike_by)
+            config = TrialConfig(backbone=alike_by)
+            backbones.load(config, self.store)  # weights that cannot be had are told before anything is read
+            alike = Likeness(self.store, config, compute_old=True)
         return importer.import_dataset(
-            self.store, Path(path), name, seed=seed, positive_class=positive_class, progress=progress
+            self.store,
+            Path(path),
+            name,
+            seed=seed,
+            positive_class=positive_class,
+            alike=alike,
+            progress=progress,
         )
 
     def datasets(self) -> list[DatasetVersion]:

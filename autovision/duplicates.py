@@ -69,8 +69,7 @@ class Found:
 def alike_by_hash(new: Mapping[str, str], old: Mapping[str, str], *, most_bits: int = MOST_BITS) -> Found:
     """Near-duplicates among new images, and between new and old ones, by hashes (digest -> hash).
 
-    Images without a hash resemble nothing. Where more than a tenth of all images, and more than `_FEW`, would hang
-    together, images of this kind look alike by nature, such as those of a fixed camera: then fewer bits may differ, a
+    Images without a hash resemble nothing. Where nearly all look alike by nature (`too_many`), fewer bits may differ, a
     half each time, until that is no longer so; with none left (`bits` -1) nothing counts as a near-duplicate.
     """
     news, olds = (sorted(each for each in named if named[each]) for named in (new, old))
@@ -80,11 +79,8 @@ def alike_by_hash(new: Mapping[str, str], old: Mapping[str, str], *, most_bits: 
         (names[i], names[j], round((1 - cosine) * BITS / 2))
         for i, j, cosine in close(signs[0], signs[1], 1 - 2 * (most_bits + 0.5) / BITS)
     ]
-    most, bits = max(_FEW, (len(new) + len(old)) // 10), most_bits
-    while bits >= 0:
-        edges = [(first, second) for first, second, differ in pairs if differ <= bits]
-        if max(map(len, components({name for edge in edges for name in edge}, edges)), default=0) <= most:
-            break
+    bits = most_bits
+    while bits >= 0 and too_many([pair[:2] for pair in pairs if pair[2] <= bits], len(new) + len(old)):
         bits = bits // 2 if bits else -1
     return Found(
         [
@@ -94,6 +90,15 @@ def alike_by_hash(new: Mapping[str, str], old: Mapping[str, str], *, most_bits: 
         ],
         bits,
     )
+
+
+def too_many(edges: Sequence[tuple[str, str]], images: int) -> bool:
+    """Whether more than a tenth of the images, and more than `_FEW`, hang together: then they look alike by nature.
+
+    Such as the images of a fixed camera. Put together, they would be in one split.
+    """
+    largest = max(map(len, components({name for edge in edges for name in edge}, edges)), default=0)
+    return largest > max(_FEW, images // 10)
 
 
 def _signs(hashes: Sequence[str]) -> Floats32:

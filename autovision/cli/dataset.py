@@ -42,6 +42,14 @@ def import_(
             help="Of two classes the one that F1, precision and recall speak of; without it the rarer one.",
         ),
     ] = None,
+    alike_by: Annotated[
+        str | None,
+        typer.Option(
+            "--alike-by",
+            metavar="BACKBONE",
+            help="Look for near-duplicates by what this pretrained backbone sees, too, such as tf_efficientnet_lite0.",
+        ),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +57,8 @@ def import_(
 
     The images are split into train, validation and test, each class in proportion, the same way for the same
     seed. A table may have the columns split, confidence and group, and any others as metadata; a group is
-    never in two splits. Duplicates and unreadable files are reported and left out.
+    never in two splits, nor are images that are nearly the same. Duplicates and unreadable files are reported and left
+    out.
 
     Where an image may have any number of the classes, also none, the table has the column labels instead of
     label: names with | between them, or a Parquet list of strings.
@@ -57,7 +66,7 @@ def import_(
     with answering(as_json) as out:
         with _import_progress(out) as progress:
             version = library(store).import_dataset(
-                path, name, seed=seed, positive_class=positive_class, progress=progress
+                path, name, seed=seed, positive_class=positive_class, alike_by=alike_by, progress=progress
             )
         out.answer(
             {"dataset": version.id, **version.model_dump(mode="json")},

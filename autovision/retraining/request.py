@@ -17,8 +17,10 @@ from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.retraining.join import Joined, join
 from autovision.retraining.policy import Snapshot
+from autovision.space.config import TrialConfig
 from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
+from autovision.trial.likeness import Likeness
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def build(
         )
         for capture, label in situation.joined.rows
     ]
-    version = importer.extend(store, situation.version, sources, seed=seed)
+    alike = _likeness(store, deployment)
+    version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
     report = situation.snapshot.report
     before = _search_of_champion(store, deployment)
     return SearchRequest(
@@ -118,6 +121,14 @@ def build(
         max_memory_mb=before.max_memory_mb if before else None,
         max_size_mb=before.max_size_mb if before else None,
     )
+
+
+def _likeness(store: Store, deployment: Deployment) -> importer.Alike:
+    """By the champion's backbone as it was before training, whose features the re-search needs anyway."""
+    if deployment.model is None:
+        return importer.nothing_else
+    config = TrialConfig.model_validate(read_version(store, deployment.model).lineage.config)
+    return Likeness(store, config)
 
 
 def _search_of_champion(store: Store, deployment: Deployment) -> SearchRequest | None:

@@ -51,7 +51,8 @@ def embeddings(
     own, source = embedding_config(config), bench.source(config)
     wanted = list(dict.fromkeys(images))
     if not compute:
-        wanted = [image for image in wanted if not source.missing([image], Views(), None)]
+        lacking = source.lacking(wanted)
+        wanted = [image for image in wanted if image not in lacking]
     if not wanted:
         return {}
     channels = bench.channels(own)
