@@ -68,7 +68,7 @@ def consensus(labels: Iterable[Label]) -> Consensus:
     patterns = {request: _pattern(words) for request, words in latest.items()}
     # Requests of which the same people said the same are one item: the work is that of the different ones.
     times = Counter(patterns.values())
-    distinct = sorted(times)
+    distinct = sorted(times, key=repr)
     weighed = _weigh(distinct, times)
     compared: Counter[str] = Counter()
     for pattern, count in times.items():

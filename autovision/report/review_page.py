@@ -65,7 +65,8 @@ def _header(queue: ReviewQueue) -> Markup:
             "p",
             "Fill the column ",
             code("new_label"),
-            f" of queue.csv, whose files begin with the numbers here: {', '.join(queue.classes)}{several}. Then ",
+            f" of queue.csv with one of {', '.join(queue.classes)}{several}. ",
+            "Numbers are those of the image files. Then ",
             code(f"autovision labels import {queue.deployment} FOLDER --annotator NAME"),
             ". Rows that stay empty say nothing.",
             class_="verdict",
@@ -88,7 +89,7 @@ def _card(number: int, entry: Entry, read: Callable[[str], bytes]) -> Markup:
             tag("span", entry.why, class_="answer"),
             tag("span", f"answer {spoken(entry.answer)}", class_="answer soft") if told else None,
             tag("span", probabilities, class_="answer soft"),
-            tag("span", entry.request_id or entry.source, class_="answer soft"),
+            tag("span", code(entry.request_id or entry.source), class_="answer soft"),
         ),
     )
 
