@@ -84,7 +84,7 @@ class ImportProblem(Record):
     path: str
     kind: str
     """`unreadable`, `duplicate`, `conflicting_label`, `too_large`, `missing`, `empty_class`, …; `near_duplicate` is a
-    remark, `straddling_duplicate` was left out, `alike_by_nature` tells that near-duplicates were looked for less widely"""
+    remark, `straddling_duplicate` was left out, `alike_by_nature` tells that few bits may differ"""
     message: str
 
 
