@@ -46,13 +46,15 @@ from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
-from autovision.store import keys, labels, lease, open_store, records, tokens
+from autovision.store import captures, keys, labels, lease, open_store, records, tokens
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
 if TYPE_CHECKING:
     from autovision.controller import Controller
+    from autovision.labelling.consensus import Consensus
     from autovision.model.predictor import Prediction
     from autovision.promotion.staging import Evidence
+    from autovision.review.queue import ReviewQueue
     from autovision.search.estimates.estimate import Estimate
     from autovision.search.explain import Explanation
     from autovision.search.fleet import Fleet
@@ -88,13 +90,34 @@ class AutoVision:
         *,
         seed: int = 0,
         positive_class: str | None = None,
+        alike_by: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> DatasetVersion:
-        """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`."""
+        """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`.
+
+        Args:
+            alike_by: a backbone whose pretrained weights tell near-duplicates, too; see `trial.likeness`.
+        """
         from autovision.dataset import importer
 
+        alike = importer.nothing_else
+        if alike_by is not None:
+            from autovision.model import backbone as backbones
+            from autovision.space.config import TrialConfig
+            from autovision.trial.likeness import Likeness
+
+            backbones.check_name(alike_by)
+            config = TrialConfig(backbone=alike_by)
+            backbones.load(config, self.store)  # weights that cannot be had are told before anything is read
+            alike = Likeness(self.store, config, compute_old=True)
         return importer.import_dataset(
-            self.store, Path(path), name, seed=seed, positive_class=positive_class, progress=progress
+            self.store,
+            Path(path),
+            name,
+            seed=seed,
+            positive_class=positive_class,
+            alike=alike,
+            progress=progress,
         )
 
     def datasets(self) -> list[DatasetVersion]:
@@ -568,38 +591,88 @@ class AutoVision:
         *,
         annotator: str = "unknown",
         confidence: float = 1.0,
+        review: bool = False,
     ) -> bool:
         """Say what a request's image really was; False if that was known already.
 
         Args:
             label: its class; where an image may have any number of classes, all of them, which may be none.
+            review: it settles what others said before.
         """
         if not 0 <= confidence <= 1:
             raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
+        version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
         given = Label(
             request_id=keys.check_request_id(request_id),
-            label=self._checked_label(deployment, label),
+            label=_checked_label(version, label, f"deployment {deployment!r}"),
             annotator=annotator,
             confidence=confidence,
+            review=review,
             received_at=now(),
         )
         return labels.add(self.store, deployment, given)
 
-    def _checked_label(self, deployment: str, label: str | Collection[str]) -> Labels:
-        """As the deployment's data set has labels: one class, or a tuple of any number."""
-        version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
-        names = (label,) if isinstance(label, str) else tuple(label)
-        if not version.multi_label and len(names) != 1:
+    def correct(
+        self,
+        dataset: str,
+        image: str,
+        label: str | Collection[str],
+        *,
+        annotator: str = "unknown",
+        confidence: float = 1.0,
+    ) -> bool:
+        """Say what an image of a data set, named by its digest, really is; False if that was known already.
+
+        `apply_corrections` makes a version of it. Raises `InvalidInput` for an image that is not in the latest version.
+        """
+        from autovision.dataset import manifest
+
+        version = datasets.latest(self.store, dataset)
+        if image not in {row.image for row in manifest.read(self.store, version)}:
             raise InvalidInput(
-                f"{len(names)} labels for an image of deployment {deployment!r}; its images have exactly one"
+                f"{version.id} has no image {image[:70]!r}; give the SHA-256 of one of its images"
             )
-        for name in names:
-            if name not in version.classes:
-                raise InvalidInput(
-                    f"label {name!r} is not a class of deployment {deployment!r}; its classes: "
-                    f"{', '.join(version.classes)}"
-                )
-        return names if version.multi_label else names[0]
+        given = Label(
+            request_id=image,
+            label=_checked_label(version, label, f"data set {dataset!r}"),
+            annotator=annotator,
+            confidence=confidence,
+            review=True,
+            received_at=now(),
+        )
+        return labels.correct(self.store, dataset, given)
+
+    def apply_corrections(self, dataset: str) -> DatasetVersion:
+        """The next version of a data set, with the labels that reviews gave its images; the latest one if it has them.
+
+        Every image keeps its split. An image on which reviewers contradict each other keeps its label.
+        """
+        from autovision.dataset.relabel import relabel
+        from autovision.labelling.consensus import consensus
+
+        said = consensus(labels.corrections(self.store, dataset)).agreed
+        return relabel(self.store, datasets.latest(self.store, dataset), said)
+
+    def review(self, deployment: str, budget: int = 100, *, seed: int = 0) -> ReviewQueue:
+        """What is most worth looking at of a deployment's captures and of its data set; see `review.queue`.
+
+        `review.folder.write` makes files of it. Raises `NotFound` for a deployment that has no model yet.
+        """
+        from autovision.review.queue import build
+
+        return build(self.store, deployment, budget, seed=seed)
+
+    def captured_requests(self, deployment: str) -> set[str]:
+        """The ids of the requests of a deployment that were captured and stored by now."""
+        deployments.get(self.store, deployment)
+        return captures.request_ids(self.store, deployment)
+
+    def agreement(self, deployment: str) -> Consensus:
+        """What annotators agree on of a deployment's requests, what not, and how good each of them is."""
+        from autovision.labelling.consensus import consensus
+
+        deployments.get(self.store, deployment)
+        return consensus(labels.read(self.store, deployment))
 
     def drift_reports(self, deployment: str) -> list[DriftReport]:
         """Every drift report of a deployment, oldest first."""
@@ -646,6 +719,19 @@ class AutoVision:
         from autovision.search.sharing.queue import entries  # Ray, which most commands do not need
 
         return entries(self.store)
+
+
+def _checked_label(version: DatasetVersion, label: str | Collection[str], whose: str) -> Labels:
+    """As the data set has labels: one class, or a tuple of any number."""
+    names = (label,) if isinstance(label, str) else tuple(label)
+    if not version.multi_label and len(names) != 1:
+        raise InvalidInput(f"{len(names)} labels for an image of {whose}; its images have exactly one")
+    for name in names:
+        if name not in version.classes:
+            raise InvalidInput(
+                f"label {name!r} is not a class of {whose}; its classes: {', '.join(version.classes)}"
+            )
+    return names if version.multi_label else names[0]
 
 
 def _person() -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Import, list and show data sets.")
 
 _LISTED_PROBLEMS = 5
+_LISTED_CORRECTIONS = 20
 
 
 @app.command("import")
@@ -41,6 +42,14 @@ def import_(
             help="Of two classes the one that F1, precision and recall speak of; without it the rarer one.",
         ),
     ] = None,
+    alike_by: Annotated[
+        str | None,
+        typer.Option(
+            "--alike-by",
+            metavar="BACKBONE",
+            help="Look for near-duplicates by what this pretrained backbone sees, too, such as tf_efficientnet_lite0.",
+        ),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +57,8 @@ def import_(
 
     The images are split into train, validation and test, each class in proportion, the same way for the same
     seed. A table may have the columns split, confidence and group, and any others as metadata; a group is
-    never in two splits. Duplicates and unreadable files are reported and left out.
+    never in two splits, nor are images that are nearly the same. Duplicates and unreadable files are reported and left
+    out.
 
     Where an image may have any number of the classes, also none, the table has the column labels instead of
     label: names with | between them, or a Parquet list of strings.
@@ -56,7 +66,7 @@ def import_(
     with answering(as_json) as out:
         with _import_progress(out) as progress:
             version = library(store).import_dataset(
-                path, name, seed=seed, positive_class=positive_class, progress=progress
+                path, name, seed=seed, positive_class=positive_class, alike_by=alike_by, progress=progress
             )
         out.answer(
             {"dataset": version.id, **version.model_dump(mode="json")},
@@ -97,6 +107,7 @@ def show(
             {"dataset": version.id, **version.model_dump(mode="json")},
             _summary(version),
             _counts(version),
+            *_corrections(version),
             *_problems(version),
         )
 
@@ -112,9 +123,30 @@ def _summary(version: DatasetVersion) -> Table:
             "seed": version.seed,
             "extends": None if version.parent is None else f"{version.name}@{version.parent}",
             "digest": version.digest,
+            "corrected": _told_corrections(version),
             "made (UTC)": version.created_at,
         }
     )
+
+
+def _told_corrections(version: DatasetVersion) -> str | None:
+    changed = sum(each.was != each.label for each in version.corrections)
+    confirmed = len(version.corrections) - changed
+    return f"{changed} labels, and {confirmed} confirmed" if version.corrections else None
+
+
+def _corrections(version: DatasetVersion) -> list[Table]:
+    from autovision.records.datasets import labels_of
+
+    if not version.corrections:
+        return []
+    rows = [
+        [each.source, " ".join(labels_of(each.was)), " ".join(labels_of(each.label)), each.by, each.at]
+        for each in version.corrections[:_LISTED_CORRECTIONS]
+    ]
+    more = len(version.corrections) - len(rows)
+    title = f"corrections (first {len(rows)} of {len(version.corrections)})" if more else "corrections"
+    return [table(["image", "was", "is", "by", "at (UTC)"], rows, title=title)]
 
 
 def _counts(version: DatasetVersion) -> Table:

@@ -191,26 +191,27 @@ def feedback(
         Path | None,
         typer.Option(
             "--file",
-            metavar="CSV",
-            help="Many: columns request_id, label (or labels, with | between them) and, if wanted, annotator, "
-            "confidence.",
+            metavar="FILE",
+            help="Many, CSV or Parquet: columns request_id, label (or labels, with | between them) and, if wanted, "
+            "annotator, confidence.",
         ),
     ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Say what captured requests really showed, one by one or from a CSV file.
+    """Say what captured requests really showed, one by one or from a CSV or Parquet file.
 
-    A row of the file that cannot be used is reported with its line, and the others are stored; the exit code
-    is 1 then.
+    The same word of the same annotator counts once; a later one takes the place of the earlier, which is kept. A row
+    of the file that cannot be used is reported with its line, and the others are stored; the exit code is 1 then.
+    Labels of requests that are not captured yet are kept, and reported, too.
     """
-    from autovision.cli import labels as labels_file
+    from autovision.cli import label_files as labels_file
     from autovision.errors import InvalidInput
 
     if file is not None and (request_id is not None or labels or none):
         raise InvalidInput("give either REQUEST_ID and LABEL, or --file, not both")
     if file is None and (request_id is None or not (labels or none)):
-        raise InvalidInput("give REQUEST_ID and LABEL, or --file with a CSV file that has them as columns")
+        raise InvalidInput("give REQUEST_ID and LABEL, or --file with a table that has them as columns")
     if labels and none:
         raise InvalidInput("--none says that the image has none of the classes; give it or LABEL, not both")
     with answering(as_json) as out:

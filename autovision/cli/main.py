@@ -21,6 +21,7 @@ from autovision.cli import (
     dataset,
     demo,
     deployment,
+    labels,
     model,
     predict,
     rollout,
@@ -43,7 +44,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
     *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
-    *("token", "predict", "capture", "feedback", "monitor", "controller", "demo"),
+    *("token", "predict", "capture", "feedback", "labels", "monitor", "controller", "demo"),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -70,6 +71,7 @@ app.add_typer(token.app, name="token")
 app.command("predict")(predict.predict)
 app.add_typer(capture.app, name="capture")
 app.command("feedback")(deployment.feedback)
+app.add_typer(labels.app, name="labels")
 app.command("monitor")(deployment.monitor)
 app.add_typer(controller.app, name="controller")
 app.command("demo")(demo.demo)

@@ -1,32 +1,43 @@
 """From sources to an immutable data set version.
 
-    read the sources -> open and store the images -> keep each one once -> split -> publish the version
+    read the sources -> open and store the images -> keep each one once -> put near-duplicates together -> split
+    -> publish the version
 
 The version's record is written last and reveals the rest. The same content again is the same version.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from autovision.dataset import catalog, manifest, sources
-from autovision.dataset.ingest import Opened, Progress, Refused, ingest
+from autovision.dataset import catalog, checks, manifest, sources
+from autovision.dataset.ingest import Opened, Progress, Refused, hashes, ingest
 from autovision.dataset.listing import SourceImage, printable
 from autovision.dataset.manifest import Row
+from autovision.dataset.publish import publish
 from autovision.dataset.split import FRACTIONS, Item, assign
-from autovision.errors import CorruptObject, InvalidInput, near
+from autovision.dataset.together import Units, alike_by_nature, put_together
+from autovision.duplicates import MOST_BITS, Found, Pair, alike_by_hash
+from autovision.errors import CorruptObject, InvalidInput
 from autovision.records.base import now
-from autovision.records.datasets import DatasetVersion, ImportProblem, Split, labels_of, spoken
-from autovision.store import keys, records
-from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
+from autovision.records.datasets import DatasetVersion, ImportProblem, Split, spoken
+from autovision.store import keys
+from autovision.store.protocol import KeyNotFound, Store
 
 __all__ = ["SourceImage", "extend", "import_dataset", "import_images"]
 
-_SHOWN_PROBLEMS = 100
+Alike = Callable[[Sequence[str], Sequence[str]], Iterable[Pair]]
+"""gives near-duplicates among new images, and between new and old ones, of their digests; all are in the store"""
+
+
+def nothing_else(new: Sequence[str], old: Sequence[str]) -> Iterable[Pair]:
+    """No near-duplicates but those that perceptual hashes tell."""
+    return ()
 
 
 def import_dataset(
@@ -38,6 +49,7 @@ def import_dataset(
     stratify_by: str | None = None,
     fractions: Mapping[Split, float] = FRACTIONS,
     positive_class: str | None = None,
+    alike: Alike = nothing_else,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = now,
 ) -> DatasetVersion:
@@ -53,6 +65,7 @@ def import_dataset(
         fractions=fractions,
         positive_class=positive_class,
         problems=listing.problems,
+        alike=alike,
         progress=progress,
         clock=clock,
     )
@@ -69,6 +82,7 @@ def import_images(
     positive_class: str | None = None,
     parent: DatasetVersion | None = None,
     problems: Iterable[ImportProblem] = (),
+    alike: Alike = nothing_else,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = now,
 ) -> DatasetVersion:
@@ -78,6 +92,9 @@ def import_images(
     Both are reported in the version's problems, as are images that are missing, unreadable or too large.
     Where the images' labels are tuples, an image may have any number of the classes.
 
+    Images that are nearly the same, by their perceptual hashes (`autovision.duplicates`) or by `alike`, are in one
+    split: new ones that resemble an old one are in its; see `together` for those that would straddle splits.
+
     Args:
         seed: of the split.
         stratify_by: metadata column whose values, beside the labels, every split gets its share of.
@@ -85,6 +102,7 @@ def import_images(
         positive_class: what F1, precision and recall speak of, for two classes; None: the rarer one.
         parent: the version that this one extends: its images stay, in their splits.
         problems: what was noticed before.
+        alike: tells of further near-duplicates.
         progress: called with the number of images done and of all.
 
     Raises:
@@ -100,15 +118,30 @@ def import_images(
         )
     old = manifest.read(store, parent) if parent else []
     known = {label for row in old for label in row.labels}
-    multi_label = _check_one_kind(images, parent)
-    _check_two_classes(_classes(images) | known, problems)
-    _check_column(images, stratify_by)
+    multi_label = checks.one_kind(images, parent)
+    checks.two_classes(checks.classes_of(images) | known, problems)
+    checks.column(images, stratify_by)
     results = ingest(store, images, progress, known=_opened_before(store, name))
     kept, noticed = _keep_once(images, results, {row.image: row for row in old}, parent)
-    _check_no_class_is_lost(images, known | _classes(source for source, _ in kept), noticed)
-    rows = [*old, *_rows(kept, seed, stratify_by, fractions)]
-    found = [*problems, *noticed]
-    return _publish(store, name, rows, found, seed, positive_class, multi_label, parent, clock)
+    before = _with_hashes(store, old) if kept else old
+    by_hash = _near(before, kept, parent)
+    together = _put_together(before, kept, [*by_hash.pairs, *_told(alike, before, kept)], stratify_by)
+    rows = _rows(before, kept, together, seed, fractions)
+    noticed += [*alike_by_nature(by_hash.bits), *together.problems]
+    checks.no_class_is_lost(images, known | {label for row in rows for label in row.labels}, noticed)
+    return publish(
+        store,
+        name,
+        rows,
+        seed=seed,
+        positive_class=positive_class,
+        multi_label=multi_label,
+        parent=parent,
+        clock=clock,
+        problems=[*problems, *noticed],
+        left_out=together.left_out,
+        hash_bits=by_hash.bits,
+    )
 
 
 def extend(
@@ -119,6 +152,7 @@ def extend(
     seed: int,
     stratify_by: str | None = None,
     fractions: Mapping[Split, float] = FRACTIONS,
+    alike: Alike = nothing_else,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = now,
 ) -> DatasetVersion:
@@ -134,6 +168,7 @@ def extend(
         stratify_by=stratify_by,
         fractions=fractions,
         parent=version,
+        alike=alike,
         progress=progress,
         clock=clock,
     )
@@ -146,8 +181,22 @@ def _opened_before(store: Store, name: str) -> dict[str, Opened]:
     # A manifest that is damaged or gone is no reason to stop: importing the data set again is what mends it.
     with suppress(CorruptObject, KeyNotFound):
         rows = manifest.read(store, catalog.latest(store, name))
-        return {row.image: Opened(row.image, row.width, row.height) for row in rows}
+        return {
+            row.image: Opened(row.image, row.width, row.height, row.perceptual_hash)
+            for row in rows
+            if row.perceptual_hash is not None
+        }
     return {}
+
+
+def _with_hashes(store: Store, rows: Sequence[Row]) -> list[Row]:
+    """Rows of older versions have none."""
+    lacking = [row.image for row in rows if row.perceptual_hash is None]
+    found = hashes(store, lacking) if lacking else {}
+    return [
+        replace(row, perceptual_hash=found.get(row.image, "")) if row.perceptual_hash is None else row
+        for row in rows
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- deciding
@@ -218,9 +267,26 @@ def _problem(source: SourceImage, kind: str, message: str) -> ImportProblem:
     return ImportProblem(path=printable(source.shown), kind=kind, message=printable(message))
 
 
-def _rows(
-    kept: Sequence[_Kept], seed: int, stratify_by: str | None, fractions: Mapping[Split, float]
-) -> list[Row]:
+# ----------------------------------------------------------------------------------------------- placing
+
+
+def _near(old: Sequence[Row], kept: Sequence[_Kept], parent: DatasetVersion | None) -> Found:
+    """Near-duplicates by hash, as closely as they were looked for in the version that is extended."""
+    new_hashes = {opened.digest: opened.perceptual_hash for _, opened in kept}
+    old_hashes = {row.image: row.perceptual_hash or "" for row in old}
+    bits = parent.hash_bits if parent else MOST_BITS
+    if bits is None and kept:
+        bits = alike_by_hash(old_hashes, {}).bits
+    return alike_by_hash(new_hashes, old_hashes, most_bits=MOST_BITS if bits is None else bits)
+
+
+def _told(alike: Alike, old: Sequence[Row], kept: Sequence[_Kept]) -> Iterable[Pair]:
+    return alike([opened.digest for _, opened in kept], [row.image for row in old]) if kept else ()
+
+
+def _put_together(
+    old: Sequence[Row], kept: Sequence[_Kept], pairs: Sequence[Pair], stratify_by: str | None
+) -> Units:
     items = [
         Item(
             image=opened.digest,
@@ -231,8 +297,15 @@ def _rows(
         )
         for source, opened in kept
     ]
-    split = assign(items, seed=seed, fractions=fractions)
-    return [
+    return put_together(items, {opened.digest: source for source, opened in kept}, old, pairs)
+
+
+def _rows(
+    old: Sequence[Row], kept: Sequence[_Kept], units: Units, seed: int, fractions: Mapping[Split, float]
+) -> list[Row]:
+    """The rows of the version, old and new."""
+    split = assign(units.items, seed=seed, fractions=fractions)
+    new = [
         Row(
             image=opened.digest,
             source=printable(source.shown),
@@ -243,139 +316,9 @@ def _rows(
             width=opened.width,
             height=opened.height,
             metadata=dict(source.metadata),
+            perceptual_hash=opened.perceptual_hash,
         )
         for source, opened in kept
+        if opened.digest in split
     ]
-
-
-# ---------------------------------------------------------------------------------------------- checking
-
-
-def _classes(images: Iterable[SourceImage]) -> set[str]:
-    return {label for source in images for label in labels_of(source.label)}
-
-
-def _check_one_kind(images: Sequence[SourceImage], parent: DatasetVersion | None) -> bool:
-    """Whether images have any number of labels."""
-    kinds = {not isinstance(source.label, str): source for source in images}
-    if len(kinds) == 2:
-        raise InvalidInput(
-            f"{kinds[False].shown!r} has one label and {kinds[True].shown!r} any number; give all images of a "
-            "data set the same kind"
-        )
-    if parent is None:
-        return True in kinds
-    if (not parent.multi_label) in kinds:
-        allowed = "any number of labels" if parent.multi_label else "exactly one label"
-        raise InvalidInput(f"images of {parent.id} have {allowed}, the new ones do not; label them alike")
-    return parent.multi_label
-
-
-def _check_two_classes(labels: set[str], problems: Iterable[ImportProblem]) -> None:
-    if len(labels) >= 2:
-        return
-    empty = [problem.path for problem in problems if problem.kind == "empty_class"]
-    without = f" ({', '.join(map(repr, empty[:5]))} without images)" if empty else ""
-    found = f"only the class {min(labels)!r}" if labels else "no labelled image"
-    raise InvalidInput(f"there is {found}{without}; give images of at least two classes")
-
-
-def _check_column(images: Sequence[SourceImage], stratify_by: str | None) -> None:
-    columns = {name for source in images for name in source.metadata}
-    if stratify_by is not None and images and stratify_by not in columns:
-        raise InvalidInput(
-            f"no image has the metadata {stratify_by!r} to stratify by; there is "
-            f"{', '.join(map(repr, sorted(columns))) or 'none'}{near(stratify_by, columns)}"
-        )
-
-
-def _check_no_class_is_lost(
-    images: Sequence[SourceImage], labels: set[str], problems: Sequence[ImportProblem]
-) -> None:
-    lost = sorted(_classes(images) - labels)
-    if not lost:
-        return
-    shown = {printable(source.shown) for source in images if lost[0] in labels_of(source.label)}
-    reasons = [problem for problem in problems if problem.path in shown]
-    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(p.kind for p in reasons).items()))
-    others = f" (nor any of {', '.join(map(repr, lost[1:6]))})" if lost[1:] else ""
-    raise InvalidInput(
-        f"no image of the class {lost[0]!r} can be used{others}: {counts}; e.g. {reasons[0].path!r}: "
-        f"{reasons[0].message}. Repair them, or leave the class out"
-    )
-
-
-def _positive(
-    counts: Counter[str], wanted: str | None, multi_label: bool, parent: DatasetVersion | None
-) -> str | None:
-    if wanted is not None and wanted not in counts:
-        raise InvalidInput(
-            f"the positive class {wanted!r} is none of the classes {', '.join(map(repr, sorted(counts)))}"
-            + near(wanted, counts)
-        )
-    if multi_label:
-        if wanted is not None:
-            raise InvalidInput(
-                f"a positive class ({wanted!r}) is for images with one of two classes, and these may have any "
-                "number; leave it out"
-            )
-        return None
-    if len(counts) != 2:
-        if wanted is not None:
-            raise InvalidInput(
-                f"a positive class ({wanted!r}) is for two classes, and there are {len(counts)}; leave it out"
-            )
-        return None
-    inherited = parent.positive_class if parent else None
-    return wanted or inherited or min(sorted(counts, reverse=True), key=lambda label: counts[label])
-
-
-# -------------------------------------------------------------------------------------------- publishing
-
-
-def _publish(
-    store: Store,
-    name: str,
-    rows: Sequence[Row],
-    problems: Sequence[ImportProblem],
-    seed: int,
-    positive_class: str | None,
-    multi_label: bool,
-    parent: DatasetVersion | None,
-    clock: Callable[[], datetime],
-) -> DatasetVersion:
-    labels = Counter(label for row in rows for label in row.labels)
-    positive = _positive(labels, positive_class, multi_label, parent)
-    classes = tuple(sorted(labels))
-    counts = Counter((row.split, label) for row in rows for label in row.labels)
-    images = Counter(row.split for row in rows)
-    manifest_key, digest = manifest.write(store, name, rows)
-    # What was left out is more worth showing than what was never meant to be an image.
-    shown = sorted(problems, key=lambda problem: problem.kind == "ignored")[:_SHOWN_PROBLEMS]
-    while True:
-        numbers = catalog.version_numbers(store, name)
-        newest = catalog.latest(store, name) if numbers else None
-        if newest is not None and (newest.digest, newest.positive_class) == (digest, positive):
-            return newest
-        version = DatasetVersion(
-            name=name,
-            version=numbers[-1] + 1 if numbers else 1,
-            digest=digest,
-            manifest_key=manifest_key,
-            classes=classes,
-            multi_label=multi_label,
-            positive_class=positive,
-            counts={split: {label: counts[split, label] for label in classes} for split in Split},
-            images={split: images[split] for split in Split},
-            n=len(rows),
-            seed=seed,
-            parent=parent.version if parent else None,
-            problems=tuple(shown),
-            problem_counts=dict(sorted(Counter(problem.kind for problem in problems).items())),
-            created_at=clock(),
-        )
-        try:
-            records.create(store, keys.dataset_version(name, version.version), version)
-            return version
-        except AlreadyExists:
-            continue  # another importer was faster: look at its version, and take the next number
+    return [replace(row, group=units.groups.get(row.image, row.group)) for row in [*old, *new]]

@@ -16,6 +16,7 @@ from hashlib import sha256
 
 from autovision import image
 from autovision.dataset.listing import SourceImage
+from autovision.duplicates import perceptual_hash
 from autovision.errors import ImageTooLarge, InvalidImage
 from autovision.store import keys
 from autovision.store.bulk import put_many_immutable
@@ -32,6 +33,7 @@ class Opened:
     digest: str
     width: int
     height: int
+    perceptual_hash: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,13 @@ def ingest(
     return [results[source.path, source.digest] for source in sources]
 
 
+def hashes(store: Store, images: Sequence[str]) -> dict[str, str]:
+    """The perceptual hashes of stored images, by digest; those of images that are gone or damaged are left out."""
+    sources = [SourceImage(label="stored", digest=digest) for digest in images]
+    with closing(_in_threads(store, sources, {})) as opened:
+        return {each.digest: each.perceptual_hash for each, _ in opened if isinstance(each, Opened)}
+
+
 _Result = tuple[Opened | Refused, bytes | None]
 
 
@@ -118,7 +127,7 @@ def _open(store: Store, source: SourceImage, known: Mapping[str, Opened]) -> _Re
         return Refused("too_large", str(error)), None
     except InvalidImage as error:
         return Refused("unreadable", str(error)), None
-    return Opened(digest, decoded.width, decoded.height), to_store
+    return Opened(digest, decoded.width, decoded.height, perceptual_hash(decoded)), to_store
 
 
 def _bytes_of(store: Store, source: SourceImage) -> bytes | Refused:

@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("metadata", pa.map_(pa.string(), pa.string())),
+        ("perceptual_hash", pa.string()),
     ]
 )
 
@@ -49,6 +50,8 @@ class Row:
     """in pixels, upright"""
     height: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    perceptual_hash: str | None = None
+    """see `autovision.duplicates`; None in versions that are older than it"""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -57,7 +60,7 @@ class Row:
 
 
 def digest(rows: Iterable[Row]) -> str:
-    """SHA-256 over the rows in canonical order. Where an image came from takes no part in it."""
+    """SHA-256 over the rows in canonical order; where an image came from, and what follows from its bytes, aside."""
     return digest_of(
         [
             [row.image, row.label, row.split, row.confidence, row.group, sorted(row.metadata.items())]

@@ -136,6 +136,10 @@ class FeatureSource:
         tables = self._group([pixel_spec(self.preprocessing, IDENTITY)] if cut == 0 else specs)
         return sum(len(table.missing(images)) for table in tables.tables)
 
+    def lacking(self, images: Sequence[str]) -> set[str]:
+        """Those of the images whose pooled features, as they are, the store does not have."""
+        return set(self._group(self._pooled(Views())).lacking(images))
+
     def take_notes(self) -> tuple[str, ...]:
         """What happened since the last call, for the record of a trial."""
         notes = tuple(self.notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import reduce
 
+from autovision.labelling.consensus import consensus
 from autovision.promotion.staging import Evidence, Judged
 from autovision.records.datasets import labels_of
 from autovision.records.deployments import Capture, Deployment, Label, ShadowAnswer
@@ -34,7 +35,7 @@ def _judged(store: Store, name: str, rollout: Rollout) -> Judged:
     said = labels.read_since(store, name, rollout.began_at)
     if not said:
         return Judged()
-    agreed, _ = labels.consensus(said)
+    agreed = consensus(said).agreed
     return judge(captures.read(store, name, after=rollout.began_at).captures, agreed, rollout.model)
 
 

@@ -83,8 +83,23 @@ class ImportProblem(Record):
 
     path: str
     kind: str
-    """`unreadable`, `duplicate`, `conflicting_label`, `too_large`, `missing`, `empty_class`, …"""
+    """`unreadable`, `duplicate`, `conflicting_label`, `too_large`, `missing`, `empty_class`, …; `near_duplicate` is a
+    remark, `straddling_duplicate` was left out, `alike_by_nature` tells that few bits may differ"""
     message: str
+
+
+class Correction(Record):
+    """A label of a data set that a review changed, or confirmed."""
+
+    image: str
+    """SHA-256 of its bytes"""
+    source: str
+    """where the image came from"""
+    was: Labels
+    label: Labels
+    confidence: float
+    by: str
+    at: AwareDatetime
 
 
 class DatasetVersion(Record):
@@ -113,6 +128,12 @@ class DatasetVersion(Record):
     """the first hundred; `problem_counts` counts them all"""
     problem_counts: dict[str, int]
     """kind -> number of inputs"""
+    corrections: tuple[Correction, ...] = ()
+    """what reviews changed since the version that this one extends, by digest"""
+    hash_bits: int | None = None
+    """up to so many different bits the perceptual hashes of near-duplicates had; None in older records"""
+    left_out: tuple[str, ...] = ()
+    """digests of images, also of those before, that would have straddled splits; sorted"""
     created_at: AwareDatetime
 
     @property

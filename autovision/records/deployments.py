@@ -137,12 +137,14 @@ class Capture(Labelling):
 
 
 class Label(Labelling):
-    """A person's word on a captured request."""
+    """A person's word on a captured request, or on an image of a data set, whose digest is the `request_id` then."""
 
     request_id: str
     label: Labels
     annotator: str = "unknown"
     confidence: float = Field(default=1.0, ge=0, le=1)
+    review: bool = False
+    """whether it was given in a review, knowing what others said: it then stands for all words that were not"""
     received_at: AwareDatetime
 
 

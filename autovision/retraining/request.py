@@ -9,6 +9,7 @@ from datetime import datetime
 
 from autovision.dataset import catalog, importer, manifest
 from autovision.dataset.importer import SourceImage
+from autovision.labelling.consensus import consensus
 from autovision.model.version import read_version
 from autovision.records.datasets import DatasetVersion
 from autovision.records.deployments import Deployment, DriftReport
@@ -16,8 +17,10 @@ from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.retraining.join import Joined, join
 from autovision.retraining.policy import Snapshot
+from autovision.space.config import TrialConfig
 from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
+from autovision.trial.likeness import Likeness
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
     """Gather everything that the retraining policy looks at."""
     version = catalog.latest(store, deployment.dataset)
     everywhere = all_searches(store)
-    known = {row.image for row in manifest.read(store, _searched(store, version, everywhere))}
-    agreed, _ = labels.consensus(labels.read(store, deployment.name))
+    searched = _searched(store, version, everywhere)
+    known = {row.image for row in manifest.read(store, searched)} | set(searched.left_out)
+    agreed = consensus(labels.read(store, deployment.name)).agreed
     joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
     # A search that failed has answered its alarm, too: asking again would give the same failure, pass after pass.
     searches = [pair for pair in everywhere if pair[0].deployment == deployment.name]
@@ -91,7 +95,8 @@ def build(
         )
         for capture, label in situation.joined.rows
     ]
-    version = importer.extend(store, situation.version, sources, seed=seed)
+    alike = _likeness(store, deployment)
+    version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
     report = situation.snapshot.report
     before = _search_of_champion(store, deployment)
     return SearchRequest(
@@ -116,6 +121,14 @@ def build(
         max_memory_mb=before.max_memory_mb if before else None,
         max_size_mb=before.max_size_mb if before else None,
     )
+
+
+def _likeness(store: Store, deployment: Deployment) -> importer.Alike:
+    """By the champion's backbone as it was before training, whose features the re-search needs anyway."""
+    if deployment.model is None:
+        return importer.nothing_else
+    config = TrialConfig.model_validate(read_version(store, deployment.model).lineage.config)
+    return Likeness(store, config)
 
 
 def _search_of_champion(store: Store, deployment: Deployment) -> SearchRequest | None:

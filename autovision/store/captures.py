@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,19 @@ def read(store: Store, deployment: str, *, after: datetime | None = None) -> Cap
             if after is None or capture.received_at > after:
                 captures[capture.received_at, capture.request_id] = capture
     return CaptureRead(tuple(captures[which] for which in sorted(captures)), tuple(problems))
+
+
+def request_ids(store: Store, deployment: str) -> set[str]:
+    """The ids of all captured requests; nothing else of them is read. Files that cannot be read are left out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: set[str] = set()
+    for key in store.list(keys.captures(deployment)):
+        with suppress(KeyNotFound, pa.ArrowException, OSError, KeyError):
+            data = pa.BufferReader(store.get(key).data)
+            found.update(pq.read_table(data, columns=["request_id"]).column("request_id").to_pylist())
+    return found
 
 
 class _Unreadable(Exception):

@@ -3,6 +3,7 @@
 images/<2 hex>/<sha256>                              an image, by the digest of its bytes
 datasets/<name>/versions/<n>.json                    DatasetVersion: reveals the version
 datasets/<name>/manifests/<digest>.parquet           its rows
+datasets/<name>/corrections/<image>/<digest>.json    Label: what somebody says of an image of it
 searches/<id>/request.json  state.json               SearchRequest, SearchState
 searches/<id>/trials/<trial>.json                    TrialResult
 searches/<id>/begun/<trial>.json                     Begun: a trial, or heads together, that has not ended
@@ -231,8 +232,13 @@ def labels(name: str, request_id: str = "") -> str:
     return f"deployments/{name}/labels/{request_id}{'/' if request_id else ''}"
 
 
-def label(name: str, request_id: str, digest: str) -> str:
-    return f"{labels(name, request_id)}{digest}.json"
+def corrections(name: str, image: str = "") -> str:
+    return f"datasets/{name}/corrections/{image}{'/' if image else ''}"
+
+
+def label(place: str, digest: str) -> str:
+    """A label at one of the two places above."""
+    return f"{place}{digest}.json"
 
 
 def reports(name: str) -> str:

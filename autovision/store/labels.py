@@ -1,10 +1,11 @@
-"""What people say of captured requests, and what they agree on."""
+"""What people say of captured requests, and of images of a data set. Every word is kept, also one that was changed.
+
+A label may come before its request is captured; the two are joined when they are used.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable
 from datetime import datetime
 
 from autovision.errors import NotFound
@@ -24,14 +25,23 @@ def add(store: Store, deployment: str, label: Label) -> bool:
     Raises `InvalidInput` for a request id that cannot be part of a key.
     """
     keys.check_request_id(label.request_id)
-    stored = records.read_all(store, keys.labels(deployment, label.request_id), Label)
+    return _add(store, keys.labels(deployment, label.request_id), label)
+
+
+def correct(store: Store, dataset: str, label: Label) -> bool:
+    """Store what somebody says of an image of a data set, whose digest is the request id; True if it is news."""
+    return _add(store, keys.corrections(dataset, label.request_id), label)
+
+
+def _add(store: Store, place: str, label: Label) -> bool:
+    stored = records.read_all(store, place, Label)
     own = [other for other in stored if other.annotator == label.annotator]
     latest = max(own, key=_by_time, default=None)
     if label in own or (latest is not None and _content(latest) == _content(label)):
         return False
     # The name depends on what it follows: two who add the same at once meet, and a word said again does not.
     follows = None if latest is None else digest_of(latest.model_dump(mode="json"))
-    key = keys.label(deployment, label.request_id, digest_of([_content(label), follows]))
+    key = keys.label(place, digest_of([_content(label), follows]))
     try:
         records.create(store, key, label)
     except AlreadyExists:
@@ -42,6 +52,11 @@ def add(store: Store, deployment: str, label: Label) -> bool:
 def read(store: Store, deployment: str) -> list[Label]:
     """All labels of a deployment in the order in which they were received."""
     return sorted(records.read_all(store, keys.labels(deployment), Label), key=_by_time)
+
+
+def corrections(store: Store, dataset: str) -> list[Label]:
+    """What was said of images of a data set, of any of its versions, in the order in which it was received."""
+    return sorted(records.read_all(store, keys.corrections(dataset), Label), key=_by_time)
 
 
 def read_since(store: Store, deployment: str, at: datetime) -> list[Label]:
@@ -58,26 +73,6 @@ def read_since(store: Store, deployment: str, at: datetime) -> list[Label]:
             except NotFound:
                 continue  # deleted between the two looks
     return sorted(found, key=_by_time)
-
-
-def consensus(labels: Iterable[Label]) -> tuple[dict[str, Label], list[str]]:
-    """What annotators agree on (request id -> label), and the ids of the requests that they do not agree on.
-
-    Only the latest word of each annotator counts. Of several labels that agree the most confident one stands
-    for them, the later one if equal. Both results are in the order of the request ids.
-    """
-    latest: dict[str, dict[str, Label]] = defaultdict(dict)
-    for label in sorted(labels, key=_by_time):
-        latest[label.request_id][label.annotator] = label
-    agreed = {}
-    contradicted = []
-    for request_id, by_annotator in sorted(latest.items()):
-        words = by_annotator.values()
-        if len({word.label for word in words}) == 1:
-            agreed[request_id] = max(words, key=lambda word: (word.confidence, *_by_time(word)))
-        else:
-            contradicted.append(request_id)
-    return agreed, contradicted
 
 
 def _content(label: Label) -> dict[str, object]:

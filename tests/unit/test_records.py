@@ -21,6 +21,7 @@ def test_one_label_is_written_as_it_always_was() -> None:
         "label",
         "annotator",
         "confidence",
+        "review",
         "received_at",
     ]
     assert Label.model_validate_json(label.to_json()) == label

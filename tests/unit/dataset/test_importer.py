@@ -192,22 +192,22 @@ def test_bad_files_are_reported_and_the_rest_goes_on(store: MemoryStore, folder:
 
 
 def test_unusual_images_are_taken(store: MemoryStore, tmp_path: Path) -> None:
-    base = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     for n, label in enumerate(("ä b", "c")):
+        base = np.random.default_rng(n).integers(0, 256, (20, 30, 3), np.uint8)
         folder = tmp_path / "odd" / label
         folder.mkdir(parents=True)
-        picture = Image.fromarray(base + np.uint8(n))
+        picture = Image.fromarray(base)
         exif = Image.Exif()
         exif[0x0112] = 6
         picture.save(folder / "rotated é.jpg", exif=exif)
         picture.convert("CMYK").save(folder / "cmyk.jpg")
         picture.quantize(8).save(folder / "palette.png", transparency=2)
         picture.convert("RGBA").save(folder / "alpha.webp")
-        Image.fromarray(base[..., 0].astype(np.uint16) * 257 + n).save(folder / "deep 16.png")
+        Image.fromarray(base[..., 0].astype(np.uint16) * 257).save(folder / "deep 16.png")
         grey = picture.convert("L")
         (ImageOps.invert(grey) if n else grey).convert("1").save(folder / "bits.bmp")
     version = import_dataset(store, tmp_path / "odd", "odd")
-    assert version.n == 12 and version.problems == ()
+    assert version.n == 12 and set(version.problem_counts) <= {"near_duplicate"}
     sizes = {row.source: (row.width, row.height) for row in manifest.read(store, version)}
     assert sizes["ä b/rotated é.jpg"] == (20, 30)  # upright
     assert sizes["c/deep 16.png"] == (30, 20)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from autovision.dataset import catalog, manifest
 from autovision.records.deployments import Deployment, DriftReport, Label, RetrainingPolicy
@@ -243,3 +245,32 @@ def test_labels_of_several_classes_make_the_next_version_too(
     assert (version.multi_label, version.n, version.parent) == (True, 200, 1)
     rows = {row.source: row.labels for row in manifest.read(store, version)}
     assert [rows[f"capture {request_id}"] for request_id in asked] == [marks for _, marks in scenes.new]
+
+
+def test_near_duplicates_follow_into_their_split_and_consensus_is_confidence(
+    deployed: tuple[MemoryStore, Deployment], answer_images: Callable[..., list[str]]
+) -> None:
+    store, deployment = deployed
+    version = catalog.latest(store, "colours")
+    old = [row for row in manifest.read(store, version) if row.split == "test"][:4]
+    files = []
+    for row in old:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(store.get(keys.image(row.image)).data)).save(buffer, "BMP")
+        files.append(buffer.getvalue())
+    assert deployment.model is not None
+    asked = answer_images(store, deployment.model, files)
+    for request_id, row in zip(asked, old, strict=True):
+        for annotator in ("ann", "bob", "eve"):
+            wrong = annotator == "eve" and request_id == asked[0]
+            label = {"red": "blue", "blue": "red"}[str(row.label)] if wrong else str(row.label)
+            word = Label(request_id=request_id, label=label, annotator=annotator, received_at=NOW)
+            labels.add(store, "door", word)
+    found = observe(store, deployment)
+    request = retraining.build(store, deployment, found, reason="because", seed=0)
+    after = catalog.get(store, f"colours@{request.dataset_version}")
+    rows = {row.source: row for row in manifest.read(store, after)}
+    new = [rows[f"capture {request_id}"] for request_id in asked]
+    assert [(row.label, row.split) for row in new] == [(row.label, "test") for row in old]
+    assert new[0].confidence < 1 and [row.confidence for row in new[1:]] == [1.0] * 3
+    assert after.problem_counts == {"near_duplicate": 4}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -51,7 +50,6 @@ def test_changing_ones_mind_back_is_news(store: Store) -> None:
     words = [word("r1", label, at=at) for at, label in enumerate(["good", "bad", "good", "bad", "good"])]
     assert all(labels.add(store, "plant", one) for one in words)
     assert labels.read(store, "plant") == words
-    assert labels.consensus(words) == ({"r1": words[-1]}, [])
 
 
 def test_several_labels_agree_whatever_their_order(store: Store) -> None:
@@ -60,8 +58,6 @@ def test_several_labels_agree_whatever_their_order(store: Store) -> None:
     assert not labels.add(store, "plant", word("r1", ("tree", "sun"), at=1))
     found = labels.read(store, "plant")
     assert [one.label for one in found] == [("sun", "tree")] * 2
-    assert labels.consensus(found)[0].keys() == {"r1"}
-    assert labels.consensus([ann, word("r1", (), by="bob")]) == ({}, ["r1"])
 
 
 def test_delivering_everything_again_in_order_is_no_news(store: Store) -> None:
@@ -101,50 +97,13 @@ def test_request_ids_that_are_refused(store: Store, request_id: str) -> None:
     assert list(store.list()) == []
 
 
-def test_annotators_who_agree() -> None:
-    words = [
-        word("r1", "good", by="ann", confidence=0.6),
-        word("r1", "good", by="bob", confidence=0.9, at=-5),
-    ]
-    assert labels.consensus(words) == ({"r1": words[1]}, [])
-
-
-def test_annotators_who_contradict_each_other() -> None:
-    words = [
-        word("r2", "good"),
-        word("r2", "bad", by="bob"),
-        word("r1", "bad"),
-        word("r0", "a"),
-        word("r0", "b", "c"),
-    ]
-    assert labels.consensus(words) == ({"r1": words[2]}, ["r0", "r2"])
-
-
-def test_a_contradiction_ends_when_one_changes_their_mind() -> None:
-    words = [word("r1", "good"), word("r1", "bad", by="bob"), word("r1", "good", by="bob", at=1)]
-    assert labels.consensus(words) == ({"r1": words[2]}, [])
-    # An earlier word that arrives late is not the latest word.
-    assert labels.consensus([*words, word("r1", "bad", by="bob", at=0.5)]) == ({"r1": words[2]}, [])
-
-
-def test_consensus_does_not_depend_on_the_order() -> None:
-    random_ = random.Random(0)
-    words = [
-        word(
-            f"r{random_.randrange(12)}",
-            random_.choice("ab"),
-            random_.choice("xyz"),
-            random_.randrange(4),
-            confidence,
-        )
-        for confidence in [1.0, 0.5] * 30
-    ]
-    expected = labels.consensus(words)
-    assert expected[0] and expected[1]
-    for _ in range(20):
-        random_.shuffle(words)
-        assert labels.consensus(words) == expected
-    assert labels.consensus([]) == ({}, [])
+def test_words_on_an_image_of_a_data_set_are_apart_from_those_on_requests(store: Store) -> None:
+    image = "0" * 64
+    assert labels.correct(store, "plant", word(image, "good"))
+    assert not labels.correct(store, "plant", word(image, "good", at=5))
+    assert labels.correct(store, "plant", word(image, "bad", at=6))
+    assert [one.label for one in labels.corrections(store, "plant")] == ["good", "bad"]
+    assert labels.read(store, "plant") == [] and labels.corrections(store, "plan") == []
 
 
 def test_labels_of_the_store_are_in_the_order_of_time(store: Store) -> None:

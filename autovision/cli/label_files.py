@@ -1,0 +1,192 @@
+"""Labels from a CSV or Parquet file: read, checked and sent row by row.
+
+The column `label` holds an image's class; or the column `labels` all of its classes, where an image may have any
+number, also none: names with `|` between them, in Parquet a list as well. `annotator` and `confidence` may be there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autovision.errors import AutoVisionError, InvalidInput, near
+
+if TYPE_CHECKING:
+    from autovision.api import AutoVision
+
+_REQUEST, _LABEL, _LABELS = "request_id", "label", "labels"
+_OPTIONAL = ("annotator", "confidence")
+_SEPARATOR = "|"
+_PARQUET = (".parquet", ".pq")
+_SHOWN = 10
+
+Table = tuple[list[str], list[tuple[int, dict[str, Any]]]]
+"""columns, and rows with their lines"""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One row of the file; `fault` says why it cannot be sent."""
+
+    line: int
+    """of a CSV file; of a Parquet file the number of the row, from 1"""
+    request_id: str = ""
+    label: str | tuple[str, ...] = ""
+    annotator: str = ""
+    confidence: float = 1.0
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of the rows."""
+
+    stored: int
+    known: int
+    bad: tuple[tuple[int, str], ...]
+    """line in the file, and what is wrong with it"""
+    waiting: tuple[tuple[int, str], ...]
+    """line in the file and request id of labels, stored or known, whose request is not among the captures (yet)"""
+
+    def to_json(self) -> dict[str, Any]:
+        bad = [{"line": line, "error": error} for line, error in self.bad]
+        waiting = [{"line": line, "request_id": request} for line, request in self.waiting]
+        return {"stored": self.stored, "known": self.known, "bad": bad, "waiting": waiting}
+
+    def to_text(self) -> str:
+        lines = [f"{self.stored} labels stored, {self.known} known already, {len(self.bad)} rows not usable"]
+        lines += listed([f"line {line}: {error}" for line, error in self.bad])
+        if self.waiting:
+            lines.append(
+                f"{len(self.waiting)} of them are of requests that were not captured, or not yet: they are kept, and "
+                "count once their request is there"
+            )
+            lines += listed([f"line {line}: {request}" for line, request in self.waiting])
+        return "\n".join(lines)
+
+
+def listed(lines: Sequence[str]) -> list[str]:
+    """The first of many lines, indented."""
+    more = [f"    and {len(lines) - _SHOWN} more; --json lists all"] if len(lines) > _SHOWN else []
+    return [*(f"    {line}" for line in lines[:_SHOWN]), *more]
+
+
+def check_confidence(confidence: float) -> float:
+    """Raises `InvalidInput` unless it lies from 0 to 1."""
+    if not 0 <= confidence <= 1:  # also refuses NaN
+        raise InvalidInput(f"confidence {confidence:g}: give a number from 0 to 1")
+    return confidence
+
+
+def read(file: Path, annotator: str, confidence: float) -> list[LabelRow]:
+    """The rows of a file; `annotator` and `confidence` stand in where it has none.
+
+    Raises `InvalidInput` for a file that cannot be read, or that lacks a column.
+    """
+    check_confidence(confidence)
+    columns, rows = table(file)
+    for name in (_REQUEST, _LABELS if _LABELS in columns else _LABEL):
+        if name not in columns:
+            raise InvalidInput(
+                f"--file {str(file)!r} has no column {name!r}{near(name, columns)}; it has "
+                f"{', '.join(map(repr, columns)) or 'no header'}"
+            )
+    if _LABEL in columns and _LABELS in columns:
+        raise InvalidInput(
+            f"--file {str(file)!r} has the columns {_LABEL!r} and {_LABELS!r}; keep one of them"
+        )
+    return [_row(line, values, annotator, confidence) for line, values in rows]
+
+
+def table(file: Path, called: str = "--file") -> Table:
+    """The columns of a CSV or Parquet file, and its rows with their lines. Raises `InvalidInput`."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{called} {str(file)!r} cannot be read: {error.strerror}") from error
+    return (_parquet if file.suffix.lower() in _PARQUET else _csv)(f"{called} {str(file)!r}", data)
+
+
+def _csv(shown: str, data: bytes) -> Table:
+    try:
+        # utf-8-sig: spreadsheets begin their files with a byte order mark.
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        return columns, [(reader.line_num, values) for values in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput(f"{shown} is not a CSV file in UTF-8: {error}") from error
+
+
+def _parquet(shown: str, data: bytes) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        read = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InvalidInput(f"{shown} is no Parquet table that can be read: {reason}") from error
+    return list(read.column_names), list(enumerate(read.to_pylist(), start=1))
+
+
+def send(av: AutoVision, deployment: str, rows: Iterable[LabelRow]) -> Sent:
+    """Send the rows one by one: one that is refused does not keep back the others."""
+    # A deployment that does not exist is one fault here, not one in each row.
+    captured = av.captured_requests(deployment)
+    stored, known = 0, 0
+    bad: list[tuple[int, str]] = []
+    waiting: list[tuple[int, str]] = []
+    for row in rows:
+        if row.fault is not None:
+            bad.append((row.line, row.fault))
+            continue
+        try:
+            new = av.feedback(
+                deployment, row.request_id, row.label, annotator=row.annotator, confidence=row.confidence
+            )
+        except InvalidInput as error:
+            bad.append((row.line, str(error)))
+            continue
+        stored, known = stored + new, known + (not new)
+        if row.request_id not in captured:
+            waiting.append((row.line, row.request_id))
+    return Sent(stored, known, tuple(bad), tuple(waiting))
+
+
+def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -> LabelRow:
+    given = {name: text(values.get(name)) for name in (_REQUEST, _LABEL, *_OPTIONAL)}
+    for name in (_REQUEST, _LABEL):
+        if name in values and not given[name]:
+            return LabelRow(line, fault=f"{name} is empty")
+    # An empty cell says that the image has none of the classes; a row that ends before it says nothing.
+    if _LABELS in values and values[_LABELS] is None:
+        return LabelRow(line, fault=f"{_LABELS} is missing; end the row with a comma for none of the classes")
+    try:
+        sure = confidence_of(given["confidence"], confidence)
+    except AutoVisionError as error:
+        return LabelRow(line, fault=str(error))
+    label = given[_LABEL] if _LABEL in values else names_of(values[_LABELS])
+    return LabelRow(line, given[_REQUEST], label, given["annotator"] or annotator, sure)
+
+
+def confidence_of(cell: str, otherwise: float) -> float:
+    """What a cell says; `otherwise` if it is empty. Raises `InvalidInput`."""
+    try:
+        return check_confidence(float(cell)) if cell else otherwise
+    except ValueError:
+        raise InvalidInput(f"confidence {cell!r} is no number; give one from 0 to 1") from None
+
+
+def names_of(cell: Any) -> tuple[str, ...]:
+    """The classes in a cell, or in a list of a Parquet table."""
+    names = cell if isinstance(cell, list) else text(cell).split(_SEPARATOR)
+    return tuple(name for each in names if (name := text(each)))
+
+
+def text(cell: Any) -> str:
+    return "" if cell is None else str(cell).strip()

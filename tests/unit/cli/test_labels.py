@@ -1,0 +1,101 @@
+"""Labels by the command line: files, annotators, reviews."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from autovision.records.deployments import Capture
+from autovision.store import captures, labels, open_store
+
+
+def test_a_parquet_file_of_labels_that_come_before_their_requests(
+    cli: Any, world: Any, tmp_path: Path, at: Callable[[float], datetime]
+) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    store = open_store(world.folder)
+    table = pa.table(
+        {
+            "request_id": ["r1", "r2", "r3", "r/4"],
+            "label": ["cat", "dog", None, "cat"],
+            "annotator": ["ann", None, "ann", "ann"],
+            "confidence": [0.5, None, 1.0, 1.0],
+        }
+    )
+    pq.write_table(table, tmp_path / "labels.parquet")
+    line = ("feedback", "door", "--file", "labels.parquet", "--annotator", "night", "--json")
+    ran = cli(*line)
+    assert ran.code == 1
+    assert (ran.answer["stored"], [row["line"] for row in ran.answer["bad"]]) == (2, [3, 4])
+    assert ran.answer["waiting"] == [{"line": 1, "request_id": "r1"}, {"line": 2, "request_id": "r2"}]
+    capture = Capture(
+        request_id="r1",
+        deployment="door",
+        model=world.model,
+        received_at=at(0),
+        latency_ms=1,
+        image="0" * 64,
+        label="cat",
+        probabilities={"cat": 0.9, "dog": 0.1},
+        embedding=(),
+    )
+    captures.append(store, "door", [capture], at=at(1))
+    again = cli(*line).answer
+    assert (again["stored"], again["known"]) == (0, 2)
+    assert [row["request_id"] for row in again["waiting"]] == ["r2"]
+    shown = cli("labels", "show", "door", "--json").answer
+    assert (shown["agreed"], shown["disputed"], shown["waiting"]) == (2, [], ["r2"])
+    assert [one["name"] for one in shown["annotators"]] == ["ann", "night"]
+    assert "not captured (yet)" in cli("labels", "show", "door").out
+
+
+def test_a_review_from_its_folder_to_the_next_version(cli: Any, world: Any, tmp_path: Path) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    store = open_store(world.folder)
+    before = cli("dataset", "show", "pets", "--json").answer
+    image = next(key for key in store.list("images/")).rsplit("/", 1)[1]
+    (tmp_path / "queue.csv").write_text(
+        "request_id,image,dataset,new_label,new_confidence,reviewer\n"
+        f",{image},pets@1,dog,0.9,\n"
+        f",{'1' * 64},pets@1,dog,,\n"
+        f",{image},cars@1,dog,,\n"
+        "r1,,,cat,,eve\n"
+        "r2,,,,,\n"
+        "r3,,,cow,,\n",
+        encoding="utf-8",
+    )
+    cli("feedback", "door", "r1", "dog")
+    line = ("labels", "import", "door", "queue.csv", "--annotator", "ann", "--json")
+    ran = cli(*line)
+    assert ran.code == 1
+    answer = ran.answer
+    assert (answer["stored"], answer["empty"], answer["dataset"]) == (2, 1, "pets@2")
+    assert [row["line"] for row in answer["bad"]] == [3, 4, 7]
+    (correction,) = answer["corrections"]
+    assert (correction["image"], correction["label"], correction["by"]) == (image, "dog", "ann")
+    assert cli(*line).answer["known"] == 2
+    after = cli("dataset", "show", "pets", "--json").answer
+    assert after["images"] == before["images"] and after["parent"] == 1
+    assert "corrections" in cli("dataset", "show", "pets").out
+    assert [one.label for one in labels.corrections(store, "pets")] == ["dog"]
+    agreed = cli("labels", "show", "door", "--json").answer
+    assert (agreed["agreed"], agreed["disputed"]) == (1, []), "a review settles what was said before"
+
+
+def test_a_queue_is_exported(cli: Any, world: Any, tmp_path: Path) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    ran = cli("labels", "review", "door", "--budget", "3", "--to", "queue", "--json")
+    assert ran.code == 0 and "cross-validation" in ran.err
+    with (tmp_path / "queue" / "queue.csv").open(encoding="utf-8-sig", newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == len(ran.answer["queue"]["entries"]) <= 3
+    assert (tmp_path / "queue" / "queue.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert cli("labels", "review", "door", "--to", "queue").code == 2
+    assert cli("labels", "import", "door", "queue", "--annotator", "ann", "--json").answer["stored"] == 0
+    refused = cli("labels", "import", "door", "store", "--annotator", "ann")
+    assert refused.code == 2
