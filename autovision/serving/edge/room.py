@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -42,6 +42,8 @@ HOP_BY_HOP = frozenset({
     "upgrade", "content-length", "host", "expect",
 })  # fmt: skip
 """headers of one connection (RFC 9110, 7.6.1), and those that are made anew"""
+_ENDED = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""what asking a replica comes to that has ended"""
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 
 
@@ -183,8 +185,9 @@ class Room:
     async def _health(self, name: str, request: Request, path: str) -> Response:
         place = self._places[name]
         if place.replicas:
-            return await self._forward(place, request, path, b"")
-        asleep = place.sleeps and place.was_there
+            with suppress(*_ENDED):
+                return await self._forward(place, request, path, b"")
+        asleep = place.sleeps and place.was_there and not place.replicas
         if path.startswith("/v2"):
             return _json({"ready": asleep}, 200 if asleep else 503)
         state = Health(status="asleep" if asleep else "waiting", model=None, following=FollowStatus())
@@ -225,7 +228,7 @@ class Room:
                         await place.there.wait()
                     try:
                         return await self._forward(place, request, path, body)
-                    except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
+                    except _ENDED:
                         # It ended meanwhile, which the next look at replicas will tell.
                         await asyncio.sleep(0.1)
         except TimeoutError:

@@ -109,11 +109,16 @@ def test_who_waits_too_long_or_finds_no_room_is_told_to_try_again(rooms: Callabl
     assert (here.room._waiting, here.room._held) == (0, 0)
 
 
-def test_health_is_told_at_once_and_wakes_nobody(rooms: Callable[..., Rooms], replica: Replica) -> None:
+def test_health_is_told_at_once_and_wakes_nobody(
+    rooms: Callable[..., Rooms], replica: Replica, place: Path
+) -> None:
     here = rooms(plan("pets", sleeps=True))
     assert here.http.get("/v1/health").json()["status"] == "waiting"
     here.update(pets={"a": replica("a")[1]})
     assert here.http.get("/v1/health").json()["by"] == "a"
+    here.update(pets={"gone": f"unix@{place / 'gone.sock'}"})
+    gone = here.http.get("/v1/health")
+    assert (gone.status_code, gone.json()["status"]) == (503, "waiting")
     here.update()
     asleep = here.http.get("/v1/health")
     assert (asleep.status_code, asleep.json()["status"]) == (200, "asleep")
