@@ -34,6 +34,7 @@ from autovision.records.deployments import (
     Label,
     RetrainingPolicy,
 )
+from autovision.records.gates import GatePolicy
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
@@ -478,6 +479,10 @@ class AutoVision:
         return deployments.set_rollout_policy(self.store, deployment, policy)
 
     def set_capture_policy(self, deployment: str, policy: CapturePolicy) -> Deployment:
+    def set_gate_policy(self, deployment: str, policy: GatePolicy) -> Deployment:
+        """What challengers must show from now on, and within which limits they must serve."""
+        return deployments.set_gate_policy(self.store, deployment, policy)
+
         """What is kept of the requests of a deployment from now on."""
         return deployments.set_capture_policy(self.store, deployment, policy)
 

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from autovision.records.base import Record
 from autovision.records.datasets import Labelling, Labels
+from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import Rollout, RolloutPolicy
 
 
@@ -111,6 +112,7 @@ class ShadowAnswer(Labelling):
     """What a challenger would have answered."""
 
     model: str
+    gate_policy: GatePolicy = GatePolicy()
     label: Labels
     probabilities: dict[str, float]
 

@@ -9,6 +9,7 @@ from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model.version import read_version
 from autovision.records.base import now
 from autovision.records.deployments import CapturePolicy, Decision, Deployment, RetrainingPolicy
+from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.store import keys, records
 from autovision.store.keys import check_name
@@ -141,6 +142,11 @@ def with_champion_before(current: Deployment) -> Deployment:
 def set_rollout_policy(store: Store, name: str, policy: RolloutPolicy) -> Deployment:
     """How challengers come to serve from now on; a rollout that is under way goes on as it began."""
     return decide(store, name, lambda current: current.with_(rollout_policy=policy), None)
+
+
+def set_gate_policy(store: Store, name: str, policy: GatePolicy) -> Deployment:
+    """What challengers must show from now on."""
+    return decide(store, name, lambda current: current.with_(gate_policy=policy), None)
 
 
 def set_capture_policy(store: Store, name: str, policy: CapturePolicy) -> Deployment:

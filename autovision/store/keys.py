@@ -18,6 +18,7 @@ models/<id>/int8/<node kind>.json                    Quantized: the model in int
 weights/names/<name>.json                            ImportedWeights: reveals the file
 weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
+evaluations/<model>/<dataset digest>-<split>-<suite>.parquet  the same of corrupted images
 deployments/<name>/deployment.json                   Deployment
 deployments/<name>/captures/<time>-<id>.parquet      captured requests
 deployments/<name>/labels/<request>/<digest>.json    Label
@@ -230,6 +231,11 @@ def capture_file(name: str, batch_id: str) -> str:
 
 def labels(name: str, request_id: str = "") -> str:
     return f"deployments/{name}/labels/{request_id}{'/' if request_id else ''}"
+def corrupted_evaluation(model_id: str, dataset_digest: str, split: str, suite: str) -> str:
+    """`suite` tells which images were corrupted, and how."""
+    return f"evaluations/{model_id}/{dataset_digest}-{split}-{suite}.parquet"
+
+
 
 
 def corrections(name: str, image: str = "") -> str:

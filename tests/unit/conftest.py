@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from autovision.records.datasets import DatasetVersion
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.deployments import Capture
 from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest, SearchStatus
@@ -216,6 +216,8 @@ class History:
 @pytest.fixture(scope="session")
 def tiny(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     from autovision.dataset.importer import SourceImage, extend, import_dataset
+    from autovision.registry.evaluate import predictions
+    from autovision.registry.robustness import corrupted_predictions
     from autovision.search.requests import make_request
     from autovision.trial.trial import Workbench
 
@@ -236,6 +238,10 @@ def tiny(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     )
     again = make_request(store, "colours@2", space, parent_model=model.id, **options)
     better = search_alone(store, again, bench)
+    for version in (first, second):
+        for each in (model, better):  # as gates ask for it, so that each test does not do it again
+            predictions(store, each.id, version, Split.TEST)
+            corrupted_predictions(store, each.id, version, Split.TEST, 100)
     return History(store, (first, second), (request, again), (model, better), space)
 
 

@@ -39,6 +39,7 @@ def test_the_commands_are_those_that_others_script_against() -> None:
             "promote",
             "rollout show",
             "rollout policy",
+            "rollout gates",
             "rollout advance",
             "rollout approve",
             "rollout reject",
