@@ -24,7 +24,7 @@ from autovision.records.deployments import Capture
 from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.space import Choice, Float, Space
-from autovision.store import MemoryStore, keys
+from autovision.store import MemoryStore
 from autovision.store.protocol import Store
 
 if TYPE_CHECKING:
@@ -293,7 +293,6 @@ def answer(
     for i, (data, said) in enumerate(zip(files, Predictor.load(store, model).predict(files), strict=True)):
         assert isinstance(said, Prediction)
         digest = hashlib.sha256(data).hexdigest()
-        store.put_immutable(keys.image(digest), data)
         sent.append(
             Capture(
                 request_id=f"r-{seed}-{i:03d}",
@@ -302,12 +301,14 @@ def answer(
                 received_at=NOON + timedelta(seconds=1000 * seed + i),
                 latency_ms=5.0,
                 image=digest,
+                image_bytes=len(data),
                 label=said.label,
                 probabilities=said.probabilities,
                 embedding=tuple(said.embedding.tolist()),
                 metadata=metadata,
             )
         )
+        store.put_immutable(captures.image_key(sent[-1]), data)
     captures.append(store, deployment, sent, at=sent[-1].received_at)
     return [capture.request_id for capture in sent]
 

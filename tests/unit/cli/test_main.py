@@ -45,7 +45,7 @@ def test_the_commands_are_those_that_others_script_against() -> None:
             "rollout reject",
         ),
         *("rollback", "serve", "token create", "token list", "token revoke"),
-        *("predict", "capture policy", "feedback"),
+        *("predict", "capture policy", "capture forget", "feedback"),
         *("labels show", "labels review", "labels import", "monitor"),
         *("controller run", "controller why", "demo"),
     ]
