@@ -9,7 +9,7 @@ import numpy as np
 
 from autovision.dataset import catalog
 from autovision.decisions import cost_matrix
-from autovision.errors import AutoVisionError, StoreUnavailable
+from autovision.errors import AutoVisionError, CorruptObject, StoreUnavailable
 from autovision.model.version import read_version
 from autovision.promotion.gates.limits import Taken
 from autovision.promotion.gates.paired import Paired
@@ -119,7 +119,7 @@ def _taken(store: Store, challenger: ModelVersion, policy: GatePolicy) -> Taken 
         return taken
     try:
         runtime, found = footprints.as_served(store, challenger, policy.runtime)
-    except StoreUnavailable:
+    except (StoreUnavailable, CorruptObject):
         raise
     except AutoVisionError as error:
         return Taken(size_mb=taken.size_mb, runtime=policy.runtime, fault=str(error))

@@ -86,9 +86,8 @@ def contents(store: Store) -> dict[str, bytes]:
         ({"keep_days": 1e6, "keep_image_gb": 1.0}, 40, 40),
     ],
 )
-def test_each_limit_leaves_the_latest(
-    store: Store, limits: dict[str, float], requests: int, images: int
-) -> None:
+def test_each_limit_leaves_the_latest(limits: dict[str, float], requests: int, images: int) -> None:
+    store = MemoryStore()
     made = fill(store)
     before = contents(store)
     told = run(store, delete=False, **limits)
@@ -118,7 +117,8 @@ def test_what_is_labelled_stays_with_its_image_and_is_not_looked_at_again(store:
     assert (again.requests, again.labelled, again.any) == (0, 0, False)
 
 
-def test_the_images_of_data_sets_are_not_touched_and_not_kept_twice(store: Store) -> None:
+def test_the_images_of_data_sets_are_not_touched_and_not_kept_twice() -> None:
+    store = MemoryStore()
     made = fill(store)
     label(store, made[0])
     for capture in made[:2]:
@@ -129,7 +129,8 @@ def test_the_images_of_data_sets_are_not_touched_and_not_kept_twice(store: Store
     assert store.get(keys.image(made[1].image)).data == picture(1)
 
 
-def test_other_deployments_and_captures_of_before_keep_theirs(store: Store) -> None:
+def test_other_deployments_and_captures_of_before_keep_theirs() -> None:
+    store = MemoryStore()
     others = fill(store, deployment="other")
     old = others[0].model_copy(
         update={"deployment": "plant", "image_bytes": None, "request_id": keys.timestamped_id(NOON - 9 * DAY)}
@@ -142,7 +143,8 @@ def test_other_deployments_and_captures_of_before_keep_theirs(store: Store) -> N
     assert len(captures.read(store, "other").captures) == len(with_images(store, others)) == 40
 
 
-def test_a_damaged_file_stays_and_is_named(store: Store) -> None:
+def test_a_damaged_file_stays_and_is_named() -> None:
+    store = MemoryStore()
     made = fill(store, days=4)
     files = list(store.list(keys.captures("plant")))
     store.put_if(files[0], b"no parquet", store.get(files[0]).etag)
@@ -151,7 +153,8 @@ def test_a_damaged_file_stays_and_is_named(store: Store) -> None:
     assert store.exists(files[0]) and left(store) == ids(made[12:])
 
 
-def test_a_large_amount_goes_in_parts(store: Store) -> None:
+def test_a_large_amount_goes_in_parts() -> None:
+    store = MemoryStore()
     made = fill(store)
     policy = CapturePolicy(keep_days=2.5)
     parts = 0
