@@ -229,6 +229,7 @@ def _begin(
         challenger,
         verdict.with_(
             accepted=verdict.accepted or force,
+            what="promote the challenger by hand" if overruled else verdict.what,
             why=("promoted by hand against the gate's advice; " if overruled else "") + verdict.why,
             numbers={
                 **verdict.numbers,

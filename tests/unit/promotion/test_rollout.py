@@ -99,6 +99,7 @@ def test_a_person_can_overrule_the_gate_and_that_is_recorded(
     decision = consider(store, first, force=True)
     assert champion(store) == first
     assert (decision.accepted, decision.numbers["overruled"]) == (True, True)
+    assert decision.what.startswith("promote the challenger by hand: ")
     assert decision.why.startswith("promoted by hand against the gate's advice; it fails")
 
 
