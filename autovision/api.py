@@ -34,6 +34,7 @@ from autovision.records.deployments import (
     Label,
     RetrainingPolicy,
 )
+from autovision.records.gates import GatePolicy
 from autovision.records.models import Evaluation, ImportedWeights, ModelVersion
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.runtimes import ExportManifest, Quantized, RuntimeParity
@@ -46,7 +47,8 @@ from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
-from autovision.store import captures, keys, labels, lease, open_store, records, tokens
+from autovision.store import captures, keys, labels, lease, open_store, records, retention, tokens
+from autovision.store.retention import Forgotten
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
 if TYPE_CHECKING:
@@ -477,9 +479,21 @@ class AutoVision:
         """How challengers come to serve from now on; a rollout that is under way goes on as it began."""
         return deployments.set_rollout_policy(self.store, deployment, policy)
 
+    def set_gate_policy(self, deployment: str, policy: GatePolicy) -> Deployment:
+        """What challengers must show from now on, and within which limits they must serve."""
+        return deployments.set_gate_policy(self.store, deployment, policy)
+
     def set_capture_policy(self, deployment: str, policy: CapturePolicy) -> Deployment:
-        """What is kept of the requests of a deployment from now on."""
+        """What is kept of the requests of a deployment from now on; `forget` and the controller delete the rest.
+
+        Raises `InvalidInput` if fewer requests are to be kept than drift is watched in.
+        """
         return deployments.set_capture_policy(self.store, deployment, policy)
+
+    def forget(self, deployment: str, *, delete: bool = False) -> Forgotten:
+        """What the capture policy of a deployment no longer keeps; `delete` deletes it, as the controller does."""
+        policy = deployments.get(self.store, deployment).capture_policy
+        return retention.forget(self.store, deployment, policy, now(), delete=delete)
 
     def go_on(self, deployment: str, *, at_once: bool = False) -> Decision | None:
         """Take the next step of a rollout if it is time to, or roll it back if it does harm; None: it stays.

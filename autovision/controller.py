@@ -4,6 +4,7 @@
     promotion    a finished search's model is compared with the champion, and takes over step by step, on evidence
     monitoring   each full window of captured requests is tested for drift
     retraining   drift or enough labels lead to the next data set version and a queued search
+    retention    captured requests that a deployment's policy no longer keeps are deleted
 
 Everything that is known is in the store, and every act is a record that reveals it was done; so the controller
 may be killed anywhere and goes on from there, and a pass over a settled store changes nothing.
@@ -16,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from autovision.errors import AutoVisionError, Conflict, Interrupted
@@ -38,11 +39,14 @@ from autovision.search.fleet import Fleet
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
 from autovision.search.sharing import queue
-from autovision.store import captures, keys, lease, records
+from autovision.store import captures, keys, lease, records, retention
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
 
 _LEASE_S = 30.0
+_FORGET_EVERY = timedelta(minutes=10)
+_FORGET_AT_ONCE = 5_000
+"""requests and images that are deleted in one pass, so that the other stages get their turn"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Event:
     """Something that the controller did, for whoever watches it."""
 
     stage: str
-    """`search`, `promotion`, `monitoring` or `retraining`"""
+    """`search`, `promotion`, `monitoring`, `retraining` or `retention`"""
     text: str
     record: SearchState | Decision | DriftReport | None = None
 
@@ -70,6 +74,8 @@ class Controller:
     """runs several searches at once while the other stages go on; None: one after the other, in this process"""
     failures: dict[str, str] = field(default_factory=dict)
     """what could not be done, by `subject: stage`: it is told once, and tried again in the next pass"""
+    forgot_at: dict[str, datetime] = field(default_factory=dict)
+    """when it was last seen that a deployment keeps no more than its policy says"""
 
     def run(self, *, once: bool = False, interval_s: float = 2.0) -> Iterator[Event]:
         """Pass after pass until stopped, or until a pass finds nothing to do (`once`).
@@ -102,9 +108,9 @@ class Controller:
         yield from self.step_without_search()
 
     def step_without_search(self) -> Iterator[Event]:
-        """A pass over the deployments alone: promote, monitor, retrain. What it queues waits for a full pass."""
+        """A pass over the deployments alone: promote, monitor, retrain, forget; what it queues waits for a full one."""
         for name in deployments.names(self.store):
-            for stage in (self._go_on, self._promote, self.monitor, self._retrain):
+            for stage in (self._go_on, self._promote, self.monitor, self._retrain, self._forget):
                 yield from self._guarded(name, partial(stage, name), stage.__name__)
 
     # --------------------------------------------------------------------------------------------- stages
@@ -230,6 +236,17 @@ class Controller:
         )
         deployments.record_decision(self.store, decision)
         yield Event("retraining", f"{decision.what}: {decision.why}", decision)
+
+    def _forget(self, name: str) -> Iterator[Event]:
+        policy, at = deployments.get(self.store, name).capture_policy, self.clock()
+        last = self.forgot_at.get(name)
+        if not policy.forgets or (last is not None and at - last < _FORGET_EVERY):
+            return
+        found = retention.forget(self.store, name, policy, at, delete=True, most=_FORGET_AT_ONCE)
+        if found.complete:
+            self.forgot_at[name] = at
+        if found.any:
+            yield Event("retention", f"{name} forgot {found}, which its policy no longer keeps")
 
     # -------------------------------------------------------------------------------------------- helpers
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autovision.cli.decisions import told
 from autovision.cli.deployment import DeploymentName
 from autovision.cli.options import Json, Seed, Store
 from autovision.cli.output import Output, answering, library, table
@@ -73,10 +74,10 @@ def run(
 
 @app.command()
 def why(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
-    """Show every decision about a deployment with its reasons, newest last."""
+    """Show every decision about a deployment with its reasons, and what each gate said, newest last."""
     with answering(as_json) as out:
         decisions = library(store).decisions(deployment)
-        rows = [[each.created_at, each.accepted, f"{each.what}\n{each.why}"] for each in decisions]
+        rows = [[each.created_at, each.accepted, told(each)] for each in decisions]
         out.answer(
             decisions,
             table(["decided (UTC)", "act", "what and why"], rows)

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autovision.cli.decisions import decision_facts, gates_table
 from autovision.cli.model import Model
 from autovision.cli.options import Json, Runtime, Store
-from autovision.cli.output import Output, answering, cell, facts, library, table, text
+from autovision.cli.output import Output, answering, facts, library, table
 from autovision.cli.signals import StopFlag
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.api import AutoVision
-    from autovision.records.deployments import Decision, DriftReport
+    from autovision.records.deployments import DriftReport
 
 REFUSED = 8
 """exit code of a promotion that the gates refused"""
@@ -47,7 +48,7 @@ def promote(
     """
     with answering(as_json) as out:
         decision = library(store).promote(model, to, force=force, at_once=at_once)
-        out.answer(decision, decision_facts(decision), *_gates(decision))
+        out.answer(decision, decision_facts(decision), *gates_table(decision))
         if not decision.accepted:
             out.note("refused; --force promotes it nevertheless")
             raise typer.Exit(REFUSED)
@@ -292,39 +293,6 @@ class _Turns:
         self.fault = None
         if decision is not None:
             self.out.note(f"{decision.what}: {decision.why}")
-
-
-def decision_facts(decision: Decision) -> Table:
-    return facts(
-        {
-            "decision": decision.what,
-            "accepted": decision.accepted,
-            "why": decision.why,
-            "deployment": decision.deployment,
-            "stored as": decision.id,
-        }
-    )
-
-
-def _gates(decision: Decision) -> list[Table]:
-    gates: list[dict[str, Any]] = decision.numbers.get("gates", [])
-    if not gates:
-        return []
-    rows = [
-        [
-            gate["name"],
-            "passed" if gate["passed"] else text("FAILED", "red"),
-            f"{gate['reason']}\n{_numbers(gate['numbers'])}",
-        ]
-        for gate in gates
-    ]
-    return [table(["gate", "", "numbers"], rows)]
-
-
-def _numbers(numbers: Mapping[str, Any]) -> str:
-    """Plain figures in one line; what is nested is in the JSON form."""
-    shown = {name: value for name, value in numbers.items() if isinstance(value, int | float | str)}
-    return ", ".join(f"{name} {cell(value)}" for name, value in shown.items())
 
 
 def _served(av: AutoVision, name: str) -> str | None:

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autovision.cli.deployment import DeploymentName, decision_facts
+from autovision.cli.decisions import decision_facts
+from autovision.cli.deployment import DeploymentName
 from autovision.cli.options import Json, Store
 from autovision.cli.output import answering, facts, library, table, text
+from autovision.cli.policies import changed
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.promotion.staging import Evidence
     from autovision.records.deployments import Decision, Deployment
+    from autovision.records.gates import GatePolicy
     from autovision.records.rollouts import ArmCounts, RolloutPolicy
 
 app = typer.Typer(no_args_is_help=True, help="How challengers take over step by step, and how far one is.")
@@ -110,11 +113,6 @@ def policy(
     as_json: Json = False,
 ) -> None:
     """Set how challengers come to serve; what is not given stays. Without options: show it."""
-    from pydantic import ValidationError
-
-    from autovision.errors import InvalidInput
-    from autovision.records.rollouts import RolloutPolicy
-
     given = {
         "approval": approval,
         "shadow_requests": shadow_requests,
@@ -130,19 +128,83 @@ def policy(
     with answering(as_json) as out:
         av = library(store)
         found = av.deployment(deployment)
-        changes = {name: value for name, value in given.items() if value is not None}
-        if changes:
-            try:
-                wanted = RolloutPolicy.model_validate({**found.rollout_policy.model_dump(), **changes})
-            except ValidationError as error:
-                fault = error.errors(include_url=False)[0]
-                where = "--" + "-".join(str(part) for part in fault["loc"][:1]).replace("_", "-")
-                raise InvalidInput(
-                    f"{where + ': ' if fault['loc'] else ''}{fault['msg'].removeprefix('Value error, ')}"
-                    f"{_got(fault)}"
-                ) from None
+        wanted = changed(found.rollout_policy, given)
+        if wanted != found.rollout_policy:
             found = av.set_rollout_policy(deployment, wanted)
         out.answer(found.rollout_policy, facts(_policy(found.rollout_policy)))
+
+
+@app.command()
+def gates(
+    deployment: DeploymentName,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            "--margin",
+            metavar="X",
+            help="So much worse, in the metric's unit, is still equal: on all images, a subgroup or a class.",
+        ),
+    ] = None,
+    max_latency_ms: Annotated[
+        str | None,
+        typer.Option(
+            "--max-latency-ms", metavar="MS", help="Of one image at a time, on this node; none: any."
+        ),
+    ] = None,
+    max_memory_mb: Annotated[
+        str | None,
+        typer.Option(
+            "--max-memory-mb", metavar="MB", help="Of a process that serves it, at most; none: any."
+        ),
+    ] = None,
+    max_size_mb: Annotated[
+        str | None,
+        typer.Option("--max-size-mb", metavar="MB", help="Of the model's file of weights; none: any."),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime",
+            metavar="NAME",
+            help="That latency and memory are measured on; auto: the one that a server would choose.",
+        ),
+    ] = None,
+    robustness_margin: Annotated[
+        str | None,
+        typer.Option(
+            "--robustness-margin",
+            metavar="X",
+            help="So much less accuracy on corrupted images is still equal; none: they are not looked at.",
+        ),
+    ] = None,
+    robustness_images: Annotated[
+        int | None,
+        typer.Option("--robustness-images", metavar="N", help="Held-out images that are corrupted, at most."),
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Set what challengers must show, and within which limits they must serve; without options: show it.
+
+    What is not given stays. A limit on latency or memory is measured where a promotion is decided: half a minute for
+    an architecture that is new to this kind of node.
+    """
+    given = {
+        "margin": margin,
+        "max_latency_ms": max_latency_ms,
+        "max_memory_mb": max_memory_mb,
+        "max_size_mb": max_size_mb,
+        "runtime": runtime,
+        "robustness_margin": robustness_margin,
+        "robustness_images": robustness_images,
+    }
+    with answering(as_json) as out:
+        av = library(store)
+        found = av.deployment(deployment)
+        wanted = changed(found.gate_policy, given)
+        if wanted != found.gate_policy:
+            found = av.set_gate_policy(deployment, wanted)
+        out.answer(found.gate_policy, facts(_gate_policy(found.gate_policy)))
 
 
 @app.command()
@@ -177,10 +239,6 @@ def reject(deployment: DeploymentName, model: Waiting, store: Store = None, as_j
 
 
 # ---------------------------------------------------------------------------------------------- helpers
-
-
-def _got(fault: Any) -> str:
-    return f" (got {fault['input']!r})" if fault["loc"] else ""
 
 
 def _shares(given: str) -> tuple[float, ...]:
@@ -266,6 +324,23 @@ def _policy(policy: RolloutPolicy) -> dict[str, Any]:
         "false alarm": policy.false_alarm,
         "error margin": policy.error_margin,
         "latency ratio": policy.latency_ratio,
+    }
+
+
+def _gate_policy(policy: GatePolicy) -> dict[str, Any]:
+    limits = {
+        "latency": (policy.max_latency_ms, "ms for one image"),
+        "memory": (policy.max_memory_mb, "MB"),
+        "size": (policy.max_size_mb, "MB of weights"),
+    }
+    least = policy.robustness_margin
+    return {
+        "margin": policy.margin,
+        **{name: "any" if most is None else f"{most:g} {unit}" for name, (most, unit) in limits.items()},
+        "measured on": policy.runtime if policy.measures else None,
+        "robustness": "not looked at"
+        if least is None
+        else f"{least:g} of accuracy, on {policy.robustness_images} corrupted images",
     }
 
 

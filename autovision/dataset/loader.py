@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from PIL import Image
 
 from autovision import image
 from autovision.errors import CorruptObject, InvalidImage
@@ -82,7 +83,19 @@ def _load(store: Store, digest: str, preprocessing: Preprocessing) -> Pixels:
     try:
         return image.load(store.get(keys.image(digest)).data, preprocessing)
     except InvalidImage as error:
-        raise CorruptObject(
-            f"the stored image {keys.image(digest)!r} can no longer be decoded ({error}); restore it from a "
-            "backup, or import the data set again"
-        ) from error
+        raise _damaged(digest, error) from error
+
+
+def load_image(store: Store, digest: str) -> Image.Image:
+    """A stored image, decoded and not yet preprocessed. Raises like `load_pixels`."""
+    try:
+        return image.decode(store.get(keys.image(digest)).data)
+    except InvalidImage as error:
+        raise _damaged(digest, error) from error
+
+
+def _damaged(digest: str, error: InvalidImage) -> CorruptObject:
+    return CorruptObject(
+        f"the stored image {keys.image(digest)!r} can no longer be decoded ({error}); restore it from a "
+        "backup, or import the data set again"
+    )

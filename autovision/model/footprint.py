@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from pydantic import Field
 
 from autovision.errors import AutoVisionError
 from autovision.model import backbone as backbones
+from autovision.model import runtimes
 from autovision.model.bundle import build_network
 from autovision.model.inference import native_precision
 from autovision.model.peak import peak_mb
 from autovision.model.predictor import MAX_BATCH, Scorer
 from autovision.records.base import Record
+from autovision.records.runtimes import Runtime, named
 from autovision.space.config import TrialConfig
 
 _LEAST, _MOST_S = 10, 2.0
@@ -54,13 +57,31 @@ def size_mb(config: TrialConfig, classes: int) -> float:
     return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) / 1e6
 
 
-def measure(config: TrialConfig, classes: int) -> Footprint:
+def architecture_of(config: TrialConfig) -> TrialConfig:
+    """The same network with everything else as by default: what its footprint depends on."""
+    names = (
+        *("backbone", "resolution", "drop_stages", "taps", "pooling", "head", "head_width", "unfreeze"),
+        *("adapters", "adapter_width", "test_time_augmentation"),
+    )
+    kept = {name: getattr(config, name) for name in names}
+    # How much is trained matters to where adapters sit, and to nothing else.
+    return TrialConfig(**kept | ({} if config.adapters else {"unfreeze": 0})).resolved()
+
+
+def measure(
+    config: TrialConfig, classes: int, runtime: Runtime | None = None, *, int8: Path | None = None
+) -> Footprint:
     """Measure in a process of its own: some ten seconds, or twice that if the network was never converted here.
+
+    Args:
+        runtime: what runs the network; None: what models are evaluated on.
+        int8: the quantized network's file, for `openvino-int8`.
 
     Raises:
         AutoVisionError: it cannot be served at all.
     """
-    task = json.dumps([config.with_(weights="random").model_dump(mode="json"), classes])
+    plain = config.with_(weights="random").model_dump(mode="json")
+    task = json.dumps([plain, classes, runtime, int8 and str(int8)])
     # The first one may have to convert the network, which takes memory that serving does not.
     for _ in range(2):
         done = subprocess.run(
@@ -80,15 +101,22 @@ def measure(config: TrialConfig, classes: int) -> Footprint:
     return Footprint.model_validate_json(done.stdout.strip().splitlines()[-1])
 
 
-def measure_here(config: TrialConfig, classes: int) -> Footprint:
+def measure_here(
+    config: TrialConfig, classes: int, runtime: Runtime | None = None, *, int8: Path | None = None
+) -> Footprint:
     """Measure in this process, whose memory counts from its beginning."""
     torch.manual_seed(0)  # the same weights every time: a network that was converted before is found again
     threads = len(os.sched_getaffinity(0))
     network, precision = build_network(config, classes), native_precision()
+    told = f"{runtime}, {threads} threads"
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     prep = backbones.preprocessing(config)
     size = prep.height, prep.width
-    scorer = Scorer.as_evaluated(network, size, precision, threads)
+    if runtime is None:
+        scorer = Scorer.as_evaluated(network, size, precision, threads)
+        told = f"{scorer.runtime} {precision}, {threads} threads"
+    else:
+        scorer = Scorer(runtimes.build(network, size, runtime, threads, int8=int8))
     one = np.zeros((1, *size, 3), np.uint8)
     scorer(one)
     seconds: list[float] = []
@@ -99,7 +127,7 @@ def measure_here(config: TrialConfig, classes: int) -> Footprint:
         seconds.append(time.perf_counter() - began)
     scorer(np.zeros((MAX_BATCH, *size, 3), np.uint8))
     return Footprint(
-        runtime=f"{scorer.runtime} {precision}, {threads} threads",
+        runtime=told,
         latency_ms=1e3 * statistics.median(seconds),
         memory_mb=peak_mb(),
         size_mb=weights / 1e6,
@@ -107,8 +135,14 @@ def measure_here(config: TrialConfig, classes: int) -> Footprint:
 
 
 def main() -> None:
-    config, classes = json.loads(sys.stdin.read())
-    print(measure_here(TrialConfig.model_validate(config), classes).model_dump_json())
+    config, classes, runtime, int8 = json.loads(sys.stdin.read())
+    found = measure_here(
+        TrialConfig.model_validate(config),
+        classes,
+        None if runtime is None else named(runtime),
+        int8=None if int8 is None else Path(int8),
+    )
+    print(found.model_dump_json())
 
 
 if __name__ == "__main__":

@@ -9,24 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-import numpy as np
-
-from autovision.dataset import catalog
-from autovision.decisions import cost_matrix
 from autovision.errors import Conflict, InvalidInput, near
 from autovision.model.version import read_version
 from autovision.promotion import evidence
-from autovision.promotion.gates import Paired
+from autovision.promotion.comparison import compare
 from autovision.promotion.policy import decide
 from autovision.promotion.staging import Turn, TurnVerdict, next_turn
 from autovision.records.base import now
-from autovision.records.datasets import Split
 from autovision.records.deployments import Decision, DecisionKind, Deployment, Verdict
 from autovision.records.models import ModelVersion
 from autovision.records.rollouts import Rollout, Stage, Step
 from autovision.records.searches import Costs
 from autovision.registry import deployments
-from autovision.registry.evaluate import Predictions, predictions
 from autovision.store import keys
 from autovision.store.protocol import Store
 
@@ -74,7 +68,14 @@ def consider(
             f"deployment {name!r} is in the middle of a rollout of {under_way!r}; wait for its end, or end it with "
             f"`autovision rollback {name}`"
         )
-    verdict = decide(paired_predictions(store, deployment, challenger, costs), metric=metric)
+    found = compare(store, deployment, challenger, costs)
+    verdict = decide(
+        found.paired,
+        metric=metric,
+        policy=deployment.gate_policy,
+        corrupted=found.corrupted,
+        taken=found.taken,
+    )
     policy = deployment.rollout_policy
     if (
         person is None
@@ -228,6 +229,7 @@ def _begin(
         challenger,
         verdict.with_(
             accepted=verdict.accepted or force,
+            what="promote the challenger by hand" if overruled else verdict.what,
             why=("promoted by hand against the gate's advice; " if overruled else "") + verdict.why,
             numbers={
                 **verdict.numbers,
@@ -314,51 +316,3 @@ def _waiting_one(store: Store, name: str, model_id: str) -> Decision:
             f"waiting: {', '.join(map(str, found)) or 'none'}"
         )
     return found[model_id]
-
-
-def paired_predictions(
-    store: Store, deployment: Deployment, challenger: ModelVersion, costs: Costs | None = None
-) -> Paired:
-    """Champion and challenger on the challenger's test split, with the subgroups that the policy protects.
-
-    Each answers by its own decision rule.
-    """
-    version = catalog.get(store, challenger.lineage.dataset)
-    new = predictions(store, challenger.id, version, Split.TEST)
-    old = old_scores = None
-    if deployment.model is not None:
-        old, old_scores = _champion_columns(store, deployment.model, challenger, new)
-    column = deployment.policy.subgroup
-    positive = challenger.positive_class
-    return Paired(
-        labels=new.labels,
-        champion=old,
-        challenger=new.probabilities,
-        groups=new.groups(column) if column else {},
-        classes=challenger.classes,
-        positive=None if positive is None else challenger.classes.index(positive),
-        champion_scores=old_scores,
-        challenger_scores=new.decided,
-        costs=None if costs is None else cost_matrix(costs, challenger.classes),
-    )
-
-
-def _champion_columns(
-    store: Store, model_id: str, challenger: ModelVersion, new: Predictions
-) -> tuple[np.ndarray, np.ndarray]:
-    """The champion's probabilities for the same images, and its rule's scores, in the challenger's columns.
-
-    Both are 0 for a class that is new to it.
-    """
-    champion = read_version(store, model_id)
-    version = catalog.get(store, challenger.lineage.dataset)
-    old = predictions(store, model_id, version, Split.TEST, classes=challenger.classes)
-    assert old.images == new.images
-    found = []
-    for of_champion in (old.probabilities, old.decided):
-        columns = np.zeros_like(new.probabilities)
-        for at, name in enumerate(champion.classes):
-            if name in challenger.classes:
-                columns[:, challenger.classes.index(name)] = of_champion[:, at]
-        found.append(columns)
-    return found[0], found[1]

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from autovision.records.base import Record
 from autovision.records.datasets import Labelling, Labels
+from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import Rollout, RolloutPolicy
 
 
@@ -81,6 +82,20 @@ class CapturePolicy(Record):
     """of the requests that are kept, chosen at random"""
     pixels: bool = True
     """whether with their images; without, drift is watched by embeddings, and nothing can be learnt from labels"""
+    keep_days: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """that a request is kept; None: for good. Whatever is labelled is kept for good in any case"""
+    keep_requests: int | None = Field(default=None, ge=1)
+    """that are kept, the latest; None: all"""
+    keep_image_days: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """that a request's image is kept; None: as long as the request"""
+    keep_image_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """10⁹ bytes of images that are kept, the latest; None: any"""
+
+    @property
+    def forgets(self) -> bool:
+        """Whether anything is ever deleted."""
+        limits = self.keep_days, self.keep_requests, self.keep_image_days, self.keep_image_gb
+        return any(limit is not None for limit in limits)
 
 
 class Deployment(Record):
@@ -97,6 +112,7 @@ class Deployment(Record):
     """search space of its re-searches, in JSON form"""
     policy: RetrainingPolicy = RetrainingPolicy()
     capture_policy: CapturePolicy = CapturePolicy()
+    gate_policy: GatePolicy = GatePolicy()
     rollout_policy: RolloutPolicy = RolloutPolicy()
     rollout: Rollout | None = None
     """the challenger that is on its way to be champion"""
@@ -116,7 +132,8 @@ class ShadowAnswer(Labelling):
 
 
 class Capture(Labelling):
-    """One answered request. The image itself is in the store under its digest, if `pixels` says so."""
+    """One answered request. Its image is in the store (`autovision.store.captures.read_image`), if `pixels` says so
+    and the deployment's policy still keeps it."""
 
     request_id: str
     deployment: str
@@ -125,6 +142,8 @@ class Capture(Labelling):
     latency_ms: float
     image: str
     """SHA-256 of the request's bytes"""
+    image_bytes: int | None = None
+    """size of these; None in older captures, whose images are among those of data sets"""
     pixels: bool = True
     """whether the image was kept"""
     label: Labels

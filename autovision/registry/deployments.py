@@ -9,6 +9,7 @@ from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model.version import read_version
 from autovision.records.base import now
 from autovision.records.deployments import CapturePolicy, Decision, Deployment, RetrainingPolicy
+from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.store import keys, records
 from autovision.store.keys import check_name
@@ -143,9 +144,27 @@ def set_rollout_policy(store: Store, name: str, policy: RolloutPolicy) -> Deploy
     return decide(store, name, lambda current: current.with_(rollout_policy=policy), None)
 
 
+def set_gate_policy(store: Store, name: str, policy: GatePolicy) -> Deployment:
+    """What challengers must show from now on."""
+    return decide(store, name, lambda current: current.with_(gate_policy=policy), None)
+
+
 def set_capture_policy(store: Store, name: str, policy: CapturePolicy) -> Deployment:
-    """What is kept of requests from now on."""
-    return decide(store, name, lambda current: current.with_(capture_policy=policy), None)
+    """What is kept of requests from now on.
+
+    Raises `InvalidInput` if drift could never be watched: a window of requests has to be kept.
+    """
+
+    def change(current: Deployment) -> Deployment:
+        window = current.policy.window
+        if policy.keep_requests is not None and policy.keep_requests < window:
+            raise InvalidInput(
+                f"{policy.keep_requests} requests are to be kept, and drift in deployment {name!r} is watched in "
+                f"windows of {window}; keep at least as many"
+            )
+        return current.with_(capture_policy=policy)
+
+    return decide(store, name, change, None)
 
 
 def record_decision(store: Store, decision: Decision) -> None:

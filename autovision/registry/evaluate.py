@@ -19,11 +19,12 @@ from autovision.errors import InvalidInput
 from autovision.model.predictor import Predictor
 from autovision.model.version import read_version
 from autovision.records.datasets import DatasetVersion, Split
-from autovision.records.models import DecisionRule, Evaluation
+from autovision.records.models import DecisionRule, Evaluation, ModelVersion
 from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 
-_MOST_GROUPS = 8
+MOST_GROUPS = 8
+"""values of a column that make subgroups; one with more of them tells images apart, not kinds of images"""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Predictions:
         images: N digests.
         labels: (N,) int, indices into the model's classes; (N, C) zeros and ones if it answers any number of them.
         probabilities: (N, C) float64.
-        metadata: column -> N values, for columns that every image has.
+        metadata: column -> N values; None for an image that does not have it.
         rule: the model's, by which it answers.
         together: N names of groups of images that are kept together; none: each is by itself.
     """
@@ -42,7 +43,7 @@ class Predictions:
     images: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
-    metadata: Mapping[str, tuple[str, ...]]
+    metadata: Mapping[str, tuple[str | None, ...]]
     rule: DecisionRule = DEFAULT
     together: tuple[str, ...] = ()
 
@@ -56,12 +57,12 @@ class Predictions:
         multi_label: bool = False,
         rule: DecisionRule = DEFAULT,
     ) -> Predictions:
-        shared = set.intersection(*(set(row.metadata) for row in rows)) if rows else set()
+        columns = sorted({name for row in rows for name in row.metadata})
         return cls(
             tuple(row.image for row in rows),
             truth(rows, classes, multi_label=multi_label),
             probabilities,
-            {name: tuple(row.metadata[name] for row in rows) for name in sorted(shared)},
+            {name: tuple(row.metadata.get(name) for row in rows) for name in columns},
             rule,
             tuple(row.group or row.image for row in rows) if any(row.group for row in rows) else (),
         )
@@ -75,10 +76,13 @@ class Predictions:
         return scores(self.rule, self.probabilities)
 
     def groups(self, column: str) -> dict[str, np.ndarray]:
-        """value of a metadata column -> (N,) bool; empty if it has no column of that name, or too many values."""
+        """value of a metadata column -> (N,) bool; empty if it has no column of that name, or too many values.
+
+        An image without the column is in none of them.
+        """
         values = self.metadata.get(column, ())
-        names = sorted(set(values))
-        if not 1 <= len(names) <= _MOST_GROUPS:
+        names = sorted({value for value in values if value is not None})
+        if not 1 <= len(names) <= MOST_GROUPS:
             return {}
         return {name: np.array([value == name for value in values]) for name in names}
 
@@ -88,6 +92,46 @@ def truth(rows: Sequence[Row], classes: Sequence[str], *, multi_label: bool) -> 
     if not multi_label:
         return np.array([classes.index(label) for row in rows for label in row.labels], dtype=np.int64)
     return np.array([[name in row.labels for name in classes] for row in rows], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model and the images of a split that it is to answer, whose labels are among the classes."""
+
+    model: ModelVersion
+    rows: tuple[Row, ...]
+    """in the order of the images' digests"""
+    classes: tuple[str, ...]
+    """what labels are indices into"""
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        model_id: str,
+        version: DatasetVersion,
+        split: Split,
+        classes: Sequence[str] | None = None,
+    ) -> Asked:
+        """Raises like `predictions`."""
+        rows = sorted(
+            (row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image
+        )
+        if not rows:
+            raise InvalidInput(f"data set {version.id} has no image in its {split} split")
+        model = read_version(store, model_id)
+        known = tuple(classes or model.classes)
+        if model.multi_label != version.multi_label:
+            several, one = "any number of labels", "exactly one label"
+            raise InvalidInput(
+                f"model {model_id!r} gives an image {several if model.multi_label else one}, and in {version.id} it "
+                f"has {several if version.multi_label else one}; evaluate it on images that are labelled its way"
+            )
+        if unknown := sorted({label for row in rows for label in row.labels} - set(known)):
+            raise InvalidInput(
+                f"model {model_id!r} does not know the classes {unknown} of {version.id}; it knows {list(known)}"
+            )
+        return cls(model, tuple(rows), known)
 
 
 def predictions(
@@ -108,23 +152,8 @@ def predictions(
         InvalidInput: a label is not among the classes, or the split is empty; the model answers exactly one class
             and the images have any number, or the other way round.
     """
-    rows = sorted(
-        (row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image
-    )
-    if not rows:
-        raise InvalidInput(f"data set {version.id} has no image in its {split} split")
-    model = read_version(store, model_id)
-    known = tuple(classes or model.classes)
-    if model.multi_label != version.multi_label:
-        several, one = "any number of labels", "exactly one label"
-        raise InvalidInput(
-            f"model {model_id!r} gives an image {several if model.multi_label else one}, and in {version.id} it has "
-            f"{several if version.multi_label else one}; evaluate it on images that are labelled its way"
-        )
-    if unknown := sorted({label for row in rows for label in row.labels} - set(known)):
-        raise InvalidInput(
-            f"model {model_id!r} does not know the classes {unknown} of {version.id}; it knows {list(known)}"
-        )
+    asked = Asked.of(store, model_id, version, split, classes)
+    rows, known, model = asked.rows, asked.classes, asked.model
     if (stored := _read(store, model_id, version, split)) is not None:
         return Predictions.of(rows, known, stored, multi_label=model.multi_label, rule=model.decision)
     predictor = Predictor.load(store, model_id)
@@ -183,8 +212,8 @@ def evaluate_subgroups(
         )
 
     found = {str(split): evaluate(np.ones(len(what), dtype=bool), {})}
-    for column in what.metadata:
-        groups = what.groups(column)
+    for column, values in what.metadata.items():
+        groups = {} if None in values else what.groups(column)
         # A column that gives the label away makes groups of one class, where no figure says anything.
         if len(groups) > 1 and all(len(np.unique(what.labels[mask], axis=0)) > 1 for mask in groups.values()):
             for name, mask in groups.items():

@@ -17,7 +17,7 @@ class Joined:
     unmatched: tuple[str, ...]
     """labelled request ids that were never captured, sorted"""
     without_image: int
-    """labels of requests whose image was not kept"""
+    """labels of requests whose image was not kept, or no longer"""
     already_known: int
     """labels of images that the data set holds already"""
     repeated: int

@@ -12,7 +12,7 @@ from autovision.dataset.importer import SourceImage
 from autovision.labelling.consensus import consensus
 from autovision.model.version import read_version
 from autovision.records.datasets import DatasetVersion
-from autovision.records.deployments import Deployment, DriftReport
+from autovision.records.deployments import Capture, Deployment, DriftReport
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.retraining.join import Joined, join
@@ -40,7 +40,11 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
     searched = _searched(store, version, everywhere)
     known = {row.image for row in manifest.read(store, searched)} | set(searched.left_out)
     agreed = consensus(labels.read(store, deployment.name)).agreed
-    joined = join(captures.read(store, deployment.name).captures, agreed, known_images=known)
+    seen = (
+        _as_kept(store, capture) if capture.request_id in agreed and capture.image not in known else capture
+        for capture in captures.read(store, deployment.name).captures
+    )
+    joined = join(seen, agreed, known_images=known)
     # A search that failed has answered its alarm, too: asking again would give the same failure, pass after pass.
     searches = [pair for pair in everywhere if pair[0].deployment == deployment.name]
     report = latest_report(store, deployment)
@@ -56,6 +60,13 @@ def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime])
         running_search=under_way[0][0].id if under_way else None,
     )
     return Situation(snapshot, joined, version)
+
+
+def _as_kept(store: Store, capture: Capture) -> Capture:
+    """A capture as what is left of it: a label may come when the image was deleted already."""
+    if not capture.pixels or captures.has_image(store, capture):
+        return capture
+    return capture.model_copy(update={"pixels": False})
 
 
 def _searched(
@@ -83,6 +94,8 @@ def build(
 ) -> SearchRequest:
     """The next data set version, old and new images together, and the request that searches on it.
 
+    The new images become the data set's: it outlives what is captured.
+
     Doing it again for the same situation gives the same version and the same request.
     """
     sources = [
@@ -95,6 +108,7 @@ def build(
         )
         for capture, label in situation.joined.rows
     ]
+    captures.adopt_images(store, (capture for capture, _ in situation.joined.rows))
     alike = _likeness(store, deployment)
     version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
     report = situation.snapshot.report

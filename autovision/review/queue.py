@@ -23,8 +23,8 @@ from autovision.records.deployments import Capture, Deployment, Label
 from autovision.registry import deployments
 from autovision.review.judged import Errors, answer_of, corrected, labelled, probable_errors
 from autovision.space.config import TrialConfig
-from autovision.store import captures, keys, labels
-from autovision.store.protocol import Store
+from autovision.store import captures, labels
+from autovision.store.protocol import KeyNotFound, Store
 
 
 class Reason(StrEnum):
@@ -199,12 +199,19 @@ class _Gathered:
         chosen = most_worth(p, h, number, multi_label=self.version.multi_label, seed=self.seed)
         why = "unsure, and unlike the others"
         entries = [self._of_capture(usable[i], Reason.UNSURE, why, float(sure[i])) for i in chosen]
-        return [entry for entry in entries if self.store.exists(keys.image(entry.image))]
+        return [entry for entry, i in zip(entries, chosen, strict=True) if self._has_image(usable[i])]
 
     # ----------------------------------------------------------------------------------------- helpers
 
     def _has_image(self, capture: Capture) -> bool:
-        return capture.pixels and self.store.exists(keys.image(capture.image))
+        """Whether there is an image to look at, which then stays: among those of data sets, by its digest."""
+        if not captures.has_image(self.store, capture):
+            return False
+        try:
+            captures.adopt_images(self.store, [capture])
+        except KeyNotFound:
+            return False  # forgotten between the two looks
+        return True
 
     def _probabilities(self, answered: Sequence[Capture]) -> np.ndarray:
         classes = tuple(answered[0].probabilities)

@@ -22,7 +22,7 @@ from autovision.records.deployments import Capture, ShadowAnswer
 from autovision.serving.predicting import Prediction
 from autovision.serving.problems import escaped_trace
 from autovision.serving.schema import CaptureStatus
-from autovision.store import captures, keys, put_many_immutable
+from autovision.store import captures, put_many_immutable
 from autovision.store.protocol import Store
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class Answered:
             received_at=self.received_at,
             latency_ms=self.latency_ms,
             image=hashlib.sha256(self.image).hexdigest(),
+            image_bytes=len(self.image),
             pixels=self.pixels,
             label=self.prediction.label,
             probabilities=dict(self.prediction.probabilities),
@@ -236,8 +237,10 @@ class CaptureSink:
 
     def _store_batch(self, batch: Sequence[Answered], at: datetime) -> None:
         records = [item.to_capture(self._deployment) for item in batch]
-        images = {
-            record.image: item.image for record, item in zip(records, batch, strict=True) if item.pixels
-        }
-        put_many_immutable(self._store, ((keys.image(digest), data) for digest, data in images.items()))
+        images = (
+            (captures.image_key(record), item.image)
+            for record, item in zip(records, batch, strict=True)
+            if item.pixels
+        )
+        put_many_immutable(self._store, images)
         captures.append(self._store, self._deployment, records, at=at)

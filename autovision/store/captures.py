@@ -3,7 +3,9 @@
 Columns: request_id, deployment, model, image: string; label: string, or null and labels: list<string> where a model
 answers any number of classes; received_at: timestamp[us, UTC]; latency_ms: double; probabilities: map<string, double>;
 embedding: list<float> (32 bits, to which embeddings are rounded); metadata: map<string, string>; shadow: string, a
-ShadowAnswer in JSON, or null; pixels: bool, whether the image was kept, too. Pages carry checksums.
+ShadowAnswer in JSON, or null; pixels: bool, whether the image was kept, too; image_bytes: int64, its size, or null.
+Pages carry checksums. Images are objects of their own, one for each request, so that they can be deleted by themselves:
+see `autovision.store.retention`.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from pydantic import ValidationError
 from autovision.errors import InvalidInput
 from autovision.records.deployments import Capture, ShadowAnswer
 from autovision.store import keys
-from autovision.store.protocol import KeyNotFound, Store
+from autovision.store.bulk import put_many_immutable
+from autovision.store.protocol import AlreadyExists, ETagMismatch, KeyNotFound, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LATER = ("labels", "shadow", "pixels")
+_LATER = ("labels", "shadow", "pixels", "image_bytes")
 """columns that older files do not have"""
 
 
@@ -79,10 +82,8 @@ def read(store: Store, deployment: str, *, after: datetime | None = None) -> Cap
         if after is not None and _ends_by(key, after):
             continue
         try:
-            found = _from_parquet(store.get(key).data)
-        except KeyNotFound:
-            continue
-        except _Unreadable as error:
+            found = read_file(store, key)
+        except Unreadable as error:
             problems.append(CaptureProblem(key, str(error)))
             continue
         for capture in found:
@@ -104,17 +105,104 @@ def request_ids(store: Store, deployment: str) -> set[str]:
     return found
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """A file is not a Parquet file of captures."""
+
+
+def read_file(store: Store, key: str) -> list[Capture]:
+    """The captures of one file; those that stayed if it was deleted meanwhile. Raises `Unreadable`."""
+    for each in (key, keys.kept_captures(key)):
+        try:
+            return _from_parquet(store.get(each).data)
+        except KeyNotFound:
+            continue
+    return []
+
+
+def count(store: Store, key: str) -> int:
+    """How many captures a file holds, of which only the end is read; 0 of one that is gone or cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(store.local_path(key)).num_rows)
+    except (KeyNotFound, pa.ArrowException, OSError):
+        return 0
+
+
+def keep(store: Store, key: str, kept: Sequence[Capture]) -> None:
+    """Store captures of a file that stay when it is deleted, beside those that stay already.
+
+    Several processes may do so at once.
+    """
+    if not kept:
+        return
+    target = keys.kept_captures(key)
+    while True:
+        try:
+            data, etag = store.get(target)
+        except KeyNotFound:
+            try:
+                store.put_new(target, _to_parquet(kept))
+            except AlreadyExists:
+                continue
+            return
+        before = {capture.request_id: capture for capture in _from_parquet(data)}
+        after = before | {capture.request_id: capture for capture in kept}
+        if after == before:
+            return
+        try:
+            store.put_if(target, _to_parquet(after.values()), etag)
+        except ETagMismatch:
+            continue
+        return
+
+
+# ------------------------------------------------------------------------------------------------- images
+
+
+def image_key(capture: Capture) -> str:
+    """Where the image of a captured request is stored."""
+    if capture.image_bytes is None:
+        return keys.image(capture.image)
+    return keys.captured_image(capture.deployment, capture.request_id, capture.image, capture.image_bytes)
+
+
+def has_image(store: Store, capture: Capture) -> bool:
+    """Whether the image is there: with the captures, or in a data set that holds the same one."""
+    return capture.pixels and (store.exists(image_key(capture)) or store.exists(keys.image(capture.image)))
+
+
+def read_image(store: Store, capture: Capture) -> bytes:
+    """The image of a captured request. Raises `KeyNotFound` if it is not kept, or no longer."""
+    try:
+        return store.get(image_key(capture)).data
+    except KeyNotFound:
+        return store.get(keys.image(capture.image)).data
+
+
+def adopt_images(store: Store, kept: Iterable[Capture]) -> None:
+    """Copy images to where data sets have theirs, by digest: whoever speaks of them there needs them for good.
+
+    Raises `KeyNotFound` for a capture whose image is not kept.
+    """
+    put_many_immutable(
+        store,
+        (
+            (keys.image(capture.image), read_image(store, capture))
+            for capture in kept
+            if not store.exists(keys.image(capture.image))
+        ),
+    )
+
+
+# -------------------------------------------------------------------------------------------------- parts
 
 
 def _ends_by(key: str, after: datetime) -> bool:
     """Whether the file's name says that all its captures were received by `after`."""
-    stamp = key.rpartition("/")[2].partition("-")[0]
-    try:
-        return datetime.strptime(stamp, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC) <= after
-    except ValueError:
-        return False
+    ends = keys.time_of(key)
+    return ends is not None and ends <= after
 
 
 def _schema() -> pa.Schema:
@@ -136,6 +224,7 @@ def _schema() -> pa.Schema:
             "metadata": pa.map_(text, text),
             "shadow": text,
             "pixels": pa.bool_(),
+            "image_bytes": pa.int64(),
         }
     )
 
@@ -172,7 +261,7 @@ def _from_parquet(data: bytes) -> list[Capture]:
                 table = table.append_column(field.name, pa.nulls(len(table), field.type))
         return [Capture.model_validate(row) for row in _rows(table.select(schema.names).cast(schema))]
     except (pa.ArrowException, OSError, ValueError, KeyError, ValidationError) as error:
-        raise _Unreadable(str(error).partition("\n")[0]) from error
+        raise Unreadable(str(error).partition("\n")[0]) from error
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

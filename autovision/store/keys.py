@@ -18,8 +18,11 @@ models/<id>/int8/<node kind>.json                    Quantized: the model in int
 weights/names/<name>.json                            ImportedWeights: reveals the file
 weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
+evaluations/<model>/<dataset digest>-<split>-<suite>.parquet  the same of corrupted images
 deployments/<name>/deployment.json                   Deployment
 deployments/<name>/captures/<time>-<id>.parquet      captured requests
+deployments/<name>/captures/<time>-<id>.kept.parquet those of them that stay for good: they are labelled
+deployments/<name>/images/<hour>/<request>-<sha256>-<bytes>  the image of a captured request
 deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/decisions/<id>.json               Decision
@@ -39,11 +42,15 @@ import re
 import secrets
 import threading
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from autovision.errors import InvalidInput
 
+_KEPT = ".kept.parquet"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _SHARD = re.compile(r"/[0-9a-f]{64}-(\d+)\.arrow$")
+_CAPTURED_IMAGE = re.compile(r"/([^/]+)-([0-9a-f]{64})-(\d+)$")
+_STAMP = "%Y%m%dT%H%M%S.%f"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -97,7 +104,15 @@ def timestamped_id(at: datetime) -> str:
 
 def stamp(at: datetime) -> str:
     """What a timestamped id of this moment begins with."""
-    return f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%f}"
+    return f"{at.astimezone(UTC):{_STAMP}}"
+
+
+def time_of(timestamped: str) -> datetime | None:
+    """The moment that a timestamped id, or a key that ends in one, tells; None of any other."""
+    try:
+        return datetime.strptime(timestamped.rpartition("/")[2].partition("-")[0], _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def image(digest: str) -> str:
@@ -216,6 +231,11 @@ def evaluation(model_id: str, dataset_digest: str, split: str) -> str:
     return f"evaluations/{model_id}/{dataset_digest}-{split}.parquet"
 
 
+def corrupted_evaluation(model_id: str, dataset_digest: str, split: str, suite: str) -> str:
+    """`suite` tells which images were corrupted, and how."""
+    return f"evaluations/{model_id}/{dataset_digest}-{split}-{suite}.parquet"
+
+
 def deployment(name: str) -> str:
     return f"deployments/{name}/deployment.json"
 
@@ -226,6 +246,38 @@ def captures(name: str) -> str:
 
 def capture_file(name: str, batch_id: str) -> str:
     return f"{captures(name)}{batch_id}.parquet"
+
+
+def kept_captures(capture_file: str) -> str:
+    """Where those rows of a file go that stay when the others are deleted."""
+    return f"{capture_file.removesuffix('.parquet')}{_KEPT}"
+
+
+def are_kept_captures(key: str) -> bool:
+    return key.endswith(_KEPT)
+
+
+def captured_images(name: str) -> str:
+    return f"deployments/{name}/images/"
+
+
+def captured_image(name: str, request_id: str, digest: str, size_bytes: int) -> str:
+    """With its size, so that a listing tells what all of them take; ordered by time, in a folder for each hour."""
+    return f"{captured_images(name)}{request_id[:11]}/{request_id}-{digest}-{size_bytes}"
+
+
+class CapturedImage(NamedTuple):
+    """What the key of a captured image tells."""
+
+    request_id: str
+    digest: str
+    size_bytes: int
+
+
+def captured_image_of(key: str) -> CapturedImage | None:
+    """None of any other key."""
+    match = _CAPTURED_IMAGE.search(key)
+    return CapturedImage(match[1], match[2], int(match[3])) if match else None
 
 
 def labels(name: str, request_id: str = "") -> str:

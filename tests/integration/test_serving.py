@@ -249,7 +249,7 @@ def test_promotions_under_load_fail_no_request_and_every_answer_is_its_models(
         assert (capture.model, capture.label) == (answer.model, answer.label)
         assert capture.probabilities == pytest.approx(answer.probabilities)
         assert capture.embedding[0] == pytest.approx(level / 255, abs=1e-6)
-        assert store.get(keys.image(capture.image)).data == png(level)
+        assert captures.read_image(store, capture) == png(level)
         assert capture.metadata["sender"] in "0123"
         assert capture.latency_ms > 0
 

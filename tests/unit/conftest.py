@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from autovision.records.datasets import DatasetVersion
+from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.deployments import Capture
 from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.space import Choice, Float, Space
-from autovision.store import MemoryStore, keys
+from autovision.store import MemoryStore
 from autovision.store.protocol import Store
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ class History:
 @pytest.fixture(scope="session")
 def tiny(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     from autovision.dataset.importer import SourceImage, extend, import_dataset
+    from autovision.registry.evaluate import predictions
+    from autovision.registry.robustness import corrupted_predictions
     from autovision.search.requests import make_request
     from autovision.trial.trial import Workbench
 
@@ -236,6 +238,10 @@ def tiny(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     )
     again = make_request(store, "colours@2", space, parent_model=model.id, **options)
     better = search_alone(store, again, bench)
+    for version in (first, second):
+        for each in (model, better):  # as gates ask for it, so that each test does not do it again
+            predictions(store, each.id, version, Split.TEST)
+            corrupted_predictions(store, each.id, version, Split.TEST, 100)
     return History(store, (first, second), (request, again), (model, better), space)
 
 
@@ -287,7 +293,6 @@ def answer(
     for i, (data, said) in enumerate(zip(files, Predictor.load(store, model).predict(files), strict=True)):
         assert isinstance(said, Prediction)
         digest = hashlib.sha256(data).hexdigest()
-        store.put_immutable(keys.image(digest), data)
         sent.append(
             Capture(
                 request_id=f"r-{seed}-{i:03d}",
@@ -296,12 +301,14 @@ def answer(
                 received_at=NOON + timedelta(seconds=1000 * seed + i),
                 latency_ms=5.0,
                 image=digest,
+                image_bytes=len(data),
                 label=said.label,
                 probabilities=said.probabilities,
                 embedding=tuple(said.embedding.tolist()),
                 metadata=metadata,
             )
         )
+        store.put_immutable(captures.image_key(sent[-1]), data)
     captures.append(store, deployment, sent, at=sent[-1].received_at)
     return [capture.request_id for capture in sent]
 

@@ -16,14 +16,21 @@ from autovision.controller import Controller, Event
 from autovision.dataset import catalog
 from autovision.errors import AutoVisionError, Conflict, Interrupted
 from autovision.model import bundle
-from autovision.records.deployments import Decision, DecisionKind, DriftReport, Label, RetrainingPolicy
+from autovision.records.deployments import (
+    CapturePolicy,
+    Decision,
+    DecisionKind,
+    DriftReport,
+    Label,
+    RetrainingPolicy,
+)
 from autovision.records.searches import SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
 from autovision.retraining import request as retraining
 from autovision.search import requests
 from autovision.search.run import run_search as real_run_search
-from autovision.store import MemoryStore, keys, labels, lease
+from autovision.store import MemoryStore, captures, keys, labels, lease
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 
@@ -229,6 +236,25 @@ def test_a_controller_killed_before_its_request_asks_for_the_search_after_all(
     assert event.record.accepted
     assert requests.get(plant.store, event.record.subject or "")[0].dataset_version == 2
     assert catalog.version_numbers(plant.store, "colours") == [1, 2]
+
+
+def test_captures_are_forgotten_as_the_policy_says_now_and_then(promoted: Plant) -> None:
+    plant = promoted
+    plant.label(plant.send(46, seed=1, shifted=False)[:1])
+    deployments.set_capture_policy(plant.store, "door", CapturePolicy(keep_days=1.0))
+    controller = plant.controller()
+    events = list(controller.step_without_search())
+    assert [event.stage for event in events] == ["monitoring", "retraining", "retention"], (
+        "seen, then forgotten"
+    )
+    assert events[-1].text.startswith("door forgot 45 requests")
+    assert [each.request_id for each in captures.read(plant.store, "door").captures] == ["r-1-000"]
+    plant.send(30, seed=2, shifted=False)
+    assert list(controller.step_without_search()) == [], "it was looked at a moment ago"
+    plant.clock_at += timedelta(minutes=11)
+    (event,) = controller.step_without_search()
+    assert event.text.startswith("door forgot 30 requests")
+    assert plant.turn() == []
 
 
 # ------------------------------------------------------------------------------------------------- leadership

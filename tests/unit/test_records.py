@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from autovision.records.datasets import labels_of, spoken
-from autovision.records.deployments import Label
+from autovision.records.deployments import CapturePolicy, Deployment, Label
+from autovision.records.gates import GatePolicy
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -53,3 +54,13 @@ def test_sets_are_spoken() -> None:
 def test_what_says_nothing_clear_is_refused(fields: dict[str, object], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         Label.model_validate({"request_id": "r", "received_at": AT, **fields})
+
+
+def test_a_deployment_of_before_there_were_limits_has_none() -> None:
+    deployment = Deployment(name="d", dataset="d", model=None, space={}, created_at=AT, updated_at=AT)
+    written = json.loads(deployment.to_json())
+    del written["gate_policy"]
+    written["capture_policy"] = {"share": 0.5, "pixels": False}
+    read = Deployment.model_validate(written)
+    assert read.gate_policy == GatePolicy() and not read.gate_policy.measures
+    assert read.capture_policy == CapturePolicy(share=0.5, pixels=False) and not read.capture_policy.forgets

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from importlib.metadata import version
 
-from autovision.model.footprint import Footprint
+from autovision.model.footprint import Footprint, architecture_of
 from autovision.records.base import digest_of
-from autovision.search.constraints.limits import Measure, architecture_of
+from autovision.search.constraints.limits import Measure
 from autovision.search.costing.node import this_node
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records

@@ -19,7 +19,7 @@ from autovision.errors import InvalidInput
 from autovision.image import VIEWS
 from autovision.model import backbone as backbones
 from autovision.model.flops import stage_gflops
-from autovision.model.footprint import Footprint, size_mb
+from autovision.model.footprint import Footprint, architecture_of, size_mb
 from autovision.model.heads import attends
 from autovision.records.searches import SearchRequest
 from autovision.space import Choice, Constant, Float, Integer, Parameter, Space
@@ -162,17 +162,6 @@ class Limits:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-
-
-def architecture_of(config: TrialConfig) -> TrialConfig:
-    """The same network with everything else as by default."""
-    names = (
-        *("backbone", "resolution", "drop_stages", "taps", "pooling", "head", "head_width", "unfreeze"),
-        *("adapters", "adapter_width", "test_time_augmentation"),
-    )
-    kept = {name: getattr(config, name) for name in names}
-    # How much is trained matters to where adapters sit, and to nothing else.
-    return TrialConfig(**kept | ({} if config.adapters else {"unfreeze": 0})).resolved()
 
 
 def gflops(config: TrialConfig) -> float:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autovision.model.footprint import Footprint, size_mb
-from autovision.search.constraints.limits import Family, Measure, architecture_of, gflops, heaviest
+from autovision.model.footprint import Footprint, architecture_of, size_mb
+from autovision.search.constraints.limits import Family, Measure, gflops, heaviest
 from autovision.search.multiobjective.objectives import MEASURED
 from autovision.space import Space
 from autovision.space.config import TrialConfig

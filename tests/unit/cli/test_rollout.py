@@ -31,6 +31,10 @@ def twin(world: Any) -> str:
     return "other-m-1"
 
 
+def shown(ran: Any) -> str:
+    return " ".join(ran.out.split())
+
+
 def test_a_policy_is_set_option_by_option_and_shown_in_words(cli: Any, door: str) -> None:
     assert "none: a challenger that passes the gates" in " ".join(cli("rollout", "policy", door).out.split())
     ran = cli("rollout", "policy", door, "--shadow-requests", 200, "--canary", "0.05,0.5", "--json")
@@ -65,6 +69,38 @@ def test_a_policy_that_cannot_be_is_refused_and_nothing_changes(
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
     assert cli("rollout", "policy", door, "--json").answer == before
+
+
+def test_gates_are_set_option_by_option_and_limits_are_taken_away_again(cli: Any, door: str) -> None:
+    said = shown(cli("rollout", "gates", door))
+    assert "latency any" in said and "robustness 0.05 of accuracy, on 100 corrupted images" in said
+    assert "measured on" not in said
+    ran = cli("rollout", "gates", door, "--max-latency-ms", 25, "--runtime", "openvino-f32", "--margin", 0.02)
+    assert "margin 0.02 latency 25 ms for one image" in shown(ran)
+    assert "measured on openvino-f32" in shown(ran)
+    ran = cli("rollout", "gates", door, "--robustness-margin", "none", "--max-latency-ms", "none", "--json")
+    assert (ran.answer["robustness_margin"], ran.answer["max_latency_ms"]) == (None, None)
+    assert ran.answer["margin"] == 0.02, "what is not given stays"
+    for options, why in (
+        (["--max-size-mb", "-1"], "--max-size-mb: Input should be greater than 0 (got '-1')"),
+        (["--runtime", "openvino-f23"], "did you mean 'openvino-f32'"),
+        (["--robustness-images", "5"], "--robustness-images: Input should be greater than or equal to 20"),
+    ):
+        refused = cli("rollout", "gates", door, *options, "--json")
+        assert (refused.code, refused.out) == (2, "") and why in " ".join(refused.err.split())
+
+
+def test_every_gate_is_shown_when_it_is_asked_for_and_by_why(cli: Any, door: str, twin: str) -> None:
+    cli("rollout", "gates", door, "--max-size-mb", "0.000001")
+    refused = cli("promote", twin, "--to", door)
+    assert refused.code == 8
+    said = shown(refused)
+    assert "as_robust[blur] passed" in said and "within_size FAILED" in said and "max_size_mb 1e-06" in said
+    why = shown(cli("controller", "why", door))
+    assert "it fails 2 of" in why and "passed as_robust[blur]: accuracy with blur" in why
+    assert "FAILED within_size: its weights are" in why and why.count("within_size") == 1
+    gates = cli("controller", "why", door, "--json").answer[-1]["numbers"]["gates"]
+    assert {gate["name"] for gate in gates if not gate["passed"]} == {"better_somewhere", "within_size"}
 
 
 def test_without_a_rollout_there_is_nothing_to_advance_or_to_approve(cli: Any, door: str, world: Any) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from autovision.promotion.gates import Paired
+from autovision.promotion.gates.paired import Paired
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autovision.errors import InvalidInput
-from autovision.promotion.gates import Paired
+from autovision.promotion.gates.limits import Taken
+from autovision.promotion.gates.paired import Paired
 from autovision.promotion.policy import decide
 from autovision.records.deployments import Verdict
+from autovision.records.gates import GatePolicy
 
 
 def one_answer(n, answer, n_classes):
@@ -114,3 +116,44 @@ def test_every_class_of_several_that_occurs_is_protected():
 def test_costs_must_be_given_where_they_are_gated_by(paired):
     with pytest.raises(InvalidInput, match="neg_mean_cost needs costs"):
         decide(paired(20, 0, 0), metric="neg_mean_cost")
+
+
+def test_corrupted_images_and_limits_are_gates_like_the_others(paired):
+    pair, fragile = paired(600, 60, 6), paired(120, 0, 40, seed=1)
+    corrupted = {"noise": fragile, "blur": paired(120, 10, 0, seed=2)}
+    taken = Taken(size_mb=4.0, runtime="openvino-f32", node="a CPU", latency_ms=12.0)
+    policy = GatePolicy(max_latency_ms=10.0, max_size_mb=5.0)
+    verdict = decide(pair, policy=policy, corrupted=corrupted, taken=taken)
+    passed = {gate["name"]: gate["passed"] for gate in verdict.numbers["gates"]}
+    assert {name for name, each in passed.items() if not each} == {"as_robust[noise]", "within_latency"}
+    assert passed["as_robust[blur]"] and passed["within_size"]
+    assert verdict.why.startswith("it fails 2 of 8 gates: as_robust[noise]: accuracy with noise")
+    assert GatePolicy.model_validate(verdict.numbers["gate_policy"]) == policy
+    json.dumps(verdict.numbers)
+
+
+def test_what_nobody_limits_is_no_gate_and_robustness_can_be_turned_off(paired):
+    pair, fragile = paired(600, 60, 6), {"noise": paired(120, 0, 40, seed=1)}
+    off = decide(pair, policy=GatePolicy(robustness_margin=None), corrupted=fragile, taken=Taken(size_mb=4.0))
+    assert off.accepted and len(off.numbers["gates"]) == 4
+
+
+def test_limits_hold_for_the_first_model_too(paired):
+    first = dataclasses.replace(paired(200, 0, 0, accuracy=0.9), champion=None)
+    verdict = decide(first, policy=GatePolicy(max_size_mb=3.0), taken=Taken(size_mb=4.0))
+    assert not verdict.accepted
+    assert verdict.why == ("it fails 1 of 2 gates: within_size: its weights are 4.00 MB, allowed are 3 MB")
+
+
+def test_subgroups_that_cannot_be_told_apart_are_told(paired):
+    verdict = decide(dataclasses.replace(paired(600, 60, 6), ungrouped="no held-out image says its line"))
+    assert verdict.accepted and "not_worse_on: not judged: no held-out image says its line" in verdict.why
+
+
+def test_the_margin_is_the_policys(paired):
+    pair = paired(2000, 100, 130)
+    overall = [decide(pair, policy=GatePolicy(margin=margin)).numbers["gates"][1] for margin in (0.03, 0.02)]
+    assert [(gate["name"], gate["passed"]) for gate in overall] == [
+        ("not_worse_overall", True),
+        ("not_worse_overall", False),
+    ]

@@ -12,11 +12,15 @@ import pytest
 
 from autovision.dataset.importer import SourceImage, extend
 from autovision.errors import Conflict, InvalidInput, NotFound
+from autovision.model.footprint import Footprint
+from autovision.model.predictor import Predictor
 from autovision.model.version import read_version
-from autovision.promotion import rollout
+from autovision.promotion import comparison, rollout
 from autovision.records.deployments import DecisionKind, RetrainingPolicy
+from autovision.records.gates import GatePolicy
 from autovision.records.models import ModelVersion
-from autovision.registry import deployments
+from autovision.registry import deployments, footprints
+from autovision.registry.corruptions import KINDS
 from autovision.store import MemoryStore
 from autovision.trial.trial import Workbench
 
@@ -95,6 +99,7 @@ def test_a_person_can_overrule_the_gate_and_that_is_recorded(
     decision = consider(store, first, force=True)
     assert champion(store) == first
     assert (decision.accepted, decision.numbers["overruled"]) == (True, True)
+    assert decision.what.startswith("promote the challenger by hand: ")
     assert decision.why.startswith("promoted by hand against the gate's advice; it fails")
 
 
@@ -191,19 +196,20 @@ def test_subgroups_that_the_policy_names_are_protected(
     deployment = deployments.create(store, "door", "colours", tiny.space.to_json(), policy)
     serving = deployments.set_champion(store, "door", models[0], expected=None)
     challenger = read_version(store, models[1])
-    # The first version's images say nothing of their line, so there are no groups to protect.
-    assert rollout.paired_predictions(store, serving, challenger).groups == {}
-    found = rollout.predictions
+    # The first version's images say nothing of their line: they are in no group, and the others are one.
+    groups = comparison.paired_predictions(store, serving, challenger).groups
+    assert {name: int(mask.sum()) for name, mask in groups.items()} == {"new": 30}
+    found = comparison.predictions
 
     def with_lines(*args: Any, **options: Any) -> Any:
         what = found(*args, **options)
         lines = tuple("new" if i % 2 else "old" for i in range(len(what)))
         return type(what)(what.images, what.labels, what.probabilities, {"line": lines})
 
-    monkeypatch.setattr(rollout, "predictions", with_lines)
-    paired = rollout.paired_predictions(store, serving, challenger)
+    monkeypatch.setattr(comparison, "predictions", with_lines)
+    paired = comparison.paired_predictions(store, serving, challenger)
     assert {name: int(mask.sum()) for name, mask in paired.groups.items()} == {"new": 30, "old": 30}
-    assert rollout.paired_predictions(store, deployment, challenger).champion is None
+    assert comparison.paired_predictions(store, deployment, challenger).champion is None
 
 
 def test_a_champion_that_does_not_know_a_class_is_compared_on_it_all_the_same(
@@ -222,7 +228,7 @@ def test_a_champion_that_does_not_know_a_class_is_compared_on_it_all_the_same(
     )
     challenger = run_search_alone(store, request, Workbench(store, threads=2))
     assert challenger.classes == ("blue", "green", "red")
-    paired = rollout.paired_predictions(store, serving, challenger)
+    paired = comparison.paired_predictions(store, serving, challenger)
     assert paired.champion is not None
     assert paired.champion.shape == paired.challenger.shape
     np.testing.assert_array_equal(paired.champion[:, 1], 0.0)
@@ -241,7 +247,59 @@ def test_models_of_several_classes_are_compared_like_others(scenes: Scenes) -> N
     assert decision.accepted and champion(store) == scenes.model.id
     assert "for always answering" in decision.why
     deployment = deployments.get(store, "door")
-    paired = rollout.paired_predictions(store, deployment, scenes.model)
+    paired = comparison.paired_predictions(store, deployment, scenes.model)
     assert paired.champion is not None
     assert paired.labels.shape == paired.champion.shape == paired.challenger.shape
     np.testing.assert_array_equal(paired.champion, paired.challenger)
+
+
+def test_declared_subgroups_that_are_not_there_are_told(tiny: History, models: tuple[str, str]) -> None:
+    store = tiny.copy()
+    policy = RetrainingPolicy(subgroup="camera")
+    deployments.create(store, "door", "colours", tiny.space.to_json(), policy)
+    consider(store, models[0])
+    gates = {gate["name"]: gate for gate in consider(store, models[1]).numbers["gates"]}
+    assert gates["not_worse_on"]["reason"] == "not judged: no held-out image says its camera"
+
+
+def test_both_are_asked_about_the_same_corrupted_images_and_only_once(
+    store: MemoryStore, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = models
+    consider(store, first)
+    gates = [gate for gate in consider(store, second).numbers["gates"] if "robust" in gate["name"]]
+    assert [gate["name"] for gate in gates] == [f"as_robust[{kind}]" for kind in KINDS]
+    assert {gate["numbers"]["n"] for gate in gates} == {60}
+    rollout.roll_back(store, "door") if champion(store) == second else None
+    monkeypatch.setattr(Predictor, "load", lambda *args, **options: pytest.fail("it was asked again"))
+    again = [gate for gate in consider(store, second).numbers["gates"] if "robust" in gate["name"]]
+    assert again == gates
+
+
+def test_limits_are_measured_on_the_runtime_that_is_named(
+    store: MemoryStore, models: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def measured(config: Any, classes: int, runtime: str, *, int8: Any) -> Footprint:
+        asked.append((runtime, int8))
+        return Footprint(runtime=runtime, latency_ms=7.0, memory_mb=400.0, size_mb=1.0)
+
+    monkeypatch.setattr(footprints, "measure", measured)
+    policy = GatePolicy(max_latency_ms=5.0, max_memory_mb=500.0, max_size_mb=100.0, runtime="eager-f32")
+    deployments.set_gate_policy(store, "door", policy)
+    for _ in range(2):
+        decision = consider(store, models[0])
+        gates = {gate["name"]: gate for gate in decision.numbers["gates"]}
+        assert not decision.accepted and champion(store) is None
+        assert [name for name, gate in gates.items() if not gate["passed"]] == ["within_latency"]
+        assert gates["within_latency"]["numbers"]["latency_ms"] == 7.0
+        assert gates["within_latency"]["numbers"]["runtime"] == "eager-f32"
+    assert asked == [("eager-f32", None)], "measured once for an architecture and a kind of node"
+
+
+def test_a_runtime_that_may_not_serve_is_within_no_limit(store: MemoryStore, models: tuple[str, str]) -> None:
+    deployments.set_gate_policy(store, "door", GatePolicy(max_latency_ms=1e6, runtime="openvino-int8"))
+    decision = consider(store, models[0])
+    assert not decision.accepted
+    assert "its latency could not be measured" in decision.why and "no int8 form" in decision.why

@@ -124,19 +124,29 @@ def test_columns_that_make_no_groups(metadata: dict[str, list[str]]) -> None:
 
 
 def test_a_column_with_a_value_for_each_image_makes_no_groups() -> None:
-    n = 2 * (evaluate._MOST_GROUPS + 1)
+    n = 2 * (evaluate.MOST_GROUPS + 1)
     what = answered([0, 1] * (n // 2), [0, 1] * (n // 2), serial=[str(i // 2) for i in range(n)])
     assert what.groups("serial") == {}
     assert what.groups("nothing") == {}
 
 
-def test_metadata_that_only_some_images_have_is_left_out() -> None:
-    def row(image: str, **metadata: str) -> Row:
-        return Row(image=image, source="", label="a", split=Split.TEST, metadata=metadata)
+def test_metadata_that_only_some_images_have_makes_groups_of_these_and_no_figures() -> None:
+    """New images may come without it: a gate protects the others all the same."""
 
-    rows = [row("1", line="x", shift="day"), row("2", line="y")]
-    found = Predictions.of(rows, ["a", "b"], np.array([[0.9, 0.1], [0.8, 0.2]]))
-    assert found.metadata == {"line": ("x", "y")}
+    def row(image: str, label: str, **metadata: str) -> Row:
+        return Row(image=image, source="", label=label, split=Split.TEST, metadata=metadata)
+
+    rows = [
+        row("1", "a", shift="day"),
+        row("2", "b"),
+        row("3", "b", shift="day"),
+        row("4", "a", shift="night"),
+    ]
+    found = Predictions.of(rows, ["a", "b"], np.full((4, 2), 0.5))
+    assert found.metadata == {"shift": ("day", None, "day", "night")}
+    groups = {name: mask.tolist() for name, mask in found.groups("shift").items()}
+    assert groups == {"day": [True, False, True, False], "night": [False, False, False, True]}
+    assert set(evaluate_subgroups(found, ("a", "b"), "b", dataset="d@1", split=Split.TEST)) == {"test"}
     assert len(Predictions.of([], ["a"], np.zeros((0, 1)))) == 0
 
 

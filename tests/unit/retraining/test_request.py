@@ -17,7 +17,7 @@ from autovision.records.searches import SearchStatus
 from autovision.registry import deployments
 from autovision.retraining import request as retraining
 from autovision.search import requests
-from autovision.store import MemoryStore, keys, labels, records
+from autovision.store import MemoryStore, captures, keys, labels, records
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History, Scenes
@@ -274,3 +274,20 @@ def test_near_duplicates_follow_into_their_split_and_consensus_is_confidence(
     assert [(row.label, row.split) for row in new] == [(row.label, "test") for row in old]
     assert new[0].confidence < 1 and [row.confidence for row in new[1:]] == [1.0] * 3
     assert after.problem_counts == {"near_duplicate": 4}
+
+
+def test_captured_images_become_the_data_sets_and_those_that_are_gone_are_counted(
+    labelled: tuple[MemoryStore, Deployment],
+) -> None:
+    store, deployment = labelled
+    seen = captures.read(store, "door").captures
+    for capture in seen[:3]:
+        store.delete(captures.image_key(capture))
+    situation = observe(store, deployment)
+    assert (situation.snapshot.labels, situation.joined.without_image) == (27, 3)
+    kept = [capture.image for capture in seen[3:]]
+    assert not any(store.exists(keys.image(image)) for image in kept)
+    request = retraining.build(store, deployment, situation, reason="", seed=0)
+    version = catalog.get(store, f"colours@{request.dataset_version}")
+    assert set(kept) <= {row.image for row in manifest.read(store, version)}
+    assert all(store.exists(keys.image(image)) for image in kept)

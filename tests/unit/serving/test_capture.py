@@ -100,7 +100,7 @@ def test_every_field_of_a_request_and_its_image_reach_the_store(
     assert [capture.request_id for capture in stored] == [item.request_id for item in items]
     for capture, item in zip(stored, items, strict=True):
         assert capture.image == hashlib.sha256(item.image).hexdigest()
-        assert store.get(keys.image(capture.image)).data == item.image
+        assert captures.read_image(store, capture) == item.image
         assert (capture.label, capture.metadata) == (item.prediction.label, dict(item.metadata))
         assert capture.embedding == tuple(item.prediction.embedding.tolist())
     status = sink.status
@@ -113,7 +113,7 @@ def test_images_are_written_before_the_rows_that_name_them(store: Any, open_sink
     for number in range(4):
         sink.offer(answered(number))
     assert sink.flush(5)
-    assert [key.split("/")[0] for key in store.writes] == ["images"] * 4 + ["deployments"]
+    assert [key.split("/")[2] for key in store.writes] == ["images"] * 4 + ["captures"]
 
 
 def test_a_lone_request_is_stored_without_waiting_for_a_full_batch(open_sink: Any, answered: Any) -> None:

@@ -222,12 +222,13 @@ def test_a_share_of_the_requests_is_kept_and_without_images_if_so_wanted(
     assert 15 <= len(seen) <= 45
     assert not any(capture.pixels for capture in seen)
     assert all((capture.shadow is not None) == (at is not None) for capture in seen)
-    assert not world.store.exists(keys.image(seen[0].image))
+    assert not any(captures.has_image(world.store, capture) for capture in seen)
+    assert list(world.store.list(keys.captured_images("shades"))) == []
     world.change(capture_policy=CapturePolicy())
     until(lambda: world.engine._now.arms.captures.pixels)
     world.answers(png(181), 10)
     kept = [capture for capture in world.captured() if capture.pixels]
-    assert len(kept) == 10 and world.store.get(keys.image(kept[0].image)).data == png(181)
+    assert len(kept) == 10 and captures.read_image(world.store, kept[0]) == png(181)
 
 
 def test_a_challenger_that_becomes_champion_answers_without_being_loaded_again(

@@ -5,15 +5,12 @@ import pytest
 
 from autovision.errors import InvalidInput
 from autovision.metrics import balanced_accuracy
-from autovision.promotion import gates
-from autovision.promotion.gates import (
-    Paired,
-    beats_majority,
-    better_somewhere,
-    no_forgetting,
-    not_worse_on,
-    not_worse_overall,
-)
+from autovision.promotion.gates import majority
+from autovision.promotion.gates.better import better_somewhere
+from autovision.promotion.gates.forgetting import no_forgetting
+from autovision.promotion.gates.majority import beats_majority
+from autovision.promotion.gates.not_worse import not_worse_on, not_worse_overall
+from autovision.promotion.gates.paired import Paired
 
 
 def test_a_good_first_model_beats_the_majority(answers):
@@ -188,7 +185,7 @@ def test_a_class_that_is_rare_among_several_may_be_found_below_the_majoritys_acc
 def test_what_the_balanced_accuracy_of_several_classes_is_worth():
     labels, said = of_sets(n=50)
     labels[:, 2] = 1
-    worth, chance = gates._worth(said, labels)
+    worth, chance = majority._worth(said, labels)
     assert chance == 0.5
 
     def value(p):

@@ -1,0 +1,59 @@
+"""What serving a model takes on this node and a runtime: measured once for its architecture and a kind of node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autovision.model import runtimes
+from autovision.model.footprint import Footprint, architecture_of, measure
+from autovision.records.base import digest_of
+from autovision.records.models import ModelVersion
+from autovision.records.runtimes import AUTO, Runtime
+from autovision.registry import quantized
+from autovision.registry.runtimes import OnThisNode
+from autovision.space.config import TrialConfig
+from autovision.store import keys, records
+from autovision.store.protocol import KeyNotFound, Store
+
+
+def as_served(store: Store, model: ModelVersion, wanted: str = AUTO) -> tuple[Runtime, Footprint]:
+    """The runtime that serves a model here, and what that takes: half a minute where it is not known yet.
+
+    Args:
+        wanted: as in `autovision.registry.runtimes.load`.
+
+    Raises:
+        RuntimeRefused: a runtime that was asked for may not serve it.
+        InvalidInput: it is none of this node.
+        AutoVisionError: it could not be measured.
+    """
+    here = OnThisNode(store, model, runtimes.default_threads())
+    runtime = here.chosen(measure=True) if wanted == AUTO else here.asked_for(wanted)
+    return runtime, of_runtime(store, model, runtime)
+
+
+def of_runtime(store: Store, model: ModelVersion, runtime: Runtime) -> Footprint:
+    """What serving it on a runtime takes here. Raises `AutoVisionError` where that could not be measured."""
+    threads = runtimes.default_threads()
+    config, classes = TrialConfig.model_validate(model.lineage.config), len(model.classes)
+    made_of = [
+        architecture_of(config).model_dump(mode="json"),
+        classes,
+        runtime,
+        runtimes.node(threads),
+        runtimes.versions(),
+    ]
+    int8: Path | None = None
+    if runtime == "openvino-int8" and (verdict := quantized.read(store, model.id, threads)) is not None:
+        int8 = quantized.file_of(store, model, verdict)
+        made_of.append(verdict.files)
+    key = keys.footprint(digest_of(made_of))
+    try:
+        return records.read(store, key, Footprint)
+    except KeyNotFound:
+        return records.create_or_read(store, key, measure(config, classes, runtime, int8=int8))[0]
+
+
+def node() -> str:
+    """The kind of this node, in words."""
+    return runtimes.node(runtimes.default_threads())
