@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autovision.model import converted, formats
+from autovision.model import converted, formats, telemetry
 
 Precision = Literal["f32", "bf16"]
 
@@ -50,6 +50,7 @@ def _core() -> Any:
 
 @functools.cache
 def _only_core() -> Any:
+    telemetry.silence()
     import openvino as ov
 
     return ov.Core()
