@@ -76,7 +76,7 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch() -> None:
 
 
 def test_answers_stay_those_of_their_thread_and_are_not_overwritten() -> None:
-    module, size = module_of("network", "test_resnet")
+    module, size = module_of("pooled", "test_resnet")
     compiled = OpenVinoModule(module, size, "f32", 1)
     batches = [pixels_of(n, size) for n in (1, 2, 3, 4)]
     expected = [compiled(batch)[0] for batch in batches]
