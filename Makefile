@@ -8,7 +8,8 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# A process that crashes ends the run: its test has failed, and xdist would wait for ever for one in its place.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
 .PHONY: demo test test-all lint bench clean help
 
