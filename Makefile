@@ -4,15 +4,18 @@
 PYTHON ?= python3
 BUDGET_S ?= 120
 SEED ?= 0
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A process that crashes ends the run: its test has failed, and xdist would wait for ever for one in its place.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
 .PHONY: demo test test-all lint bench clean help
 
 help:
 	@echo "make demo    set up, then run the whole loop on real images (BUDGET_S=$(BUDGET_S) SEED=$(SEED))"
-	@echo "make test    set up, then run all checks and tests"
+	@echo "make test    set up, then run all checks and tests (WORKERS=$(WORKERS) processes; 0: in one, as pytest does)"
 	@echo "make test-all  the tests, and the slow proofs"
 	@echo "make lint    style, types and layers"
 	@echo "make bench   benchmarks: tables, and JSON in bench-results/ (over an hour; tests/benchmarks/ has the longer forms)"
@@ -21,11 +24,12 @@ help:
 demo: $(READY)
 	$(BIN)/autovision demo --budget-s $(BUDGET_S) --seed $(SEED) --store demo-store --json demo.json
 
+# What waits for Ray is begun first: tests/conftest.py says how the tests are divided.
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) tests/integration tests/unit
 
 test-all: lint
-	$(BIN)/python -m pytest tests/unit tests/integration tests/slow
+	$(PYTEST) tests/slow tests/integration tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

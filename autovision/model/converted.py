@@ -49,6 +49,16 @@ def from_store(form: Form, digest: str) -> Path:
     return _root(form) / digest[:32]
 
 
+def provide(path: Path, write: Callable[[Path], None]) -> Path:
+    """A converted file, in a folder that `write` fills if it is not there; either way it has been used now."""
+    if path.is_file():
+        with suppress(OSError):  # another process removes it
+            os.utime(path.parent)
+    else:
+        publish(path.parent, write)
+    return path
+
+
 def publish(where: Path, write: Callable[[Path], None]) -> None:
     """Fill a folder by `write` and reveal it at `where`; one that another process revealed meanwhile is kept."""
     where.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +73,7 @@ def publish(where: Path, write: Callable[[Path], None]) -> None:
 
 
 def _evict(root: Path) -> None:
-    """Remove the oldest networks beyond the limit; a process that has one mapped keeps it."""
+    """Remove what was not used for longest beyond the limit; a process that has one mapped keeps it."""
 
     def age(path: Path) -> float:
         with suppress(OSError):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from autovision.errors import AutoVisionError
+from autovision.model import telemetry
 
 OPENVINO_FILE, ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE = (
     "model.xml",
@@ -49,6 +50,7 @@ def write_openvino(module: nn.Module, size: tuple[int, int], path: Path) -> None
     Args:
         size: height and width of the images.
     """
+    telemetry.silence()
     import openvino as ov
 
     with _quiet(), torch.inference_mode():

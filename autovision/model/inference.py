@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autovision.model import converted, formats
+from autovision.model import converted, formats, telemetry
 
 Precision = Literal["f32", "bf16"]
 
@@ -50,6 +50,7 @@ def _core() -> Any:
 
 @functools.cache
 def _only_core() -> Any:
+    telemetry.silence()
     import openvino as ov
 
     return ov.Core()
@@ -86,11 +87,7 @@ def compile_module(
 def openvino_file(module: nn.Module, size: tuple[int, int]) -> Path:
     """The network in OpenVINO's form, in float32: converted now, or found among those that were."""
     path = converted.folder(module, size) / formats.OPENVINO_FILE
-    if not path.is_file():
-        converted.publish(
-            path.parent, lambda folder: formats.write_openvino(module, size, folder / path.name)
-        )
-    return path
+    return converted.provide(path, lambda folder: formats.write_openvino(module, size, folder / path.name))
 
 
 class OpenVinoModule:
@@ -136,10 +133,7 @@ class OnnxModule:
         import onnxruntime
 
         path = converted.folder(module, size, "onnx") / formats.ONNX_FILE
-        if not path.is_file():
-            converted.publish(
-                path.parent, lambda folder: formats.write_onnx(module, size, folder / path.name)
-            )
+        converted.provide(path, lambda folder: formats.write_onnx(module, size, folder / path.name))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from autovision.errors import AutoVisionError
+from autovision.model import telemetry
 
 _PATIENCE_S = 3600.0
 
@@ -47,6 +48,7 @@ def quantize(source: Path, pixels: np.ndarray, path: Path, *, transformer: bool,
 
 
 def main() -> None:
+    telemetry.silence()
     import nncf
     import openvino as ov
 

@@ -37,15 +37,12 @@ def all_of(store: Store, model_id: str) -> list[Quantized]:
 def file_of(store: Store, model: ModelVersion, quantized: Quantized) -> Path:
     """The network's file on this node, with its weights beside it. Raises `CorruptObject`."""
     path = converted.from_store("int8", digest_of(quantized.files)) / NETWORK_FILE
-    if not path.is_file():
-        files = {name: read_stored(store, model.id, name, digest) for name, digest in quantized.files.items()}
 
-        def write(folder: Path) -> None:
-            for name, data in files.items():
-                (folder / name).write_bytes(data)
+    def write(folder: Path) -> None:
+        for name, digest in quantized.files.items():
+            (folder / name).write_bytes(read_stored(store, model.id, name, digest))
 
-        converted.publish(path.parent, write)
-    return path
+    return converted.provide(path, write)
 
 
 def refusals(quantized: Quantized) -> str:

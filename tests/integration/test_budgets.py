@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from autovision.api import AutoVision
+from autovision.errors import Interrupted
 from autovision.records.searches import PriceTable, SearchState, SearchStatus
 from autovision.search.estimates.prices import cluster
 from autovision.space import Space
@@ -48,10 +49,13 @@ def test_it_goes_on_when_it_is_extended(av: AutoVision, impatient: SearchState, 
 def test_a_similar_data_set_lends_its_winner(
     av: AutoVision, impatient: SearchState, folder: Path, tiny: Space
 ) -> None:
+    """Known once the first heads, which are trained together, have their features: it is stopped when it has come."""
     av.import_dataset(folder, "paints", seed=1)
-    state = av.search("paints", space=tiny, budget_s=240, seed=0, max_trials=1000)
-    assert state.estimate is not None and "what was measured on nodes of this kind" in state.estimate
-    assert "similar" in {trial.origin for trial in av.trials(state.search)}
+    search = av.search("paints", space=tiny, budget_s=240, seed=0, wait=False).search
+    with pytest.raises(Interrupted):
+        av.resume(search, should_stop=lambda: "similar" in {trial.origin for trial in av.trials(search)})
+    estimate = av.search_of(search)[1].estimate
+    assert estimate is not None and "what was measured on nodes of this kind" in estimate
 
 
 def test_money_ends_a_search(av: AutoVision, tiny: Space) -> None:

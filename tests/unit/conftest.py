@@ -7,6 +7,7 @@ code, one after the other in this process, and the two models that came of them.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,8 +58,13 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Converted networks, shared by all tests and forgotten after them: each conversion takes seconds."""
-    folder = tmp_path_factory.mktemp("cache")
+    """Converted networks, shared by all tests and forgotten after them: each conversion takes seconds.
+
+    Processes that divide the tests (`-n`) share it, too, as those of a machine do.
+    """
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder

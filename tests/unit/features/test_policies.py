@@ -65,8 +65,10 @@ def test_trivial_augment_draws_what_torchvision_draws() -> None:
     steps |= {Step(f"translate_{axis}", sign * 15 / 224) for axis in "xy" for sign in (-1, 1)}
     own = own_views(steps, pixels)
     for theirs in reference_views(reference, pixels, 30):
+        # Which come into question is told by every hundredth value.
+        nearest = own[np.argsort((abs(own[:, ::101] - theirs[::101]) > 1).mean(1))[:20]]
         # A rounding may also put one grey value on the other side of the threshold of `solarize`.
-        assert (abs(own - theirs) > 1).mean(1).min() < 0.015
+        assert (abs(nearest - theirs) > 1).mean(1).min() < 0.015
 
 
 def test_draws_are_even() -> None:

@@ -142,6 +142,17 @@ def test_the_oldest_go_when_there_are_too_many(root: Path, monkeypatch: pytest.M
     assert sorted(path.name for path in root.iterdir()) == ["2", "3", "4"]
 
 
+def test_what_is_used_again_does_not_go_for_its_age(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converted, "_MOST", 3)
+    for number in range(3):
+        converted.publish(root / str(number), filled(b"x"))
+        os.utime(root / str(number), (1000 + number, 1000 + number))
+    kept = converted.provide(root / "0" / "model.xml", lambda folder: pytest.fail("it is there"))
+    assert kept.read_bytes() == b"x"
+    converted.provide(root / "new" / "model.xml", filled(b"y"))
+    assert sorted(path.name for path in root.iterdir()) == ["0", "2", "new"]
+
+
 def test_removing_a_network_takes_its_name_away_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is killed while it removes one leaves no folder that passes for a converted network."""
     monkeypatch.setattr(converted, "_MOST", 1)

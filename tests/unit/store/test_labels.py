@@ -82,7 +82,9 @@ def test_the_same_label_from_many_at_once_is_stored_once(store: Store) -> None:
     assert len(labels.read(store, "plant")) == 1
 
 
-@pytest.mark.parametrize("request_id", [str(uuid.uuid4()), "A", "a" * 128, "..a", "-", "REQ_7.b-2"])
+@pytest.mark.parametrize(
+    "request_id", [pytest.param(str(uuid.uuid4()), id="uuid"), "A", "a" * 128, "..a", "-", "REQ_7.b-2"]
+)
 def test_request_ids_that_are_taken(store: Store, request_id: str) -> None:
     assert labels.add(store, "plant", word(request_id, "good"))
     assert [one.request_id for one in labels.read(store, "plant")] == [request_id]
