@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from autovision.errors import Conflict, CorruptObject, InvalidInput, NotFound
+from autovision.errors import Conflict, CorruptObject, InvalidInput
 from autovision.records.base import Record
 from autovision.store.protocol import AlreadyExists, ETagMismatch, KeyNotFound, Store
 
@@ -103,14 +103,8 @@ def read_all(store: Store, prefix: str, type_: type[R], *, suffix: str = ".json"
 
     One that is deleted meanwhile is left out. Raises `CorruptObject` for one that is of another type.
     """
-    found = []
-    for key in store.list(prefix):
-        if key.endswith(suffix):
-            try:
-                found.append(read(store, key, type_))
-            except NotFound:
-                continue
-    return found
+    wanted = (key for key in store.list(prefix) if key.endswith(suffix))
+    return [_decode(key, data, type_) for key, (data, _) in store.get_many(wanted)]
 
 
 def _encode(key: str, record: Record) -> bytes:
