@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -103,8 +103,12 @@ def read_all(store: Store, prefix: str, type_: type[R], *, suffix: str = ".json"
 
     One that is deleted meanwhile is left out. Raises `CorruptObject` for one that is of another type.
     """
-    wanted = (key for key in store.list(prefix) if key.endswith(suffix))
-    return [_decode(key, data, type_) for key, (data, _) in store.get_many(wanted)]
+    return list(read_many(store, (key for key in store.list(prefix) if key.endswith(suffix)), type_).values())
+
+
+def read_many(store: Store, keys: Iterable[str], type_: type[R]) -> dict[str, R]:
+    """The records under those keys, in their order; one that is missing is left out. Raises `CorruptObject`."""
+    return {key: _decode(key, data, type_) for key, (data, _) in store.get_many(keys)}
 
 
 def _encode(key: str, record: Record) -> bytes:
