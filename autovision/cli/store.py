@@ -141,6 +141,8 @@ def _bar(out: Output, what: str) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on a terminal; elsewhere a line at each tenth, on stderr."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+    from autovision.store.sizes import readable
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     tenths = 0
     with Progress(*columns, console=out.err, disable=not out.err.is_terminal, transient=True) as bar:
@@ -151,7 +153,8 @@ def _bar(out: Output, what: str) -> Iterator[Callable[[int, int, str], None]]:
             bar.update(task, completed=done, total=total, description=f"{what} {remark}".strip())
             if not out.err.is_terminal and total and 10 * done // total > tenths:
                 tenths = 10 * done // total
-                out.note(f"{10 * tenths} % of {total} {what}{remark and f', {remark} copied'}")
+                whole = readable(total) if what == "bytes" else f"{total} {what}"
+                out.note(f"{10 * tenths} % of {whole}{remark and f', {remark} copied'}")
 
         yield update
 

@@ -48,9 +48,11 @@ class ObjectCache:
     `StoreUnavailable`, since a file is what was asked for.
     """
 
-    def __init__(self, folder: Path, limit_bytes: int, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, limit_bytes: int | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
         self.folder = folder
-        self.limit_bytes = limit_bytes
+        self._limit_bytes = limit_bytes
         self._clock = clock
         self._lock = threading.Lock()
         self._added: int | None = None
@@ -71,10 +73,15 @@ class ObjectCache:
             with durable.os_errors("make the cache of stored objects", root):
                 root.mkdir(mode=0o700, exist_ok=True)
         said = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
-        cache = cls(root, parse_bytes(said, ENVIRONMENT_VARIABLE) if said else 0)
-        if not said:
-            cache.limit_bytes = int(_SHARE_OF_DISK * (shutil.disk_usage(root).free + cache.used_bytes()))
-        return cache
+        return cls(root, parse_bytes(said, ENVIRONMENT_VARIABLE) if said else None)
+
+    @property
+    def limit_bytes(self) -> int:
+        """What was said, or a share of the disk; found out when something is kept, since it takes a look at all."""
+        if self._limit_bytes is None:
+            free = shutil.disk_usage(self.folder).free
+            self._limit_bytes = int(_SHARE_OF_DISK * (free + self.used_bytes()))
+        return self._limit_bytes
 
     def by_digest(self, digest: str, suffix: str = "") -> Path:
         """The place of what has this digest; other keys may share it, with other suffixes they do not."""

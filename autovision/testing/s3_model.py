@@ -15,8 +15,8 @@ from autovision.store.s3.patience import Patience
 from autovision.testing.faulty_proxy import FaultyProxy
 from autovision.testing.store_model import CrashingMachine
 
-QUICK = Patience(read_s=0.3, first_pause_s=0.002, longest_pause_s=0.02)
-ONE_TRY = Patience(deadline_s=0, unreachable_s=0, read_s=0.3)
+QUICK = Patience(first_pause_s=0.002, longest_pause_s=0.02)
+ONE_TRY = Patience(deadline_s=0, unreachable_s=0)
 
 
 class S3Machine(CrashingMachine):

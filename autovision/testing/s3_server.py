@@ -27,11 +27,18 @@ def s3_server() -> Iterator[str]:
     # Small parts, so that tests of large objects need none; and all of it in memory.
     small = {"S3_UPLOAD_PART_MIN_SIZE": "1", "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(64 << 20)}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **small}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # moto shows where it fails on what S3 refuses
+        text=True,
+        env={**os.environ, **small},
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
-            yield process.stdout.readline().strip()
+            if not (url := process.stdout.readline().strip()):
+                raise RuntimeError(f"`{' '.join(command)}` did not start; install the extra `dev`")
+            yield url
         finally:
             process.stdin.close()
 
@@ -66,11 +73,10 @@ class _OneAtATime:
             start_response("400 Bad Request", [("Content-Length", "0"), ("Connection", "close")])
             return [b""]
         environ["wsgi.input"] = io.BytesIO(body)
-        # Its routes know no newline in a key: another character stands for it, and is listed as what it stands for.
+        # Its routes know no newline in a key; the key itself is taken from the undecoded address.
         environ["PATH_INFO"] = environ["PATH_INFO"].replace("\n", "\x1e")
         with self._lock:
-            answer = b"".join(self._app(environ, start_response))
-        return [answer.replace(b"%1E", b"%0A") if b"<ListBucketResult" in answer else answer]
+            return list(self._app(environ, start_response))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,12 @@ def test_ten_thousand_operations_through_faults_and_crashes(
 ) -> None:
     with faulty_s3(server, "model", rate=0.12) as proxy:
         while S3Machine.operations["all"] < OPERATIONS:
+            with capsys.disabled():
+                print(dict(S3Machine.operations), flush=True)
             run_state_machine_as_test(
                 S3Machine,
                 settings=settings(
-                    max_examples=20,
+                    max_examples=8,
                     stateful_step_count=STEPS,
                     deadline=None,
                     database=None,

@@ -13,9 +13,11 @@ from typing import Any
 
 from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
-Failure = (BotoCoreError, ClientError)
-"""what requests raise"""
+Failure = (BotoCoreError, ClientError, ResponseParserError, HTTPError)
+"""what requests raise; the last two where a short answer breaks off, which botocore lets through as it comes"""
 
 _CREDENTIALS = (
     "give some as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, as a profile (AWS_PROFILE), or as a role"
@@ -83,7 +85,7 @@ class Fault:
     """whether something answered at all"""
 
 
-def fault_of(error: BotoCoreError | ClientError) -> Fault:
+def fault_of(error: Exception) -> Fault:
     """Sort a failure."""
     if isinstance(error, ClientError):
         return _of_answer(error.response)
@@ -110,7 +112,9 @@ def fault_of(error: BotoCoreError | ClientError) -> Fault:
             "check the address (AWS_ENDPOINT_URL, ?endpoint=…) and the network",
             False,
         )
-    if isinstance(error, boto.HTTPClientError | boto.IncompleteReadError | boto.FlexibleChecksumError):
+    if isinstance(
+        error, boto.HTTPClientError | boto.IncompleteReadError | boto.FlexibleChecksumError
+    ) or not (isinstance(error, BotoCoreError)):
         return Fault(Kind.AGAIN, _words(error), "check the network and the server")
     return Fault(Kind.FATAL, f"{name}: {_words(error)}", "check the store's URI and AWS's settings", False)
 

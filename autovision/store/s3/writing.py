@@ -3,7 +3,8 @@
 Every write carries a number drawn for it in the object's metadata, and the numbers of the writes before it. When the
 answer to a conditional write is lost, or a repetition of it is refused, the object is looked at: if it carries the
 number, or comes from a write that does, the write was carried out. It is not carried out twice, since its own
-condition forbids that from then on.
+condition forbids that from then on; only a repetition that the network holds back until the object was deleted, or has
+its old content again, would still find its condition true.
 """
 
 from __future__ import annotations

@@ -87,16 +87,19 @@ def test_whatever_goes_wrong_once_each_operation_happens_once(
         store.put_if("a", b"three", first)
     proxy.dictate(fault)
     assert list(store.list()) == ["a"]
-    proxy.dictate(fault)
+    proxy.dictate(fault, fault)
     with pytest.raises(AlreadyExists):
         store.put_new("a", b"other")
+    proxy.dictate(fault)
+    with pytest.raises(KeyNotFound):
+        store.get("b")
     proxy.dictate(fault)
     assert store.exists("a") and not store.exists("b")
     proxy.dictate(fault)
     store.delete("a")
     proxy.settle()
     assert not store.exists("a")
-    assert proxy.seen[fault] == 7
+    assert proxy.seen[fault] == 9
 
 
 def test_a_lost_answer_counts_although_another_writer_went_on_from_there(

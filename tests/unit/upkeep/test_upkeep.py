@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autovision.dataset.importer import import_dataset
 from autovision.errors import CorruptObject, InvalidInput
 from autovision.records.base import now
 from autovision.store import LocalStore, MemoryStore, Store, keys, open_store
@@ -212,10 +213,12 @@ def test_what_is_damaged_or_differs_is_named_and_the_rest_is_copied(
 
 
 def test_there_and_back_through_s3(
-    store: MemoryStore, tmp_path: Path, s3_server_url: str, make_bucket: Callable[[], str]
+    paint_images: Callable[..., Any], tmp_path: Path, s3_server_url: str, make_bucket: Callable[[], str]
 ) -> None:
+    store = MemoryStore()
+    paint_images(tmp_path / "images", 10)
+    import_dataset(store, tmp_path / "images", "colours", seed=0)
     uri = f"s3://{make_bucket()}/copy?region=us-east-1&endpoint={s3_server_url}"
-    collect(store, delete=True, older_than_h=-1.0)
     there, back = open_store(uri, cached=False), LocalStore(tmp_path / "back")
     copy(store, there, features=True)
     copy(there, back, features=True)
