@@ -18,5 +18,5 @@ def machinery(s3_server_url: str, make_bucket: Callable[[], str]) -> Iterator[No
 
 TestS3Model = S3Machine.TestCase
 TestS3Model.settings = settings(
-    max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
