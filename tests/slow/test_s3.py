@@ -1,7 +1,7 @@
 """More than 10,000 random operations on S3 through faults, with writers that end in the middle: no violation.
 
-Measured on two busy cores: 10,179 steps (232 of them opened a new store), 18,099 requests, of
-which 1,865 met a fault, some 160 of each kind; 314 writers ended without knowing what became of their write; 20 minutes.
+Measured on two busy cores: 10,179 steps (232 of them opened a new store), 18,099 requests, of which 1,865 met a fault,
+some 160 of each kind; 314 writers ended without knowing what became of their write; 20 minutes.
 """
 
 from __future__ import annotations
