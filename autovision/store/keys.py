@@ -49,7 +49,8 @@ from autovision.errors import InvalidInput
 _KEPT = ".kept.parquet"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _CONTENT = re.compile(
-    r"(?:images/[0-9a-f]{2}/|weights/files/|models/[^/]+/files/|features/[0-9a-f]+/)([0-9a-f]{64})(?![0-9a-f])[^/]*"
+    r"(?:images/[0-9a-f]{2}/|weights/files/|models/[^/]+/files/|features/[0-9a-f]+/"
+    r"|deployments/[^/]+/images/[^/]+/[A-Za-z0-9._-]+-)([0-9a-f]{64})(?![0-9a-f])[^/]*"
 )
 _SHARD = re.compile(r"/[0-9a-f]{64}-(\d+)\.arrow$")
 _CAPTURED_IMAGE = re.compile(r"/([^/]+)-([0-9a-f]{64})-(\d+)$")

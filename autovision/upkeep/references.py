@@ -116,11 +116,8 @@ def _of_captures(store: Store, deployment: str, found: References) -> None:
     for problem in read.problems:
         found.unreadable[problem.key] = problem.message
     for capture in read.captures:
+        # It need not be there: images of requests are deleted when their time has come.
         found.digests.add(capture.image)
-        if capture.pixels:
-            found.want(
-                keys.image(capture.image), f"{keys.captures(deployment)} (request {capture.request_id})"
-            )
 
 
 def _is_version(key: str) -> bool:

@@ -52,8 +52,9 @@ def test_keys_of_what_is_named_by_its_content_tell_its_digest() -> None:
         keys.weights_file(digest),
         keys.model_file("m-1", "model.safetensors", digest),
         keys.feature_shard("ab" * 12, digest, 100),
+        keys.captured_image("door", "20260301T120000.000000-1a2b3c", digest, 100),
     )
-    assert [keys.content_digest(key) for key in named] == [digest] * 4
+    assert [keys.content_digest(key) for key in named] == [digest] * 5
     others = (
         f"images/{digest}",
         f"d/{digest}",
