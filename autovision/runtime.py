@@ -85,12 +85,18 @@ def _object_store_bytes() -> int:
 
 
 def _environment() -> dict[str, Any]:
-    """Environment variables that workers on other nodes need as this process has them."""
+    """Environment variables that workers on other nodes need as this process has them.
+
+    Credentials are not among them: Ray keeps and shows what it is told here. Nodes have their own, or a role.
+    """
     names = (
         "AUTOVISION_WEIGHTS",
         "AUTOVISION_STORE",
+        "AUTOVISION_STORE_CACHE",
         "AUTOVISION_FEATURE_BUDGET",
+        "AWS_ENDPOINT_URL",
         "AWS_ENDPOINT_URL_S3",
         "AWS_REGION",
+        "AWS_DEFAULT_REGION",
     )
     return {"env_vars": {name: os.environ[name] for name in names if name in os.environ}}

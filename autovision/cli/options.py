@@ -16,7 +16,7 @@ Store = Annotated[
         "--store",
         metavar="URI",
         envvar=STORE_VARIABLE,
-        help="The store: a folder, or file:///path. Without it: the folder autovision-store here.",
+        help="The store: a folder, file:///path or s3://bucket/prefix. Without it: the folder autovision-store here.",
     ),
 ]
 

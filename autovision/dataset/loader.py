@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,9 @@ from autovision.errors import CorruptObject, InvalidImage
 from autovision.image import Pixels
 from autovision.records.models import Preprocessing
 from autovision.store import keys
-from autovision.store.protocol import Store
+from autovision.store.protocol import KeyNotFound, Store
+
+_AHEAD = 32
 
 
 def load_pixels(
@@ -67,35 +70,48 @@ def _fill(
     digests: Sequence[str],
     preprocessing: Preprocessing,
 ) -> None:
-    def load(index: int) -> None:
-        pixels[index] = _load(store, digests[index], preprocessing)
+    def decode(index: int, key: str, data: bytes) -> None:
+        pixels[index] = _decoded(key, data, preprocessing)
 
-    futures = [pool.submit(load, index) for index in range(len(digests))]
+    wanted = [keys.image(digest) for digest in digests]
+    pending: deque[Future[None]] = deque()
     try:
-        for future in futures:
-            future.result()
+        index = 0
+        # Read here, where the store may read several at once, and decoded in the pool; a few dozen are in memory.
+        for key, blob in store.get_many(wanted):
+            if key != wanted[index]:
+                break
+            pending.append(pool.submit(decode, index, key, blob.data))
+            index += 1
+            if len(pending) > _AHEAD:
+                pending.popleft().result()
+        if index < len(wanted):
+            raise KeyNotFound(f"the image {wanted[index]!r} is not in the store {store.uri}; import it again")
+        while pending:
+            pending.popleft().result()
     finally:
-        for future in futures:
+        for future in pending:
             future.cancel()
 
 
-def _load(store: Store, digest: str, preprocessing: Preprocessing) -> Pixels:
+def _decoded(key: str, data: bytes, preprocessing: Preprocessing) -> Pixels:
     try:
-        return image.load(store.get(keys.image(digest)).data, preprocessing)
+        return image.load(data, preprocessing)
     except InvalidImage as error:
-        raise _damaged(digest, error) from error
+        raise _damaged(key, error) from error
 
 
 def load_image(store: Store, digest: str) -> Image.Image:
     """A stored image, decoded and not yet preprocessed. Raises like `load_pixels`."""
+    key = keys.image(digest)
     try:
-        return image.decode(store.get(keys.image(digest)).data)
+        return image.decode(store.get(key).data)
     except InvalidImage as error:
-        raise _damaged(digest, error) from error
+        raise _damaged(key, error) from error
 
 
-def _damaged(digest: str, error: InvalidImage) -> CorruptObject:
+def _damaged(key: str, error: InvalidImage) -> CorruptObject:
     return CorruptObject(
-        f"the stored image {keys.image(digest)!r} can no longer be decoded ({error}); restore it from a "
-        "backup, or import the data set again"
+        f"the stored image {key!r} can no longer be decoded ({error}); restore it from a backup, or import the "
+        "data set again"
     )

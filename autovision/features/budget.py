@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -19,10 +18,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autovision.errors import InvalidInput, StoreUnavailable
-from autovision.store import keys
+from autovision.errors import StoreUnavailable
+from autovision.store import keys, sizes
 from autovision.store.local import LocalStore
 from autovision.store.protocol import KeyNotFound, Store
+from autovision.store.s3 import S3Store
+from autovision.store.sizes import readable
 
 ENVIRONMENT_VARIABLE = "AUTOVISION_FEATURE_BUDGET"
 
@@ -32,9 +33,6 @@ _SHARE_OF_DISK = 0.5
 """of what is free, or taken by features already, when no budget is set"""
 _SPARE_SHARE, _SPARE_BYTES = 0.05, 512 << 20
 """of the disk, whichever is less: what features leave free in any case"""
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 class NoRoom(Exception):
@@ -49,21 +47,7 @@ def configured_bytes() -> int | None:
 
 def parse_bytes(text: str) -> int:
     """A size such as `20GB`, `512 MiB` or `1000000`. Raises `InvalidInput`."""
-    match = _SIZE.fullmatch(text)
-    if match is None or match[2].upper() not in _UNITS:
-        raise InvalidInput(
-            f"{ENVIRONMENT_VARIABLE} is {text!r}, which is no size; write a number of bytes, or one with a unit "
-            f"({', '.join(list(_UNITS)[1:])}), such as 20GB"
-        )
-    return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def readable(size: int) -> str:
-    """`987 MB`"""
-    for unit in ("GB", "MB", "KB"):
-        if size >= _UNITS[unit]:
-            return f"{size / _UNITS[unit]:.3g} {unit}"
-    return f"{size} bytes"
+    return sizes.parse_bytes(text, ENVIRONMENT_VARIABLE)
 
 
 @dataclass
@@ -120,8 +104,8 @@ class FeatureBudget:
     def touch(self, shards: Iterable[str]) -> None:
         """Say that the spec of these shards is in use. One that is left of them is enough."""
         for key in shards:
-            with suppress(KeyNotFound, OSError):
-                os.utime(self.store.local_path(key))
+            with suppress(KeyNotFound, StoreUnavailable):
+                self.store.touch(key)
                 return
 
     def _make_room(self, size: int, own: Collection[str]) -> None:
@@ -151,12 +135,10 @@ class FeatureBudget:
     def _held(self) -> dict[str, _Held]:
         """What the store holds, by the digest of the spec."""
         found: dict[str, _Held] = {}
-        for key in self.store.list(keys.FEATURES):
-            with suppress(KeyNotFound, OSError):
-                used = self.store.local_path(key).stat().st_mtime
-                held = found.setdefault(key.split("/")[1], _Held())
-                held.used = max(held.used, used)
-                held.shards.append(key)
+        for key, _, used_at in self.store.entries(keys.FEATURES):
+            held = found.setdefault(key.split("/")[1], _Held())
+            held.used = max(held.used, used_at.timestamp())
+            held.shards.append(key)
         return found
 
 
@@ -197,4 +179,10 @@ def used_bytes(store: Store) -> int:
 
 def _folder_of(store: Store) -> Path:
     """A folder on the disk that the store's features lie on, or their mapped copies."""
-    return store.root if isinstance(store, LocalStore) else Path(tempfile.gettempdir())
+    match store:
+        case LocalStore():
+            return store.root
+        case S3Store():
+            return store.cache.folder
+        case _:
+            return Path(tempfile.gettempdir())

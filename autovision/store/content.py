@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from autovision.errors import CorruptObject
+from autovision.store.protocol import Blob, KeyNotFound
 
+YOUNG_S = 3600.0
+"""an immutable object that is found in place counts as written now if it is older than this"""
 COMPARED_BYTES = 1 << 20
 """objects up to this size are compared byte by byte, larger ones by size"""
 
@@ -31,3 +34,13 @@ def is_damaged(key: str, data: bytes, *, stored_bytes: int, read: Callable[[], b
         f"the immutable object {key!r} holds {stored_bytes} bytes, but {len(data)} bytes were to be written "
         "under the same key; delete the stored object if it is the wrong one, then repeat the command"
     )
+
+
+def present(get: Callable[[str], Blob], keys: Iterable[str]) -> Iterator[tuple[str, Blob]]:
+    """The objects of those keys that there are, one after the other."""
+    for key in keys:
+        try:
+            blob = get(key)
+        except KeyNotFound:
+            continue
+        yield key, blob

@@ -14,6 +14,7 @@ Keys that differ only in case need a file system that tells cases apart, as Linu
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import unquote
 
 from autovision.errors import InvalidInput
@@ -50,6 +51,12 @@ def path_of(key: str) -> str:
     """The relative path that holds a legal key."""
     *folders, leaf = key.split("/")
     return "/".join([*map(folder_name, folders), file_name(leaf)])
+
+
+def file_suffix(key: str) -> str:
+    """The key's extension, where some reader of a copy might look at it."""
+    suffix = Path(key).suffix
+    return suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 16 else ""
 
 
 def folder_name(segment: str) -> str:

@@ -48,6 +48,10 @@ from autovision.errors import InvalidInput
 
 _KEPT = ".kept.parquet"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_CONTENT = re.compile(
+    r"(?:images/[0-9a-f]{2}/|weights/files/|models/[^/]+/files/|features/[0-9a-f]+/"
+    r"|deployments/[^/]+/images/[^/]+/[A-Za-z0-9._-]+-)([0-9a-f]{64})(?![0-9a-f])[^/]*"
+)
 _SHARD = re.compile(r"/[0-9a-f]{64}-(\d+)\.arrow$")
 _CAPTURED_IMAGE = re.compile(r"/([^/]+)-([0-9a-f]{64})-(\d+)$")
 _STAMP = "%Y%m%dT%H%M%S.%f"
@@ -62,6 +66,12 @@ def check_name(name: str, *, what: str) -> str:
             "beginning and ending with a letter or digit"
         )
     return name
+
+
+def content_digest(key: str) -> str | None:
+    """The SHA-256 of the object's bytes, in hex, where the key tells it; such an object is never another one."""
+    match = _CONTENT.fullmatch(key)
+    return match[1] if match else None
 
 
 def check_request_id(request_id: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-from autovision.errors import NotFound
 from autovision.records.base import digest_of
 from autovision.records.deployments import Label
 from autovision.store import keys, records
@@ -65,14 +64,12 @@ def read_since(store: Store, deployment: str, at: datetime) -> list[Label]:
     The others are not even read: a request's id begins with its time. One of an id that somebody else made is left out.
     """
     prefix, stamp = keys.labels(deployment), keys.stamp(at)
-    found = []
-    for key in store.list(prefix):
-        if _STAMPED.match(request := key.removeprefix(prefix)) and request >= stamp:
-            try:
-                found.append(records.read(store, key, Label))
-            except NotFound:
-                continue  # deleted between the two looks
-    return sorted(found, key=_by_time)
+    wanted = (
+        key
+        for key in store.list(prefix)
+        if _STAMPED.match(request := key.removeprefix(prefix)) and request >= stamp
+    )
+    return sorted(records.read_many(store, wanted, Label).values(), key=_by_time)
 
 
 def _content(label: Label) -> dict[str, object]:

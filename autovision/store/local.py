@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from autovision.errors import InvalidInput, StoreUnavailable
 from autovision.records.base import now
 from autovision.store import durable
-from autovision.store.content import etag_of, is_damaged
+from autovision.store.content import YOUNG_S, etag_of, is_damaged, present
 from autovision.store.keypaths import (
     check_key,
     check_prefix,
@@ -28,7 +29,7 @@ from autovision.store.keypaths import (
     segment_of_file,
     segment_of_folder,
 )
-from autovision.store.protocol import AlreadyExists, Blob, ETagMismatch, KeyNotFound
+from autovision.store.protocol import AlreadyExists, Blob, Entry, ETagMismatch, KeyNotFound
 
 LEFTOVER_AGE_S = 24 * 3600.0
 """a temporary file of this age belongs to nobody"""
@@ -69,6 +70,9 @@ class LocalStore:
             data = path.read_bytes()
         return Blob(data, etag_of(data))
 
+    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, Blob]]:
+        return present(self.get, keys)
+
     def exists(self, key: str) -> bool:
         try:
             self.local_path(key)
@@ -86,6 +90,15 @@ class LocalStore:
         *segments, partial = check_prefix(prefix).split("/")
         folder = self.root.joinpath(*map(folder_name, segments))
         return self._walk(folder, prefix.removesuffix(partial), partial)
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        return (entry for key in self.list(prefix) if (entry := self._entry(key)) is not None)
+
+    def _entry(self, key: str) -> Entry | None:
+        with suppress(KeyNotFound), self._reading(key, self._path(key)):
+            found = self._path(key).stat()
+            return Entry(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        return None
 
     def _walk(self, folder: Path, head: str, partial: str) -> Iterator[str]:
         """The keys of one folder, all of which begin with `head`, if they go on with `partial`."""
@@ -143,14 +156,41 @@ class LocalStore:
         path = self._path(key)
         try:
             with self._reading(key, path):
-                size = path.stat().st_size
-                if not is_damaged(key, data, stored_bytes=size, read=path.read_bytes):
+                found = path.stat()
+                damaged = is_damaged(key, data, stored_bytes=found.st_size, read=path.read_bytes)
+                young = time.time() - found.st_mtime <= YOUNG_S
+                if not damaged and (young or self._made_young(key, path)):
                     return
         except KeyNotFound:
             pass
         with self._staged(path, data) as temp, self._locked(key):
             temp.replace(path)
         self._sync(path)
+
+    def touch(self, key: str) -> None:
+        path = self._path(key)
+        with self._reading(key, path):
+            path.stat()
+            self._made_young(key, path)
+
+    def _made_young(self, key: str, path: Path) -> bool:
+        """Whether it could be done: the file may belong to another user, and may be gone."""
+        with suppress(OSError), self._locked(key):
+            os.utime(path)
+            return True
+        return False
+
+    def delete_unchanged(self, entry: Entry) -> bool:
+        path = self._path(entry.key)
+        with durable.os_errors("delete", path):
+            with self._locked(entry.key):
+                found = self._entry(entry.key)
+                if found is not None and found != entry:
+                    return False
+                path.unlink(missing_ok=True)
+            if found is not None:
+                durable.sync_folder(path.parent)
+        return True
 
     def delete(self, key: str) -> None:
         path = self._path(key)

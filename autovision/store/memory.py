@@ -7,16 +7,18 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
 from autovision.errors import InvalidInput
-from autovision.store.content import etag_of, is_damaged
-from autovision.store.keypaths import check_key, check_prefix
+from autovision.records.base import now
+from autovision.store.content import etag_of, is_damaged, present
+from autovision.store.keypaths import check_key, check_prefix, file_suffix
 from autovision.store.keys import check_name
-from autovision.store.protocol import AlreadyExists, Blob, ETagMismatch, KeyNotFound
+from autovision.store.protocol import AlreadyExists, Blob, Entry, ETagMismatch, KeyNotFound
 
 
 class MemoryStore:
@@ -34,6 +36,7 @@ class MemoryStore:
         self._name = f"unnamed-{secrets.token_hex(6)}" if name is None else name
         check_name(self._name, what="the memory store's name")
         self._blobs: dict[str, Blob] = {}
+        self._written: dict[str, datetime] = {}
         self._lock = threading.RLock()
         self._files: Path | None = None
         with self._registry_lock:
@@ -66,6 +69,9 @@ class MemoryStore:
                 )
             return self._blobs[key]
 
+    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, Blob]]:
+        return present(self.get, keys)
+
     def exists(self, key: str) -> bool:
         check_key(key)
         with self._lock:
@@ -94,6 +100,7 @@ class MemoryStore:
             if self.exists(key):
                 stored = self._blobs[key].data
                 if not is_damaged(key, data, stored_bytes=len(stored), read=lambda: stored):
+                    self._written[key] = now()
                     return
             self._put(key, data)
 
@@ -101,6 +108,25 @@ class MemoryStore:
         check_prefix(prefix)
         with self._lock:
             return iter(sorted(key for key in self._blobs if key.startswith(prefix)))
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        with self._lock:
+            return iter([self._entry(key) for key in self.list(prefix)])
+
+    def _entry(self, key: str) -> Entry:
+        return Entry(key, len(self._blobs[key].data), self._written[key])
+
+    def touch(self, key: str) -> None:
+        with self._lock:
+            self.get(key)
+            self._written[key] = now()
+
+    def delete_unchanged(self, entry: Entry) -> bool:
+        with self._lock:
+            if self.exists(entry.key) and self._entry(entry.key) != entry:
+                return False
+            self.delete(entry.key)
+            return True
 
     def delete(self, key: str) -> None:
         check_key(key)
@@ -113,7 +139,7 @@ class MemoryStore:
             if self._files is None:
                 self._files = Path(tempfile.mkdtemp(prefix="autovision-memory-"))
                 weakref.finalize(self, shutil.rmtree, self._files, ignore_errors=True)
-            path = self._files / f"{etag}-{sha256(key.encode()).hexdigest()[:8]}{_suffix(key)}"
+            path = self._files / f"{etag}-{sha256(key.encode()).hexdigest()[:8]}{file_suffix(key)}"
             if not path.exists():
                 path.write_bytes(data)
             return path
@@ -121,10 +147,5 @@ class MemoryStore:
     def _put(self, key: str, data: bytes) -> str:
         etag = etag_of(data)
         self._blobs[key] = Blob(bytes(data), etag)
+        self._written[key] = now()
         return etag
-
-
-def _suffix(key: str) -> str:
-    """The key's extension, where some reader of files might look at it."""
-    suffix = Path(key).suffix
-    return suffix if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 16 else ""

@@ -11,19 +11,24 @@ from autovision.errors import InvalidInput, near
 from autovision.store.local import LocalStore
 from autovision.store.memory import MemoryStore
 from autovision.store.protocol import Store
+from autovision.store.s3 import S3Location, S3Store
 
 ENVIRONMENT_VARIABLE = "AUTOVISION_STORE"
 DEFAULT_FOLDER = "autovision-store"
 
+_CREDENTIALS = re.compile(r"//[^/]*@")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_SUPPORTED = "a folder's path, file:///absolute/path, or memory://name"
+_SUPPORTED = "a folder's path, file:///absolute/path, s3://bucket/prefix, or memory://name"
 
 
-def open_store(uri: str | Path | None = None) -> Store:
+def open_store(uri: str | Path | None = None, *, cached: bool = True) -> Store:
     """The store at `uri`; None: at `$AUTOVISION_STORE`, or in the folder `autovision-store` here.
 
-    A missing folder is created. Raises `InvalidInput` for a URI that this version cannot open and
-    `StoreUnavailable` for a folder that cannot be made or read.
+    A missing folder is created; a bucket has to exist. Raises `InvalidInput` for a URI that this version cannot open
+    and `StoreUnavailable` for a folder or a bucket that cannot be used.
+
+    Args:
+        cached: whether a store elsewhere may be read from copies on this node.
     """
     if uri is None:
         uri = os.environ.get(ENVIRONMENT_VARIABLE) or Path(DEFAULT_FOLDER)
@@ -37,12 +42,15 @@ def open_store(uri: str | Path | None = None) -> Store:
     match match[1].lower():
         case "file":
             return LocalStore(_folder_of(uri))
+        case "s3":
+            return S3Store(S3Location.parse(uri), cached=cached)
         case "memory":
             return MemoryStore.named(uri.partition("://")[2])
         case scheme:
-            hint = near(scheme, ["file", "memory"])
+            hint = near(scheme, ["file", "memory", "s3"])
+            shown = _CREDENTIALS.sub("//…@", uri)
             raise InvalidInput(
-                f"the store {uri!r} has the scheme {scheme!r}, which this version does not support{hint}; "
+                f"the store {shown!r} has the scheme {scheme!r}, which this version does not support{hint}; "
                 f"give {_SUPPORTED}"
             )
 

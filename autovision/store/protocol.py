@@ -6,7 +6,8 @@ atomic: a reader sees the old object, or the whole new one. An ETag changes when
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -18,6 +19,15 @@ class Blob(NamedTuple):
 
     data: bytes
     etag: str
+
+
+class Entry(NamedTuple):
+    """What a listing tells of an object."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+    """when it was last written, touched, or found in place by `put_immutable` (to within an hour)"""
 
 
 class KeyNotFound(NotFound):
@@ -43,6 +53,9 @@ class Store(Protocol):
     def get(self, key: str) -> Blob:
         """The object. Raises `KeyNotFound`."""
 
+    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, Blob]]:
+        """The objects in the order of `keys`, several read at once where that helps; missing ones are left out."""
+
     def exists(self, key: str) -> bool: ...
 
     def put_new(self, key: str, data: bytes) -> str:
@@ -55,13 +68,25 @@ class Store(Protocol):
         """
 
     def put_immutable(self, key: str, data: bytes) -> None:
-        """Write an object whose key is derived from its content. Does nothing if it is already there."""
+        """Write an object whose key is derived from its content. One that is already there only becomes young again.
+
+        That it becomes young keeps it from a collector that takes old objects nobody refers to.
+        """
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix`, in ascending order of their UTF-8 bytes."""
 
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """Like `list`, with size and age."""
+
+    def touch(self, key: str) -> None:
+        """Make the object as young as one that was written now. Raises `KeyNotFound`."""
+
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens if there is none."""
+
+    def delete_unchanged(self, entry: Entry) -> bool:
+        """Remove the object unless it was written or touched since it was listed; whether it is gone."""
 
     def local_path(self, key: str) -> Path:
         """A file that holds the object, to be memory-mapped and never written. Raises `KeyNotFound`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from autovision.errors import Conflict, CorruptObject, InvalidInput, NotFound
+from autovision.errors import Conflict, CorruptObject, InvalidInput
 from autovision.records.base import Record
 from autovision.store.protocol import AlreadyExists, ETagMismatch, KeyNotFound, Store
 
@@ -103,14 +103,12 @@ def read_all(store: Store, prefix: str, type_: type[R], *, suffix: str = ".json"
 
     One that is deleted meanwhile is left out. Raises `CorruptObject` for one that is of another type.
     """
-    found = []
-    for key in store.list(prefix):
-        if key.endswith(suffix):
-            try:
-                found.append(read(store, key, type_))
-            except NotFound:
-                continue
-    return found
+    return list(read_many(store, (key for key in store.list(prefix) if key.endswith(suffix)), type_).values())
+
+
+def read_many(store: Store, keys: Iterable[str], type_: type[R]) -> dict[str, R]:
+    """The records under those keys, in their order; one that is missing is left out. Raises `CorruptObject`."""
+    return {key: _decode(key, data, type_) for key, (data, _) in store.get_many(keys)}
 
 
 def _encode(key: str, record: Record) -> bytes:

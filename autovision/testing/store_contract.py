@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -90,6 +91,8 @@ class StoreContract:
 
     shared_by_processes: ClassVar[bool] = True
     """whether `open_store(store.uri)` in another process opens the same store"""
+    rounds: ClassVar[int] = 25
+    """races between threads, and between processes; fewer for a store whose requests take long"""
 
     @pytest.fixture
     def make_store(self) -> Callable[[], Store]:
@@ -204,6 +207,42 @@ class StoreContract:
             assert file.read() == b"one"
         assert store.local_path("a/model.safetensors").read_bytes() == b"two!"
 
+    def test_several_are_read_in_order_without_those_that_are_missing(self, store: Store) -> None:
+        numbers = range(50)
+        put_many_immutable(store, ((f"a/{number}", b"%d" % number) for number in numbers))
+        wanted = [key for number in numbers for key in (f"a/{number}", f"missing/{number}")]
+        found = [(key, blob.data) for key, blob in store.get_many(wanted)]
+        assert found == [(f"a/{number}", b"%d" % number) for number in numbers]
+        assert list(store.get_many([])) == []
+
+    def test_entries_tell_sizes_and_ages(self, store: Store) -> None:
+        begun = datetime.now(UTC)
+        store.put_new("a", b"")
+        etag = store.put_new("b/c", b"123")
+        found = {entry.key: entry for entry in store.entries()}
+        assert {key: entry.size_bytes for key, entry in found.items()} == {"a": 0, "b/c": 3}
+        for entry in found.values():
+            assert timedelta(seconds=-2) < entry.modified_at - begun < timedelta(seconds=60)
+        assert list(store.entries("b/")) == [found["b/c"]]
+        store.touch("b/c")
+        (touched,) = store.entries("b/")
+        assert touched.modified_at >= found["b/c"].modified_at
+        assert store.get("b/c").data == b"123"
+        assert store.put_if("b/c", b"4", etag)
+        with pytest.raises(KeyNotFound, match="'b/d'"):
+            store.touch("b/d")
+
+    def test_only_what_has_not_changed_since_it_was_listed_is_removed(self, store: Store) -> None:
+        etag = store.put_new("a", b"one")
+        (before,) = store.entries()
+        store.put_if("a", b"another", etag)
+        assert not store.delete_unchanged(before)
+        assert store.get("a").data == b"another"
+        (after,) = store.entries()
+        assert store.delete_unchanged(after)
+        assert not store.exists("a")
+        assert store.delete_unchanged(after)
+
     # --------------------------------------------------------------------------------- keys and listing
 
     def test_odd_keys_are_different_objects(self, store: Store) -> None:
@@ -268,18 +307,18 @@ class StoreContract:
 
         def compete(name: str) -> list[int]:
             start.wait()
-            return win(store, name, 25)
+            return win(store, name, self.rounds)
 
         with ThreadPoolExecutor(THREADS) as pool:
             won = list(pool.map(compete, names))
-        _check_winners(store, dict(zip(names, won, strict=True)), 25)
+        _check_winners(store, dict(zip(names, won, strict=True)), self.rounds)
 
     def test_no_thread_loses_an_update(self, store: Store) -> None:
         store.put_new("counter", b"0")
         with ThreadPoolExecutor(THREADS) as pool:
-            for done in [pool.submit(add, store, "counter", 20) for _ in range(THREADS)]:
+            for done in [pool.submit(add, store, "counter", self.rounds) for _ in range(THREADS)]:
                 done.result()
-        assert store.get("counter").data == b"%d" % (20 * THREADS)
+        assert store.get("counter").data == b"%d" % (self.rounds * THREADS)
 
     def test_readers_see_whole_objects_only(self, store: Store) -> None:
         sizes = [1, 100_000]
@@ -315,7 +354,7 @@ class StoreContract:
         if not self.shared_by_processes:
             pytest.skip("this store belongs to one process")
         store.put_new("counter", b"0")
-        rounds = 25
+        rounds = self.rounds
         names = [f"process-{number}" for number in range(PROCESSES)]
         processes = [_start_contender(store.uri, name, rounds) for name in names]
         try:

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from autovision.errors import CorruptObject
-from autovision.store.protocol import ETagMismatch, KeyNotFound, Store
+from autovision.store.protocol import AlreadyExists, ETagMismatch, KeyNotFound, Store
 from autovision.trial.state import Best, Training
 
 _FORMAT = 1
@@ -109,25 +109,32 @@ class Slot:
 
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._key = store, key
+        self._etag: str | None = None
+        """of what is there, as far as this process knows: what is large is not read to be replaced"""
 
     def load(self) -> bytes | None:
         """The latest checkpoint; None: there is none."""
         try:
-            return self._store.get(self._key).data
+            data, self._etag = self._store.get(self._key)
         except KeyNotFound:
+            self._etag = None
             return None
+        return data
 
     def save(self, data: bytes) -> None:
         """Replace what is there. Of two that write at once, either one's is kept: both are of the same training."""
-        try:
-            etag = self._store.get(self._key).etag
-        except KeyNotFound:
-            self._store.put_immutable(self._key, data)
-            return
-        try:
-            self._store.put_if(self._key, data, etag)
-        except (ETagMismatch, KeyNotFound):
-            return
+        for _ in range(3):
+            try:
+                if self._etag is None:
+                    self._etag = self._store.put_new(self._key, data)
+                else:
+                    self._etag = self._store.put_if(self._key, data, self._etag)
+                return
+            except AlreadyExists:
+                self.load()
+            except (ETagMismatch, KeyNotFound):
+                self._etag = None
 
     def clear(self) -> None:
         self._store.delete(self._key)
+        self._etag = None

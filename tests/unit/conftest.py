@@ -7,6 +7,7 @@ code, one after the other in this process, and the two models that came of them.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -68,6 +69,42 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+# ------------------------------------------------------------------------------------------------------- S3
+
+
+@pytest.fixture(scope="session")
+def s3_server_url(cache: Path) -> Iterator[str]:
+    """A server that speaks S3, in a process of its own, and credentials for it."""
+    from autovision.testing.s3_server import s3_server
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTTESTTEST0000")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-that-nobody-may-see")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", str(cache / "no-aws-config"))
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(cache / "no-aws-credentials"))
+        with s3_server() as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def make_bucket(s3_server_url: str) -> Callable[[], str]:
+    """Makes a new bucket and tells its name."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3_server_url, region_name="us-east-1")
+    numbers = itertools.count()
+
+    def make() -> str:
+        name = f"bucket-{next(numbers)}"
+        client.create_bucket(Bucket=name)
+        return name
+
+    return make
 
 
 # --------------------------------------------------------------------------------------------------- images

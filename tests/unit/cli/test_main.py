@@ -47,7 +47,7 @@ def test_the_commands_are_those_that_others_script_against() -> None:
         *("rollback", "serve", "token create", "token list", "token revoke"),
         *("predict", "capture policy", "capture forget", "feedback"),
         *("labels show", "labels review", "labels import", "monitor"),
-        *("controller run", "controller why", "demo"),
+        *("controller run", "controller why", "store check", "store gc", "store copy", "demo"),
     ]
 
 
@@ -67,7 +67,9 @@ def test_help_names_every_option_and_argument(
 @pytest.mark.parametrize(("line", "command"), every_command(), ids=commands())
 def test_every_command_takes_a_store_and_a_form_for_machines(line: str, command: typing.Any) -> None:
     options = {name for parameter in command.params for name in parameter.opts}
-    assert {"--store", "--json"} <= options
+    assert "--json" in options
+    if line == "store copy":  # names two of them
+        return
     store = next(parameter for parameter in command.params if "--store" in parameter.opts)
     assert store.envvar == "AUTOVISION_STORE"
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("autovision.testing.store_contract", "autovision.testing.contender")
+pytest.register_assert_rewrite(
+    "autovision.testing.store_contract", "autovision.testing.store_model", "autovision.testing.contender"
+)
 
 from autovision.store import LocalStore, MemoryStore, Store  # noqa: E402
 from autovision.testing import FakeClock  # noqa: E402

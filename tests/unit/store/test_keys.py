@@ -43,3 +43,24 @@ def test_a_name_that_cannot_be_part_of_a_key_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match=r"the thing .* is not a valid name; use 1 to 64"):
         keys.check_name(name, what="the thing")
     assert keys.check_name("a", what="the thing") == "a"
+
+
+def test_keys_of_what_is_named_by_its_content_tell_its_digest() -> None:
+    digest = "0123456789abcdef" * 4
+    named = (
+        keys.image(digest),
+        keys.weights_file(digest),
+        keys.model_file("m-1", "model.safetensors", digest),
+        keys.feature_shard("ab" * 12, digest, 100),
+        keys.captured_image("door", "20260301T120000.000000-1a2b3c", digest, 100),
+    )
+    assert [keys.content_digest(key) for key in named] == [digest] * 5
+    others = (
+        f"images/{digest}",
+        f"d/{digest}",
+        keys.image(digest + "0"),
+        keys.model("m-1"),
+        keys.dataset_manifest("pets", digest),
+        keys.evaluation("m-1", digest, "test"),
+    )
+    assert [keys.content_digest(key) for key in others] == [None] * 6

@@ -1,4 +1,4 @@
-"""Both back ends against the shipped contract."""
+"""All back ends against the shipped contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autovision.store import LocalStore, MemoryStore, Store
+from autovision.store import LocalStore, MemoryStore, Store, open_store
 from autovision.testing.store_contract import StoreContract
 
 
@@ -25,3 +25,12 @@ class TestMemoryStore(StoreContract):
     @pytest.fixture
     def make_store(self) -> Callable[[], Store]:
         return MemoryStore
+
+
+class TestS3Store(StoreContract):
+    rounds = 4
+
+    @pytest.fixture
+    def make_store(self, s3_server_url: str, make_bucket: Callable[[], str]) -> Callable[[], Store]:
+        bucket, numbers = make_bucket(), itertools.count()
+        return lambda: open_store(f"s3://{bucket}/a{next(numbers)}?region=us-east-1&endpoint={s3_server_url}")

@@ -91,5 +91,11 @@ def test_a_slot_keeps_the_latest() -> None:
     slot.save(b"one")
     slot.save(b"two")
     assert slot.load() == b"two"
+    other = Slot(slot._store, slot._key)
+    other.save(b"three")
+    slot.save(b"four")
+    assert other.load() == b"four"
     slot.clear()
     assert slot.load() is None
+    other.save(b"five")
+    assert slot.load() == b"five"
