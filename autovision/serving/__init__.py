@@ -4,5 +4,5 @@
              auth, limits      │
                                └──▶ capture ──▶ store
 
-`deploy.start` runs it on Ray Serve; everything but `server` and `deploy` works without Ray.
+`deploy.start` runs it on Ray Serve; all but `deploy`, `applications`, `readiness` and `edge.edge` works without Ray.
 """

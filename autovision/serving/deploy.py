@@ -8,42 +8,32 @@ import secrets
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Self
 
 import ray
 from ray import serve
-from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, ProxyLocation
+from ray.serve.config import ProxyLocation
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.schema import LoggingConfig
 
-from autovision.errors import AutoVisionError, Conflict, InvalidInput, NotFound, near
+from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.records.deployments import Deployment
-from autovision.serving.client import Client, is_loopback
-from autovision.serving.edge.edge import REPLICA, Edge
-from autovision.serving.edge.places import server_folder
+from autovision.serving.applications import APP, app_of, application, edge_application, identify
+from autovision.serving.client import is_loopback
+from autovision.serving.edge.edge import REPLICA
 from autovision.serving.edge.plan import RESERVED, EdgePlan, Target
 from autovision.serving.engine import EngineConfig
 from autovision.serving.limits import Limits
 from autovision.serving.ports import claim_port
 from autovision.serving.predicting import LoadPredictor
-from autovision.serving.scaling import DOWN_AFTER_S, LOOK_BACK_S, TELL_S, UP_AFTER_S, Scaling
-from autovision.serving.schema import Health
-from autovision.serving.server import CompiledLoader, Identity, ModelServer
+from autovision.serving.readiness import wait_ready
+from autovision.serving.scaling import Scaling
+from autovision.serving.server import CompiledLoader
 from autovision.store import keys, open_store, records
 from autovision.store.protocol import KeyNotFound, Store
-
-APP = "autovision"
-LOAD_ATTEMPTS = 2
-"""so often a model may fail to load before `start` gives up"""
-
-
-class ServerStartFailed(AutoVisionError):
-    """The server did not start; the message holds the reason that its replica gave."""
-
-    exit_code = 7
 
 
 @dataclass(frozen=True)
@@ -96,11 +86,6 @@ class ServerHandle:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
-
-
-def app_of(name: str) -> str:
-    """The application on Serve of a deployment or a pinned model."""
-    return f"{APP}-{name}"
 
 
 def start(
@@ -171,7 +156,7 @@ def start(
     )
     edge = f"{APP}-edge-{port}"
     handle = ServerHandle(*_urls(host, port, tls, list(expects)), edge)
-    identify = functools.partial(_identify, server, secret)
+    identity = functools.partial(identify, server, secret)
     logging_config = LoggingConfig(log_level="WARNING", enable_access_log=False)
     # Serve tells of every step on stderr, which belongs to the command line here.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -179,9 +164,9 @@ def start(
     for config in configs:
         # Each gets a loader of its own: one remembers whether it has loaded anything.
         loader = load or CompiledLoader(threads, runtime)
-        arguments = (store_uri, config, loader, identify, limits, require_token)
-        apps[app_of(_name(config))] = _application(arguments, scaling, cpus)
-    apps[edge] = _edge_application(plan, len(nodes))
+        arguments = (store_uri, config, loader, identity, limits, require_token)
+        apps[app_of(_name(config))] = application(arguments, scaling, cpus)
+    apps[edge] = edge_application(plan, len(nodes))
     try:
         # No proxy of Serve's: each node has an edge, and replicas listen by themselves.
         serve.start(proxy_location=ProxyLocation.Disabled, logging_config=logging_config)
@@ -192,7 +177,7 @@ def start(
         serve.run_many(run, wait_for_applications_running=False)
         deadline = monotonic() + ready_timeout_s
         for name, url in handle.urls.items():
-            _wait_ready(url, tls, expects[name], deadline, [app_of(name), edge])
+            wait_ready(url, plan.cert, expects[name], deadline, [app_of(name), edge])
     except BaseException:
         # Ctrl-C included: nothing half-started stays behind.
         handle.stop()
@@ -264,65 +249,6 @@ def _names(store: Store, prefix: str) -> set[str]:
     return {key.removeprefix(prefix).split("/")[0] for key in store.list(prefix)}
 
 
-def _application(server: tuple[Any, ...], scaling: Scaling, cpus: float) -> Any:
-    """The Serve application of one target. Requests do not pass through Serve, so that its bounds never bind."""
-    replicas: dict[str, Any] = {"num_replicas": scaling.least}
-    if not scaling.fixed:
-        replicas = {"autoscaling_config": _autoscaling(scaling)}
-    deployment = serve.deployment(
-        ModelServer,
-        name=REPLICA,
-        **replicas,
-        max_constructor_retry_count=3,
-        graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=40,
-        health_check_period_s=2,
-        health_check_timeout_s=10,
-        ray_actor_options={"num_cpus": cpus},
-    )
-    return deployment.bind(*server)
-
-
-def _autoscaling(scaling: Scaling) -> AutoscalingConfig:
-    return AutoscalingConfig(
-        min_replicas=scaling.least,
-        initial_replicas=max(1, scaling.least),
-        max_replicas=scaling.most,
-        # Deprecated; but what is to replace it is the environment of each replica's process.
-        metrics_interval_s=TELL_S,
-        look_back_period_s=LOOK_BACK_S,
-        upscale_delay_s=UP_AFTER_S,
-        downscale_delay_s=DOWN_AFTER_S,
-        downscale_to_zero_delay_s=max(0.0, scaling.idle_s - LOOK_BACK_S),
-        policy=AutoscalingPolicy(
-            policy_function="autovision.serving.scaling:ScalingPolicy", policy_kwargs=asdict(scaling)
-        ),
-    )
-
-
-def _edge_application(plan: EdgePlan, nodes: int) -> Any:
-    deployment = serve.deployment(
-        Edge,
-        name="Edge",
-        num_replicas=nodes,
-        max_replicas_per_node=1,
-        graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=40,
-        health_check_period_s=1,
-        health_check_timeout_s=10,
-        ray_actor_options={"num_cpus": 0},
-    )
-    return deployment.bind(plan)
-
-
-def _identify(server: str, secret: str | None) -> Identity:
-    """Called in a replica's process."""
-    replica = str(serve.get_replica_context().replica_id.unique_id)
-    node = str(ray.get_runtime_context().get_node_id())
-    host = ray.util.get_node_ip_address() if secret is not None else None
-    return Identity(replica, node, server_folder(server) / f"{replica}.sock", host, secret)
-
-
 def _stop(apps: Sequence[str]) -> None:
     """Stop applications one after the other, the edge first; and Serve, if nothing else runs on it."""
     for app in apps:
@@ -330,65 +256,6 @@ def _stop(apps: Sequence[str]) -> None:
             serve.delete(app)
     if not serve.status().applications:
         serve.shutdown()
-
-
-def _wait_ready(url: str, tls: Tls | None, expects_model: bool, deadline: float, apps: list[str]) -> None:
-    """Until /v1/health says ready, or a replica says anything at all where no model is expected."""
-    begun, health = monotonic(), None
-    trusted = None if tls is None else _exactly(tls.cert)
-    with Client(url, timeout_s=5.0, retry_for_s=0.0, tls=trusted) as client:
-        while True:
-            failed = _deploy_failure(apps)
-            with suppress(AutoVisionError):
-                health = client.health()
-            if health is not None and (health.status != "waiting" or (not expects_model and health.replica)):
-                return
-            if health is not None and health.following.attempts >= LOAD_ATTEMPTS:
-                raise ServerStartFailed(f"the server cannot load its model: {health.following.error}")
-            if failed:
-                raise ServerStartFailed(f"Ray Serve could not start the server: {failed}")
-            if monotonic() > deadline:
-                raise ServerStartFailed(
-                    f"the server at {url} is not ready after {monotonic() - begun:.0f} s: {_why(health, apps)}"
-                )
-            sleep(0.1)
-
-
-def _why(health: Health | None, apps: Sequence[str]) -> str:
-    """What is known about a server that is not ready."""
-    if health is not None and health.replica:
-        following = health.following
-        if following.error:
-            return following.error
-        return f"model {following.loading or following.desired!r} is still being loaded; allow it more time"
-    running = serve.status().applications
-    parts = [
-        part.message or f"{name} is {part.status.value.lower()}"
-        for app in apps
-        if app in running
-        for name, part in running[app].deployments.items()
-        if part.status != "HEALTHY"
-    ]
-    free = ray.available_resources().get("CPU", 0)
-    return f"{'; '.join(parts) or 'its model is still being loaded'} ({free:g} CPUs are free in Ray)"
-
-
-def _deploy_failure(apps: Sequence[str]) -> str | None:
-    """Serve's message if it gave up on an application."""
-    running = serve.status().applications
-    for status in (running[app] for app in apps if app in running):
-        if status.status == "DEPLOY_FAILED":
-            parts = [part.message for part in status.deployments.values() if part.message]
-            return "; ".join(parts) or status.message
-    return None
-
-
-def _exactly(cert: Path) -> ssl.SSLContext:
-    """Trust in this certificate alone, under whatever name: here it is asked for by this machine's address."""
-    context = ssl.create_default_context(cafile=cert)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def _urls(host: str, port: int, tls: Tls | None, names: Sequence[str]) -> tuple[str, dict[str, str]]:

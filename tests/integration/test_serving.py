@@ -36,7 +36,8 @@ from autovision.registry import deployments
 from autovision.serving import deploy
 from autovision.serving.client import Client, NotAllowed, ServerUnavailable
 from autovision.serving.limits import Limits
-from autovision.serving.scaling import Scaling
+from autovision.serving.readiness import ServerStartFailed, exactly
+from autovision.serving.scaling import LOOK_BACK_S, Scaling
 from autovision.store import captures, keys, labels, open_store, records, tokens
 from autovision.store.protocol import Store
 from tests.unit.serving.worlds import self_signed
@@ -484,7 +485,7 @@ def test_after_a_stop_others_can_be_served(server: deploy.ServerHandle, store: S
     stored = {capture.request_id for capture in captures.read(store, "shades").captures}
     assert last.request_id in stored, "a graceful stop loses no capture"
 
-    with pytest.raises(deploy.ServerStartFailed, match="damaged"):
+    with pytest.raises(ServerStartFailed, match="damaged"):
         deploy.start(store.uri, model="broken-3", port=0, load=load)
 
     with (
@@ -527,7 +528,7 @@ def test_several_deployments_answer_under_their_names(cluster: None, store: Stor
 
 
 def test_a_model_that_nobody_calls_sleeps_and_wakes(cluster: None, store: Store) -> None:
-    scaling = Scaling(least=0, most=1, idle_s=deploy.LOOK_BACK_S)
+    scaling = Scaling(least=0, most=1, idle_s=LOOK_BACK_S)
     with (
         deploy.start(store.uri, model="inverse-2", port=0, load=load, scaling=scaling, cpus=0.5) as server,
         Client(server.url, retry_for_s=0, timeout_s=60) as client,
@@ -570,7 +571,7 @@ def test_it_answers_over_tls_to_those_who_have_a_token(cluster: None, store: Sto
     """The last one: from here on the store has a token."""
     made = tokens.create(store, "line-1", [Scope.PREDICT, Scope.ADMIN], AT)
     files = deploy.Tls(*self_signed(tmp_path))
-    trusted = deploy._exactly(files.cert)
+    trusted = exactly(files.cert)
     with (
         deploy.start(
             store.uri, model="inverse-2", port=0, load=load, tls=files, limits=Limits(body_timeout_s=1.0)
