@@ -1,0 +1,270 @@
+"""Deployments: promote, roll out, serve, watch, and who may call."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autovision.api.models import Models
+from autovision.errors import NotFound
+from autovision.records.base import now
+from autovision.records.deployments import (
+    CapturePolicy,
+    Decision,
+    Deployment,
+    DriftReport,
+    RetrainingPolicy,
+)
+from autovision.records.gates import GatePolicy
+from autovision.records.rollouts import RolloutPolicy
+from autovision.records.tokens import Scope, Token
+from autovision.registry import deployments
+from autovision.search import requests
+from autovision.search.progress import ProgressEvent
+from autovision.space import Space, load_space
+from autovision.store import keys, records, retention, tokens
+from autovision.store.retention import Forgotten
+
+# What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
+if TYPE_CHECKING:
+    from autovision.controller import Controller
+    from autovision.promotion.staging import Evidence
+    from autovision.search.fleet import Fleet
+    from autovision.serving.deploy import ServerHandle
+    from autovision.serving.limits import Limits
+
+OnProgress = Callable[[ProgressEvent], None]
+
+
+class Deployments(Models):
+    """Deployments: promote, roll out, serve, watch, and who may call."""
+
+    def create_deployment(
+        self, name: str, dataset: str, space: str | Space, policy: RetrainingPolicy | None = None
+    ) -> Deployment:
+        """A deployment without a model; the one of that name if there is one already."""
+        resolved = load_space(space) if isinstance(space, str) else space
+        return deployments.create(self.store, name, dataset, resolved.to_json(), policy)
+
+    def promote(self, model: str, deployment: str, *, force: bool = False, at_once: bool = False) -> Decision:
+        """Compare a model with a deployment's champion and let it take over if every gate passes.
+
+        A deployment of that name is made if there is none, with the search space that the model came from.
+
+        Args:
+            force: whatever the gates say.
+            at_once: leave out the steps that the deployment's rollout policy has.
+        """
+        from autovision.promotion import rollout
+
+        version = self.model(model)
+        request, _ = requests.get(self.store, version.lineage.search)
+        deployments.create(self.store, deployment, version.dataset, request.space)
+        return rollout.consider(
+            self.store,
+            deployment,
+            version.id,
+            metric=request.metric,
+            costs=request.costs,
+            force=force,
+            at_once=at_once,
+            person=_person(),
+        )
+
+    def roll_back(self, deployment: str) -> Decision:
+        """End the rollout that is under way, or serve the champion before this one again."""
+        from autovision.promotion import rollout
+
+        return rollout.roll_back(self.store, deployment)
+
+    def deployment(self, name: str) -> Deployment:
+        """A deployment as it is. Raises `NotFound`, with the near names."""
+        return deployments.get(self.store, name)
+
+    def set_rollout_policy(self, deployment: str, policy: RolloutPolicy) -> Deployment:
+        """How challengers come to serve from now on; a rollout that is under way goes on as it began."""
+        return deployments.set_rollout_policy(self.store, deployment, policy)
+
+    def set_gate_policy(self, deployment: str, policy: GatePolicy) -> Deployment:
+        """What challengers must show from now on, and within which limits they must serve."""
+        return deployments.set_gate_policy(self.store, deployment, policy)
+
+    def set_capture_policy(self, deployment: str, policy: CapturePolicy) -> Deployment:
+        """What is kept of the requests of a deployment from now on; `forget` and the controller delete the rest.
+
+        Raises `InvalidInput` if fewer requests are to be kept than drift is watched in.
+        """
+        return deployments.set_capture_policy(self.store, deployment, policy)
+
+    def forget(self, deployment: str, *, delete: bool = False) -> Forgotten:
+        """What the capture policy of a deployment no longer keeps; `delete` deletes it, as the controller does."""
+        policy = deployments.get(self.store, deployment).capture_policy
+        return retention.forget(self.store, deployment, policy, now(), delete=delete)
+
+    def go_on(self, deployment: str, *, at_once: bool = False) -> Decision | None:
+        """Take the next step of a rollout if it is time to, or roll it back if it does harm; None: it stays.
+
+        `autovision serve` and the controller ask for it by themselves.
+
+        Args:
+            at_once: take the step even if it is too early.
+        """
+        from autovision.promotion import rollout
+
+        return rollout.go_on(self.store, deployment, at_once=at_once)
+
+    def rollout_evidence(self, deployment: str) -> Evidence | None:
+        """What is known of the rollout that is under way; None: there is none."""
+        from autovision.promotion import evidence
+
+        found = deployments.get(self.store, deployment)
+        return evidence.gather(self.store, found, found.rollout) if found.rollout else None
+
+    def waiting_for_approval(self, deployment: str) -> list[Decision]:
+        """Of the models that wait for a person's approval, what the gates said."""
+        from autovision.promotion import rollout
+
+        deployments.get(self.store, deployment)
+        return rollout.waiting(self.store, deployment)
+
+    def approve(self, deployment: str, model: str) -> Decision:
+        """Let a model begin that waits for approval. Raises `InvalidInput` if it does not wait."""
+        from autovision.promotion import rollout
+
+        return rollout.approve(self.store, deployment, model, person=_person())
+
+    def reject(self, deployment: str, model: str) -> Decision:
+        """Refuse a model that waits for approval. Raises `InvalidInput` if it does not wait."""
+        from autovision.promotion import rollout
+
+        return rollout.reject(self.store, deployment, model, person=_person())
+
+    def decisions(self, deployment: str) -> list[Decision]:
+        """Everything that was decided about a deployment, oldest first."""
+        deployments.get(self.store, deployment)
+        return deployments.decisions(self.store, deployment)
+
+    def serve(
+        self,
+        model: str | Sequence[str],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        replicas: int = 1,
+        max_replicas: int | None = None,
+        wait_ms: float = 100.0,
+        idle_s: float | None = None,
+        capture: bool = True,
+        cpus: float = 1.0,
+        tls: tuple[str | Path, str | Path] | None = None,
+        require_token: bool | None = None,
+        runtime: str = "auto",
+        limits: Limits | None = None,
+    ) -> ServerHandle:
+        """Serve over HTTP: a deployment's champion, followed as it changes, or one model version for good; or several.
+
+        Args:
+            model: deployments and models by their names; of several each answers under its name, `/pets/v1/predict`.
+            port: 0 takes any free one.
+            replicas: processes that answer, of each.
+            max_replicas: up to so many of each while they are busy; None: no more than `replicas`.
+            wait_ms: images that wait longer on the average call for another replica.
+            idle_s: after so long without an image none is kept, and the next image waits for one to start; None: never.
+            cpus: what each replica reserves in Ray; 0 leaves all of a small machine to searches.
+            tls: certificate and key, two PEM files; None: plain HTTP.
+            require_token: whether a token is needed where the store has none, too; None: unless `host` is this
+                machine's own loopback.
+            runtime: what runs the network, such as `openvino-f32`; `auto`: the fastest that agrees with PyTorch;
+                `evaluated`: the one that the model was evaluated with.
+            limits: what requests may hold, one by one and together.
+        """
+        from autovision.serving import deploy
+        from autovision.serving.scaling import scaling_of
+
+        scaling = scaling_of(replicas, max_replicas, wait_ms, idle_s)
+        names = [model] if isinstance(model, str) else list(model)
+        known = deployments.names(self.store)
+        pinned = [name for name in names if name not in known]
+        for name in pinned:
+            self.model(name)
+        self.connect()
+        return deploy.start(
+            self.store.uri,
+            deployment=[name for name in names if name in known],
+            model=pinned,
+            host=host,
+            port=port,
+            scaling=scaling,
+            capture=capture,
+            cpus=cpus,
+            tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
+            require_token=require_token,
+            runtime=runtime,
+            limits=limits,
+        )
+
+    def create_token(
+        self, name: str, scopes: Collection[Scope], *, expires_at: datetime | None = None
+    ) -> tokens.Created:
+        """A token for servers of this store; its secret is in the result and nowhere else."""
+        return tokens.create(self.store, name, scopes, now(), expires_at=expires_at)
+
+    def tokens(self) -> list[Token]:
+        """Every token that was ever made, oldest first."""
+        return list(tokens.read(self.store))
+
+    def revoke_token(self, which: str) -> list[Token]:
+        """Revoke the token of an id, or all of a name. Servers refuse them within a few seconds."""
+        return tokens.revoke(self.store, which, now())
+
+    def drift_reports(self, deployment: str) -> list[DriftReport]:
+        """Every drift report of a deployment, oldest first."""
+        deployments.get(self.store, deployment)
+        return records.read_all(self.store, keys.reports(deployment), DriftReport)
+
+    def monitor(self, deployment: str) -> DriftReport | None:
+        """Examine the captured requests since the last report; None if there are too few for a window."""
+        if deployments.get(self.store, deployment).model is None:
+            raise NotFound(f"deployment {deployment!r} has no model yet; promote one first")
+        before = len(self.drift_reports(deployment))
+        for _ in self.controller().monitor(deployment):
+            pass
+        reports = self.drift_reports(deployment)
+        return reports[-1] if len(reports) > before else None
+
+    def controller(
+        self,
+        *,
+        on_progress: OnProgress = lambda event: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        seed: int = 0,
+        fleet: Fleet | None = None,
+    ) -> Controller:
+        """The loop that searches, promotes, monitors and retrains by itself.
+
+        Args:
+            fleet: `autovision.search.fleet.Fleet(store)` runs as many searches at once as the cluster has places for,
+                each in a process of its own; None: one after the other, in this process.
+        """
+        from autovision.controller import Controller
+
+        return Controller(
+            self.store,
+            seed=seed,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            connect=self.connect,
+            fleet=fleet,
+        )
+
+
+def _person() -> str:
+    """Who asks, for the records."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
+        return f"user {os.getuid()}"

@@ -1,0 +1,130 @@
+"""Labels: what people say of captured requests and of images, and what is worth their look."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from autovision.api.deployments import Deployments
+from autovision.dataset import catalog as datasets
+from autovision.errors import InvalidInput
+from autovision.records.base import now
+from autovision.records.datasets import DatasetVersion, Labels
+from autovision.records.deployments import (
+    Label,
+)
+from autovision.registry import deployments
+from autovision.store import captures, keys, labels
+
+# What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
+if TYPE_CHECKING:
+    from autovision.labelling.consensus import Consensus
+    from autovision.review.queue import ReviewQueue
+
+
+class Labelled(Deployments):
+    """Labels: what people say of captured requests and of images, and what is worth their look."""
+
+    def feedback(
+        self,
+        deployment: str,
+        request_id: str,
+        label: str | Collection[str],
+        *,
+        annotator: str = "unknown",
+        confidence: float = 1.0,
+        review: bool = False,
+    ) -> bool:
+        """Say what a request's image really was; False if that was known already.
+
+        Args:
+            label: its class; where an image may have any number of classes, all of them, which may be none.
+            review: it settles what others said before.
+        """
+        if not 0 <= confidence <= 1:
+            raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
+        version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
+        given = Label(
+            request_id=keys.check_request_id(request_id),
+            label=_checked_label(version, label, f"deployment {deployment!r}"),
+            annotator=annotator,
+            confidence=confidence,
+            review=review,
+            received_at=now(),
+        )
+        return labels.add(self.store, deployment, given)
+
+    def correct(
+        self,
+        dataset: str,
+        image: str,
+        label: str | Collection[str],
+        *,
+        annotator: str = "unknown",
+        confidence: float = 1.0,
+    ) -> bool:
+        """Say what an image of a data set, named by its digest, really is; False if that was known already.
+
+        `apply_corrections` makes a version of it. Raises `InvalidInput` for an image that is not in the latest version.
+        """
+        from autovision.dataset import manifest
+
+        version = datasets.latest(self.store, dataset)
+        if image not in {row.image for row in manifest.read(self.store, version)}:
+            raise InvalidInput(
+                f"{version.id} has no image {image[:70]!r}; give the SHA-256 of one of its images"
+            )
+        given = Label(
+            request_id=image,
+            label=_checked_label(version, label, f"data set {dataset!r}"),
+            annotator=annotator,
+            confidence=confidence,
+            review=True,
+            received_at=now(),
+        )
+        return labels.correct(self.store, dataset, given)
+
+    def apply_corrections(self, dataset: str) -> DatasetVersion:
+        """The next version of a data set, with the labels that reviews gave its images; the latest one if it has them.
+
+        Every image keeps its split. An image on which reviewers contradict each other keeps its label.
+        """
+        from autovision.dataset.relabel import relabel
+        from autovision.labelling.consensus import consensus
+
+        said = consensus(labels.corrections(self.store, dataset)).agreed
+        return relabel(self.store, datasets.latest(self.store, dataset), said)
+
+    def review(self, deployment: str, budget: int = 100, *, seed: int = 0) -> ReviewQueue:
+        """What is most worth looking at of a deployment's captures and of its data set; see `review.queue`.
+
+        `review.folder.write` makes files of it. Raises `NotFound` for a deployment that has no model yet.
+        """
+        from autovision.review.queue import build
+
+        return build(self.store, deployment, budget, seed=seed)
+
+    def captured_requests(self, deployment: str) -> set[str]:
+        """The ids of the requests of a deployment that were captured and stored by now."""
+        deployments.get(self.store, deployment)
+        return captures.request_ids(self.store, deployment)
+
+    def agreement(self, deployment: str) -> Consensus:
+        """What annotators agree on of a deployment's requests, what not, and how good each of them is."""
+        from autovision.labelling.consensus import consensus
+
+        deployments.get(self.store, deployment)
+        return consensus(labels.read(self.store, deployment))
+
+
+def _checked_label(version: DatasetVersion, label: str | Collection[str], whose: str) -> Labels:
+    """As the data set has labels: one class, or a tuple of any number."""
+    names = (label,) if isinstance(label, str) else tuple(label)
+    if not version.multi_label and len(names) != 1:
+        raise InvalidInput(f"{len(names)} labels for an image of {whose}; its images have exactly one")
+    for name in names:
+        if name not in version.classes:
+            raise InvalidInput(
+                f"label {name!r} is not a class of {whose}; its classes: {', '.join(version.classes)}"
+            )
+    return names if version.multi_label else names[0]
