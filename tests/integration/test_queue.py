@@ -42,7 +42,7 @@ class Slow(Space):
 class Slower(Slow):
     """Longer than a process takes to start."""
 
-    epochs = Integer(40, 50)
+    epochs = Integer(100, 120)
 
 
 class OneShort(Slow):
