@@ -96,6 +96,7 @@ def report(kind_of_image: str, found: dict[str, dict[str, list[Any]]]) -> None:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--peers", nargs="*", default=["bare", "fastapi", "eager"])
+    parser.add_argument("--images", nargs="*", choices=["PNG", "JPEG"], default=["PNG", "JPEG"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument(
@@ -112,6 +113,8 @@ def main() -> None:
         folder = Path(store.uri.removeprefix("file://")) / "sent"
         folder.mkdir()
         for name, files in images(folder, 32).items():
+            if name.split()[0] not in chosen.images:
+                continue
             figures[name] = measure(kinds, store.uri, model, files, seconds, rounds, chosen.python)
             report(name, figures[name])
     write_json(chosen.json, "serving", {"figures": figures, "rounds": rounds, "seconds": seconds})

@@ -102,25 +102,6 @@ def fastapi(store: str, model: str, port: int, *, eager: bool = False) -> None:
 def litserve(store: str, model: str, port: int) -> None:
     import litserve
 
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.loaded = model_of(store, model)
-
-        def decode_request(self, request: Any) -> np.ndarray:
-            return self.loaded.decode(request["image"].file.read())
-
-        def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
-            return np.stack(inputs)
-
-        def predict(self, pixels: np.ndarray) -> list[dict[str, Any]]:
-            return self.loaded.answers(pixels)
-
-        def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return output
-
-        def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
-            return output
-
     api = Api(max_batch_size=BATCH, batch_timeout=0.005)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
@@ -153,6 +134,30 @@ def _bentoml_service() -> Any:
 
 if "PEER_STORE" in os.environ and __name__ != "__main__":
     SERVICE = _bentoml_service()
+
+
+if sys.argv[1:2] == ["litserve"]:
+    # Its workers are processes that import this file, and have its arguments.
+    import litserve as _litserve
+
+    class Api(_litserve.LitAPI):  # type: ignore[misc]
+        def setup(self, device: str) -> None:
+            self.loaded = model_of(sys.argv[2], sys.argv[3])
+
+        def decode_request(self, request: Any) -> np.ndarray:
+            return self.loaded.decode(request["image"].file.read())
+
+        def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
+            return np.stack(inputs)
+
+        def predict(self, pixels: np.ndarray) -> list[dict[str, Any]]:
+            return self.loaded.answers(pixels)
+
+        def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return output
+
+        def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
+            return output
 
 
 def main() -> None:
