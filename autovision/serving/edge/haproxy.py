@@ -77,7 +77,7 @@ def max_connections() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    return max(64, min(MAX_CONNECTIONS, hard - UNDER_WAY, hard // 2 if hard < 2 * UNDER_WAY else hard))
+    return max(64, min(MAX_CONNECTIONS, max(hard - UNDER_WAY, hard // 2)))
 
 
 def configuration(plan: EdgePlan, folder: Path, pem: Path | None, connections: int) -> str:

@@ -217,3 +217,13 @@ def test_what_is_under_way_is_answered_when_it_stops(place: Path, replica: Repli
         may_answer.set()
         assert asking.result(10).text == "done"
         stopping.result(20)
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"), [(2**20, 20_000), (20_000, 17_500), (4096, 2048), (1024, 512)]
+)
+def test_connections_are_as_many_as_there_are_files_for(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    monkeypatch.setattr(haproxy.resource, "getrlimit", lambda which: (1024, files))
+    assert haproxy.max_connections() == connections
