@@ -6,7 +6,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures import TimeoutError as StillWaiting
 from threading import Event, Thread
 from typing import Any
 
@@ -124,7 +123,8 @@ class Edge:
         except DeploymentUnavailableError:
             seen.clear()
             return
-        except (TimeoutError, StillWaiting, RuntimeError):
+        except Exception as error:  # noqa: BLE001 - Serve's controller may be away; those that were seen stay for a while
+            logger.warning("replicas of %s cannot be asked: %s", target.name, escaped_trace(error))
             said = []
         for address in said:
             if isinstance(address, Address):
