@@ -36,7 +36,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --collect-only -qq tests/slow
+	$(BIN)/python -m pytest --collect-only -qq tests
 
 bench: $(READY)
 	mkdir -p bench-results

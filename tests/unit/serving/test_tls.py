@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import serialization
 
 from autovision.errors import InvalidInput
 from autovision.serving.client import Client, ServerUnavailable
-from autovision.serving.deploy import Tls, _exactly
+from autovision.serving.deploy import Tls
+from autovision.serving.readiness import exactly
 from tests.unit.serving.worlds import World, self_signed
 
 
@@ -27,14 +28,14 @@ def test_a_client_reaches_a_server_whose_certificate_it_trusts_and_no_other(
     url = serve(world, options={"ssl_certfile": str(tls.cert), "ssl_keyfile": str(tls.key)})
     world.promote("m1")
     assert url.startswith("https://")
-    with Client(url, tls=_exactly(tls.cert)) as client:
+    with Client(url, tls=exactly(tls.cert)) as client:
         assert client.predict(png(200)).label == "bright"
     named = ssl.create_default_context(cafile=tls.cert)
     with Client(url.replace("127.0.0.1", "localhost"), tls=named) as client:
         assert client.predict(png(200)).label == "bright"
     (tmp_path / "other").mkdir()
     other, _ = self_signed(tmp_path / "other")
-    for trusted in (None, _exactly(other)):
+    for trusted in (None, exactly(other)):
         with (
             Client(url, tls=trusted, retry_for_s=0) as client,
             pytest.raises(ServerUnavailable, match="certificate verify failed"),
