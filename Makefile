@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-res
 help:
 	@echo "make demo    set up, then run the whole loop on real images (BUDGET_S=$(BUDGET_S) SEED=$(SEED))"
 	@echo "make test    set up, then run all checks and tests (WORKERS=$(WORKERS) processes; 0: in one, as pytest does)"
-	@echo "make test-all  the tests, and the slow proofs"
+	@echo "make test-all  the tests, the slow proofs, and those on several nodes"
 	@echo "make lint    style, types and layers"
 	@echo "make bench   benchmarks: tables, and JSON in bench-results/ (over an hour; tests/benchmarks/ has the longer forms)"
 	@echo "make clean   remove the environment and what the commands above left"
@@ -29,7 +29,7 @@ test: lint
 	$(PYTEST) tests/integration tests/unit
 
 test-all: lint
-	$(PYTEST) tests/slow tests/integration tests/unit
+	$(PYTEST) tests/cluster tests/slow tests/integration tests/unit
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -57,6 +57,14 @@ def connect(address: str | None = None) -> None:
         signal.signal(signal.SIGTERM, on_terminate)
 
 
+def is_embedded() -> bool:
+    """Whether this process is connected to a Ray that it started itself, which has one node for good."""
+    import ray
+
+    node = ray._private.worker._global_node
+    return ray.is_initialized() and node is not None and bool(node.head)
+
+
 def disconnect() -> None:
     """Leave the cluster; an embedded Ray ends."""
     import ray

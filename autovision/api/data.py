@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autovision.api.base import Base
 from autovision.dataset import catalog as datasets
@@ -13,8 +12,6 @@ from autovision.records.datasets import DatasetVersion
 from autovision.records.models import ImportedWeights
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
-if TYPE_CHECKING:
-    pass
 
 
 class DataSets(Base):

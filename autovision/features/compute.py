@@ -40,7 +40,8 @@ from autovision.features.tables import Tables
 from autovision.features.views import IDENTITY, Views
 from autovision.image import Pixels
 from autovision.model.backbone import LoadedBackbone
-from autovision.model.inference import Compiled, compile_module, native_precision
+from autovision.model.compiled import Compiled
+from autovision.model.inference import compile_module, native_precision
 from autovision.model.stages import StagedBackbone
 from autovision.records.models import Preprocessing
 from autovision.store.protocol import Store

@@ -19,7 +19,7 @@ from autovision.features.gather import RowMap, runs_of
 from autovision.features.shards import as_stored
 from autovision.features.views import Views, apply
 from autovision.image import Pixels
-from autovision.model.inference import Compiled
+from autovision.model.compiled import Compiled
 from autovision.model.network import Normalize
 from autovision.records.models import Preprocessing
 from autovision.store.protocol import Store

@@ -14,15 +14,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
-
-from autovision.model.weights import digest_of_tensors
 from autovision.provenance import code_version
 from autovision.records.base import digest_of
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Form = Literal["openvino", "onnx", "int8"]
+Place = Literal["openvino", "onnx", "int8", "ready"]
 
 _WRITERS: dict[Form, str] = {"openvino": "openvino", "onnx": "onnxscript", "int8": "openvino"}
 """form -> the package that converts"""
@@ -32,6 +33,8 @@ _MOST = 48
 
 def folder(module: nn.Module, size: tuple[int, int], form: Form = "openvino") -> Path:
     """Where the converted form of a module for images of `size` (height, width) lies, or would lie."""
+    from autovision.model.weights import digest_of_tensors
+
     buffers = dict(module.named_buffers())  # also those that a state dict leaves out
     tensors = {**module.state_dict(), **{f"buffer.{name}": tensor for name, tensor in buffers.items()}}
     made_of = [
@@ -41,12 +44,12 @@ def folder(module: nn.Module, size: tuple[int, int], form: Form = "openvino") ->
         code_version(),
         metadata.version(_WRITERS[form]),
     ]
-    return _root(form) / digest_of(made_of)[:32]
+    return root(form) / digest_of(made_of)[:32]
 
 
 def from_store(form: Form, digest: str) -> Path:
     """Where a copy of stored files lies, or would lie, whose contents have this digest together."""
-    return _root(form) / digest[:32]
+    return root(form) / digest[:32]
 
 
 def provide(path: Path, write: Callable[[Path], None]) -> Path:
@@ -54,7 +57,10 @@ def provide(path: Path, write: Callable[[Path], None]) -> Path:
     if path.is_file():
         with suppress(OSError):  # another process removes it
             os.utime(path.parent)
-    else:
+        return path
+    publish(path.parent, write)
+    if not path.is_file():  # of the folder that was there a part is gone
+        shutil.rmtree(path.parent, ignore_errors=True)
         publish(path.parent, write)
     return path
 
@@ -87,5 +93,6 @@ def _evict(root: Path) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _root(form: Form) -> Path:
+def root(form: Place) -> Path:
+    """The folder of everything of a kind on this node."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autovision" / form

@@ -8,52 +8,19 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from autovision.model import converted, formats, telemetry
-
-Precision = Literal["f32", "bf16"]
+from autovision.model import converted, formats
+from autovision.model.compiled import Compiled, OpenVinoModule, Precision, cpu_precision
 
 _Forward = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
 
 _log = logging.getLogger(__name__)
-
-_starting = threading.Lock()
-"""two threads do not both make OpenVINO's core"""
-
-
-class Compiled(Protocol):
-    """A thread-safe function from uint8 pixels (B, H, W, 3) to float32 arrays, one per output of the module."""
-
-    runtime: str
-
-    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]: ...
-
-
-def _core() -> Any:
-    """OpenVINO's core, one for as long as the process lives.
-
-    Each loads its CPU plugin anew, which gives the thread an alternate signal stack, and puts back the one of before
-    when it is freed. If one that was made earlier is freed earlier, what is put back was freed, too, and the next
-    signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
-    """
-    with _starting:
-        return _only_core()
-
-
-@functools.cache
-def _only_core() -> Any:
-    telemetry.silence()
-    import openvino as ov
-
-    return ov.Core()
 
 
 @functools.cache
@@ -61,7 +28,7 @@ def native_precision() -> Precision:
     """bf16 where this node computes it in hardware, f32 elsewhere."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "f32"
-    return "bf16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    return cpu_precision()
 
 
 def compile_module(
@@ -78,7 +45,7 @@ def compile_module(
     if torch.cuda.is_available():
         return TorchModule(module, size, precision, torch.device("cuda"))
     try:
-        return OpenVinoModule(module, size, precision, threads or torch.get_num_threads())
+        return openvino_module(module, size, precision, threads or torch.get_num_threads())
     except Exception as error:  # noqa: BLE001 - a converter fails in many ways, and eager always works
         _log.warning("OpenVINO cannot convert this network (%s); it runs eagerly", error)
         return EagerModule(module)
@@ -90,37 +57,11 @@ def openvino_file(module: nn.Module, size: tuple[int, int]) -> Path:
     return converted.provide(path, lambda folder: formats.write_openvino(module, size, folder / path.name))
 
 
-class OpenVinoModule:
-    """A network converted and compiled by OpenVINO for this CPU; the batch size is free."""
-
-    runtime = "openvino"
-
-    def __init__(self, module: nn.Module, size: tuple[int, int], precision: Precision, threads: int) -> None:
-        self._open(openvino_file(module, size), precision, threads)
-
-    @classmethod
-    def of_file(cls, path: Path, precision: Precision, threads: int) -> OpenVinoModule:
-        """A network that was converted before. What is quantized in it is computed in int8, the rest in `precision`."""
-        made = cls.__new__(cls)
-        made._open(path, precision, threads)
-        return made
-
-    def _open(self, path: Path, precision: Precision, threads: int) -> None:
-        settings = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # pinned, two trials on one machine would share the first core
-        }
-        self._compiled = _core().compile_model(str(path), "CPU", settings)
-        self._local = threading.local()
-
-    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
-        if not hasattr(self._local, "request"):
-            self._local.request = self._compiled.create_infer_request()
-        result = self._local.request.infer([pixels], share_inputs=True)
-        return [np.array(result[i], dtype=np.float32) for i in range(len(result))]
+def openvino_module(
+    module: nn.Module, size: tuple[int, int], precision: Precision, threads: int
+) -> OpenVinoModule:
+    """A network converted, if need be, and compiled by OpenVINO for this CPU."""
+    return OpenVinoModule(openvino_file(module, size), precision, threads)
 
 
 class OnnxModule:

@@ -7,11 +7,10 @@ and was found to agree (`autovision.registry.runtimes`), whose answers then diff
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,13 +18,15 @@ from autovision import image
 from autovision.decisions import scores
 from autovision.errors import InvalidImage
 from autovision.metrics import THRESHOLD
-from autovision.model import bundle
-from autovision.model.inference import Compiled, Precision, compile_module
-from autovision.model.network import Network
+from autovision.model.compiled import Compiled, Precision, default_threads
 from autovision.model.version import read_version
 from autovision.records.datasets import Labels
 from autovision.records.models import ModelVersion
 from autovision.store.protocol import Store
+
+# PyTorch is imported by those who build a network: answering with a compiled one does without.
+if TYPE_CHECKING:
+    from autovision.model.network import Network
 
 MAX_BATCH = 32
 
@@ -70,6 +71,8 @@ class Scorer:
         cls, network: Network, size: tuple[int, int], precision: str, threads: int | None
     ) -> Scorer:
         """On the runtime that models are evaluated on."""
+        from autovision.model.inference import compile_module
+
         return cls(compile_module(network, size, precision=cast(Precision, precision), threads=threads))
 
     def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +97,9 @@ class Predictor:
             NotFound: no such model.
             CorruptObject: a file does not match its digest.
         """
-        threads = threads or len(os.sched_getaffinity(0))
+        from autovision.model import bundle
+
+        threads = threads or default_threads()
         version = read_version(store, model_id)
         prep = version.preprocessing
         network = bundle.load_network(store, version)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -21,14 +20,13 @@ import torch
 from torch import nn
 
 from autovision.errors import InvalidInput
+from autovision.model.compiled import Compiled, OpenVinoModule, Precision
 from autovision.model.inference import (
-    Compiled,
     EagerModule,
     OnnxModule,
-    OpenVinoModule,
-    Precision,
     TorchModule,
     native_precision,
+    openvino_module,
 )
 from autovision.provenance import processor
 from autovision.records.base import digest_of
@@ -91,9 +89,9 @@ def build(
     match runtime:
         case "openvino-int8":
             assert int8 is not None, "int8 is of a file"
-            return OpenVinoModule.of_file(int8, native_precision(), threads)
+            return OpenVinoModule(int8, native_precision(), threads)
         case "openvino-f32" | "openvino-bf16":
-            return OpenVinoModule(module, size, cast(Precision, precision_of(runtime)), threads)
+            return openvino_module(module, size, cast(Precision, precision_of(runtime)), threads)
         case "onnx-f32":
             return OnnxModule(module, size, threads)
         case "torch-f32" | "torch-bf16":
@@ -116,10 +114,6 @@ def node(threads: int) -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {native_precision()}"
     return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}, {native_precision()}"
-
-
-def default_threads() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def structure(module: nn.Module, size: tuple[int, int]) -> str:

@@ -19,7 +19,8 @@ from autovision.dataset.loader import load_pixels
 from autovision.dataset.manifest import Row
 from autovision.errors import InvalidInput
 from autovision.model import bundle, formats, runtimes
-from autovision.model.inference import OpenVinoModule, native_precision, openvino_file
+from autovision.model.compiled import OpenVinoModule, default_threads
+from autovision.model.inference import native_precision, openvino_file
 from autovision.model.network import Network
 from autovision.model.version import read_version
 from autovision.promotion import nncf_process
@@ -133,7 +134,7 @@ def quantize(store: Store, model_id: str, *, threads: int | None = None) -> Quan
         AutoVisionError: NNCF cannot quantize the network.
     """
     formats.require(("nncf",), what="int8", extra="int8")
-    threads = threads or runtimes.default_threads()
+    threads = threads or default_threads()
     model = read_version(store, model_id)
     here = OnThisNode(store, model, threads)
     if here.evaluated.startswith("torch"):
@@ -145,7 +146,7 @@ def quantize(store: Store, model_id: str, *, threads: int | None = None) -> Quan
     with tempfile.TemporaryDirectory(prefix="autovision-int8-") as scratch:
         path = Path(scratch) / quantized.NETWORK_FILE
         _write_int8(network, here.size, _pixels(store, model, calibration, threads), path)
-        compiled = OpenVinoModule.of_file(path, native_precision(), threads)
+        compiled = OpenVinoModule(path, native_precision(), threads)
         judged = rows[Split.VALIDATION][:_MOST]
         pixels, true = _pixels(store, model, judged, threads), _truth(model, judged)
         right = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autovision.model import runtimes
+from autovision.model.compiled import default_threads
 from autovision.model.footprint import Footprint, architecture_of, measure
 from autovision.records.base import digest_of
 from autovision.records.models import ModelVersion
@@ -27,14 +28,14 @@ def as_served(store: Store, model: ModelVersion, wanted: str = AUTO) -> tuple[Ru
         InvalidInput: it is none of this node.
         AutoVisionError: it could not be measured.
     """
-    here = OnThisNode(store, model, runtimes.default_threads())
+    here = OnThisNode(store, model, default_threads())
     runtime = here.chosen(measure=True) if wanted == AUTO else here.asked_for(wanted)
     return runtime, of_runtime(store, model, runtime)
 
 
 def of_runtime(store: Store, model: ModelVersion, runtime: Runtime) -> Footprint:
     """What serving it on a runtime takes here. Raises `AutoVisionError` where that could not be measured."""
-    threads = runtimes.default_threads()
+    threads = default_threads()
     config, classes = TrialConfig.model_validate(model.lineage.config), len(model.classes)
     made_of = [
         architecture_of(config).model_dump(mode="json"),
@@ -56,4 +57,4 @@ def of_runtime(store: Store, model: ModelVersion, runtime: Runtime) -> Footprint
 
 def node() -> str:
     """The kind of this node, in words."""
-    return runtimes.node(runtimes.default_threads())
+    return runtimes.node(default_threads())

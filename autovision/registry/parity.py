@@ -13,7 +13,8 @@ from autovision.decisions import scores
 from autovision.errors import InvalidInput
 from autovision.image import VIEWS
 from autovision.metrics import THRESHOLD
-from autovision.model.inference import Compiled, EagerModule
+from autovision.model.compiled import Compiled
+from autovision.model.inference import EagerModule
 from autovision.model.network import Network
 from autovision.model.predictor import Scorer, probabilities_of
 from autovision.records.datasets import Split

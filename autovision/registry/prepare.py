@@ -1,16 +1,22 @@
-"""Convert a model for this node's runtime and compare it with PyTorch, in a process of its own at the lowest priority.
+"""Convert a model for this node's runtime and compare it with PyTorch, in a process of its own.
 
-Both take seconds of both processor and interpreter. A server that answers while it loads the next model would hold its
-callers up for as long; what was converted here it finds ready (see `model.converted`), and what was compared, too.
+Both take seconds of both processor and interpreter, and PyTorch some hundred megabytes. A server that answers while it
+loads the next model would hold its callers up for as long; it finds the model ready (`registry.ready`), and never loads
+PyTorch. While models answer, it is done at the lowest priority, and no speeds are measured: that would disturb the
+answers, and these the measuring.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from autovision.model import converted
 from autovision.store import open_store
 
 logger = logging.getLogger(__name__)
@@ -18,14 +24,29 @@ logger = logging.getLogger(__name__)
 _PATIENCE_S = 600.0
 
 
-def prepare(store_uri: str, model: str, threads: int, runtime: str) -> bool:
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Alone among the processes of this node: what one of them makes ready, those that waited find ready."""
+    root = converted.root("ready")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError:  # without a cache nobody finds anything
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def prepare(store_uri: str, model: str, threads: int, runtime: str, *, measure: bool) -> bool:
     """Whether it worked. If not, whoever loads the model meets the same fault, and tells of it.
 
     The arguments are those with which the model will be loaded.
     """
     done = subprocess.run(
-        [sys.executable, "-m", __name__, store_uri, model, str(threads), runtime],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", __name__, store_uri, model, str(threads), runtime, str(int(measure))],
+        env=os.environ if measure else os.environ | {"OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -38,11 +59,14 @@ def prepare(store_uri: str, model: str, threads: int, runtime: str) -> bool:
 
 
 def main() -> None:
-    os.nice(19)
+    store_uri, model, threads, runtime, measures = sys.argv[1:]
+    measure = measures == "1"
+    if not measure:
+        os.nice(19)
+    store = open_store(store_uri)
     from autovision.registry import runtimes
 
-    store_uri, model, threads, runtime = sys.argv[1:]
-    runtimes.load(open_store(store_uri), model, threads=int(threads), runtime=runtime, measure=False)
+    runtimes.load(store, model, threads=int(threads), runtime=runtime, measure=measure)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 
 from autovision.errors import AutoVisionError, CorruptObject, InvalidInput, NotFound, StoreUnavailable
 from autovision.model import bundle, runtimes
-from autovision.model.inference import Compiled
+from autovision.model.compiled import Compiled, default_threads
 from autovision.model.predictor import Predictor, Scorer
 from autovision.model.version import read_version
 from autovision.provenance import code_version
@@ -41,7 +41,7 @@ from autovision.records.runtimes import (
     check_choice,
     named,
 )
-from autovision.registry import parity, quantized
+from autovision.registry import parity, quantized, ready
 from autovision.registry.parity import Answers, Sample
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
@@ -80,11 +80,15 @@ def load(
         RuntimeRefused: a runtime that was asked for disagrees with PyTorch, or cannot run the network.
     """
     check_choice(runtime)
-    threads = threads or runtimes.default_threads()
+    threads = threads or default_threads()
     here = OnThisNode(store, read_version(store, model_id), threads)
     chosen = here.chosen(measure) if runtime == AUTO else here.asked_for(runtime)
     _log.info("model %s is served by %s", model_id, chosen)
-    return Predictor.warm(here.model, Scorer(here.compiled(chosen)), threads)
+    compiled = here.compiled(chosen)
+    # Without speeds it is what the model was evaluated with, for now.
+    if runtime != AUTO or here.speeds(measure=False) is not None:
+        ready.note(store, here.model, threads, runtime, chosen, compiled)
+    return Predictor.warm(here.model, Scorer(compiled), threads)
 
 
 def ranked(timings: Mapping[Runtime, Timing], evaluated: Runtime) -> list[Runtime]:

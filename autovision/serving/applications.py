@@ -12,10 +12,11 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from autovision.serving.edge.edge import REPLICA, Edge
 from autovision.serving.edge.places import server_folder
 from autovision.serving.edge.plan import EdgePlan
-from autovision.serving.scaling import DOWN_AFTER_S, LOOK_BACK_S, TELL_S, UP_AFTER_S, Scaling
+from autovision.serving.scaling import DOWN_AFTER_S, LOOK_BACK_S, NODES_S, TELL_S, UP_AFTER_S, Scaling
 from autovision.serving.server import Identity, ModelServer
 
 APP = "autovision"
+MOST_NODES = 1000
 
 
 def app_of(name: str) -> str:
@@ -59,11 +60,31 @@ def _autoscaling(scaling: Scaling) -> AutoscalingConfig:
     )
 
 
-def edge_application(plan: EdgePlan, nodes: int) -> Any:
+def edge_application(plan: EdgePlan, nodes: int, *, grows: bool) -> Any:
+    """The edge of every node.
+
+    Args:
+        nodes: how many there are.
+        grows: whether others may join, or some of them go.
+    """
+    replicas: dict[str, Any] = {"num_replicas": nodes}
+    if grows:
+        replicas = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=1,
+                initial_replicas=nodes,
+                max_replicas=MOST_NODES,
+                metrics_interval_s=TELL_S,
+                look_back_period_s=NODES_S,
+                upscale_delay_s=NODES_S,
+                downscale_delay_s=NODES_S,
+                policy=AutoscalingPolicy(policy_function="autovision.serving.scaling:OneOnEachNode"),
+            )
+        }
     deployment = serve.deployment(
         Edge,
         name="Edge",
-        num_replicas=nodes,
+        **replicas,
         max_replicas_per_node=1,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=40,

@@ -69,6 +69,11 @@ class Arms:
         """Whether the challenger gets a copy of the request with this key."""
         return self._takes(Stage.SHADOW, key)
 
+    @property
+    def is_shadow(self) -> bool:
+        """Whether nobody waits for what the challenger says."""
+        return self.rollout is not None and self.rollout.step.stage is Stage.SHADOW
+
     def _takes(self, stage: Stage, key: str) -> bool:
         rollout = self.rollout
         if self.challenger is None or rollout is None or rollout.step.stage is not stage:

@@ -17,6 +17,7 @@ from autovision.errors import InvalidImage
 from autovision.records.models import ModelVersion
 from autovision.serving.predicting import Input, Prediction, Predictor
 from autovision.serving.problems import NoModel, QueueFull, ShuttingDown
+from autovision.serving.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Predicted:
 
     model: ModelVersion
     prediction: Prediction
+    took_s: float = 0.0
+    """that its batch was predicted for"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Batcher:
 
     `current` gives that predictor; it is asked once per batch, so a batch never mixes two models and
     one that has begun ends on the model it began with.
+
+    Args:
+        turns: shared with other batchers of the process, of which one computes at a time.
+        yields: whether no caller waits for what is predicted now; then it is one image at a time, when nobody else
+            wants to compute.
     """
 
     def __init__(
@@ -64,11 +72,15 @@ class Batcher:
         max_waiting: int = 128,
         workers: int = 1,
         observe_batch: Callable[[int], None] = lambda size: None,
+        turns: Turns | None = None,
+        yields: Callable[[], bool] = lambda: False,
     ) -> None:
         self._current = current
         self._observe_batch = observe_batch
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._turns = turns or Turns()
+        self._yields = yields
         self._queue: deque[_Waiting] = deque()
         self._changed = Condition()
         self._closed = False
@@ -122,23 +134,33 @@ class Batcher:
         for worker in self._workers:
             worker.join(timeout_s)
 
-    def _take(self) -> list[_Waiting]:
-        """The next batch; empty when closed and done."""
+    def _wait(self) -> bool:
+        """Until something waits; False when closed and done."""
         with self._changed:
             while not self._queue and not self._closed:
                 self._changed.wait()
-            return [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
+            return bool(self._queue)
+
+    def _take(self, most: int) -> list[_Waiting]:
+        with self._changed:
+            taken = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        # Callers that went away in the meantime cost nothing.
+        return [job for job in taken if not job.future.cancelled()]
 
     def _run(self) -> None:
-        while taken := self._take():
-            # Callers that went away in the meantime cost nothing.
-            batch = [job for job in taken if not job.future.cancelled()]
+        while self._wait():
+            yields = self._yields()
+            # What comes while others compute is in the batch, too.
+            with self._turns.mine(yields=yields):
+                if batch := self._take(1 if yields else self._max_batch):
+                    begun = perf_counter()
+                    results = self._results(batch)
+                    self._count(batch, begun)
             if batch:
-                begun = perf_counter()
-                _deliver(batch, self._results(batch))
-                self._count(batch, begun)
-            # Or the worker would keep a replaced model and the last images in memory while it waits.
-            del taken, batch
+                _deliver(batch, results)
+                # Or the worker would keep a replaced model and the last images in memory while it waits.
+                del results
+            del batch
 
     def _count(self, batch: Sequence[_Waiting], begun: float) -> None:
         waited_s, busy_s = sum(begun - job.since for job in batch), perf_counter() - begun
@@ -156,6 +178,7 @@ class Batcher:
 def predict_isolated(predictor: Predictor, images: Sequence[Input]) -> list[Predicted | Exception]:
     """One result per image. If the predictor fails on several at once, each is tried alone, so that one
     image that breaks the model fails alone."""
+    begun = perf_counter()
     try:
         results = predictor.predict(images)
     except Exception as error:  # noqa: BLE001 - goes to the callers, who wait for it
@@ -164,8 +187,9 @@ def predict_isolated(predictor: Predictor, images: Sequence[Input]) -> list[Pred
         return [result for image in images for result in predict_isolated(predictor, [image])]
     if len(results) != len(images):
         return [RuntimeError(f"{len(results)} predictions for {len(images)} images") for _ in images]
+    took_s = perf_counter() - begun
     return [
-        result if isinstance(result, InvalidImage) else Predicted(predictor.model, result)
+        result if isinstance(result, InvalidImage) else Predicted(predictor.model, result, took_s)
         for result in results
     ]
 

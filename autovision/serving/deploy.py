@@ -19,6 +19,7 @@ from ray.serve.config import ProxyLocation
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.schema import LoggingConfig
 
+from autovision import runtime as ray_runtime
 from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.records.deployments import Deployment
 from autovision.serving.applications import APP, app_of, application, edge_application, identify
@@ -139,8 +140,9 @@ def start(
     _check_free(expects)
     server = secrets.token_hex(6)
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    # With one node nothing listens on the network but what was asked for.
-    secret = secrets.token_urlsafe(24) if len(nodes) > 1 else None
+    # Of an embedded Ray there is one node for good: nothing listens on the network but what was asked for.
+    grows = len(nodes) > 1 or not ray_runtime.is_embedded()
+    secret = secrets.token_urlsafe(24) if grows else None
     targets = tuple(Target(name, app_of(name), sleeps=scaling.least == 0) for name in expects)
     plan = EdgePlan(
         server,
@@ -166,7 +168,7 @@ def start(
         loader = load or CompiledLoader(threads, runtime)
         arguments = (store_uri, config, loader, identity, limits, require_token)
         apps[app_of(_name(config))] = application(arguments, scaling, cpus)
-    apps[edge] = edge_application(plan, len(nodes))
+    apps[edge] = edge_application(plan, len(nodes), grows=grows)
     try:
         # No proxy of Serve's: each node has an edge, and replicas listen by themselves.
         serve.start(proxy_location=ProxyLocation.Disabled, logging_config=logging_config)

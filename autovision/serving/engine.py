@@ -1,7 +1,8 @@
 """One server without its HTTP: the models of the moment, the queues, the follower, the captures, the counts.
 
 The challenger of a rollout has a queue of its own. As a canary it answers its share of the callers, and where it fails
-or takes too long the champion answers after all: no caller pays for it. As a shadow it is shown what was answered.
+or takes too long the champion answers after all: no caller pays for it. As a shadow it is shown what was answered,
+while the champion has nothing to do.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from autovision.serving.problems import (
 )
 from autovision.serving.schema import Answer, Feedback, FeedbackReceipt, Health, ServerInfo
 from autovision.serving.tally import Tally, TallyWriter
+from autovision.serving.turns import Turns
 from autovision.store import keys, labels, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -63,7 +65,7 @@ class EngineConfig:
     """how long a champion that was replaced stays loaded, so that a rollback takes effect at once"""
     patience_s: float = 5.0
     """that a challenger gets for an answer, before the champion gives it"""
-    max_shadow_waiting: int = 32
+    max_shadow_waiting: int = 8
     """copies in the challenger's queue; those for which there is no room are left out, and counted"""
     tally_s: float = 1.0
     """how often what a rollout does is written down"""
@@ -106,12 +108,21 @@ class Engine:
         self._answered = 0
         self._errors: Counter[str] = Counter()
         self.metrics = Metrics(replica, self.info)
-        size = {"max_batch": config.max_batch, "max_waiting": config.max_waiting}
+        turns = Turns()
         self._stable = Batcher(
-            lambda: _predictor(self._now.arms.stable), observe_batch=self.metrics.observe_batch, **size
+            lambda: _predictor(self._now.arms.stable),
+            max_batch=config.max_batch,
+            max_waiting=config.max_waiting,
+            observe_batch=self.metrics.observe_batch,
+            turns=turns,
         )
         self._challenger = Batcher(
-            lambda: _predictor(self._now.arms.challenger), observe_batch=self.metrics.observe_batch, **size
+            lambda: _predictor(self._now.arms.challenger),
+            max_batch=config.max_batch,
+            max_waiting=config.max_waiting,
+            observe_batch=self.metrics.observe_batch,
+            turns=turns,
+            yields=lambda: self._now.arms.is_shadow,
         )
         self._tallies = (
             TallyWriter(store, config.deployment, replica, every_s=config.tally_s, clock=clock)
@@ -282,7 +293,9 @@ class Engine:
             logger.warning("the challenger failed on a request: %s", escaped_trace(error))
             return None
         if tally is not None:
-            tally.answered(challenger=True, seconds=perf_counter() - begun)
+            # Nobody waits for a shadow, which lets others go first: that is not its model's time.
+            seconds = predicted.took_s if arm == SHADOW else perf_counter() - begun
+            tally.answered(challenger=True, seconds=seconds)
         return predicted
 
     def _copy(self, answered: Answered, tally: Tally | None, sink: CaptureSink | None) -> None:
@@ -300,15 +313,18 @@ class Engine:
 
     async def _compare(self, answered: Answered, tally: Tally | None, sink: CaptureSink | None) -> None:
         """Compare what the challenger says with what was answered, and capture both."""
-        begun = perf_counter()
         try:
             shadow = await self._by_challenger(answered.image, tally, SHADOW)
         except AutoVisionError:
             shadow = None
         if shadow is not None:
-            said, took_s = shadow.prediction, perf_counter() - begun
-            sure = confidence_of(said)
-            self.metrics.observe(arm=SHADOW, model=shadow.model.id, latency_s=took_s, confidence=sure)
+            said = shadow.prediction
+            self.metrics.observe(
+                arm=SHADOW,
+                model=shadow.model.id,
+                latency_s=shadow.took_s,
+                confidence=confidence_of(said),
+            )
             if tally is not None:
                 tally.compared(agreed=set(labels_of(said.label)) == set(labels_of(answered.prediction.label)))
             answered = replace(answered, shadow=(shadow.model.id, said))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import ray
+
 from autovision.errors import InvalidInput
 from autovision.serving.batcher import Work
 
@@ -22,6 +24,8 @@ DOWN_AFTER_S = 60.0
 LOOK_BACK_S = 8.0
 TELL_S = 1.0
 """how often replicas tell their load"""
+NODES_S = 2.0
+"""how often it is looked which nodes there are"""
 
 
 @dataclass(frozen=True)
@@ -133,3 +137,10 @@ class ScalingPolicy:
             if replica in told.get(BUSY, {})
         ]
         return wanted(self._scaling, context.target_num_replicas, loads), {}
+
+
+class OneOnEachNode:
+    """For Serve, too: as many as the cluster has nodes now, of which some may have joined, or have gone."""
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        return max(1, sum(node["Alive"] for node in ray.nodes())), {}

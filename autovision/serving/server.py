@@ -28,10 +28,9 @@ SETTLE_S = 120.0
 
 
 class CompiledLoader:
-    """Loads real models. Those that come while another one answers are converted elsewhere first, at low priority.
+    """Loads real models: those that are ready on this node at once, others after they were made ready elsewhere.
 
-    Speeds of runtimes are measured for the first model only: while one answers, measuring would disturb the answers,
-    and these the measuring.
+    Speeds of runtimes are measured for the first model only.
 
     Args:
         threads: CPU threads of each; None: as many as the process may use.
@@ -47,19 +46,28 @@ class CompiledLoader:
         self._answers = False
 
     def __call__(self, store: Store, model: str) -> Predictor:
-        # torch and OpenVINO take seconds to import; a replica answers /v1/health before that.
-        from autovision.model.runtimes import default_threads
-        from autovision.registry import runtimes
-        from autovision.registry.prepare import prepare
-
-        threads = self._threads or default_threads()
-        if self._answers:
-            prepare(store.uri, model, threads, self._runtime)
-        loaded = runtimes.load(
-            store, model, threads=threads, runtime=self._runtime, measure=not self._answers
-        )
+        loaded = self._load(store, model)
         self._answers = True
         return loaded
+
+    def _load(self, store: Store, model: str) -> Predictor:
+        # OpenVINO takes a while to import; a replica answers /v1/health before that.
+        from autovision.model.compiled import default_threads
+        from autovision.registry import ready
+        from autovision.registry.prepare import one_at_a_time, prepare
+
+        threads, measure = self._threads or default_threads(), not self._answers
+        found = ready.load(store, model, threads, self._runtime)
+        if found is None and not ready.has_gpu():
+            with one_at_a_time():  # another replica may be at it
+                found = ready.load(store, model, threads, self._runtime)
+                if found is None and prepare(store.uri, model, threads, self._runtime, measure=measure):
+                    found = ready.load(store, model, threads, self._runtime)
+        if found is not None:
+            return found
+        from autovision.registry import runtimes
+
+        return runtimes.load(store, model, threads=threads, runtime=self._runtime, measure=measure)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Tally:
         """since it was last written; the first is written at once, so that it is seen who takes part"""
 
     def answered(self, *, challenger: bool, seconds: float) -> None:
-        """An arm answered, after so many seconds in its queue and its model."""
+        """An arm answered, after so many seconds in its queue and its model; of a shadow, in its model alone."""
         with self._lock:
             arm = self._arms[challenger]
             arm.answered += 1

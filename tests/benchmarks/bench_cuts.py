@@ -33,8 +33,9 @@ from autovision.features.compute import FeatureSource
 from autovision.features.extract import FrozenPrefix
 from autovision.features.prefix import ComputedPrefix, Prefix
 from autovision.features.views import Views
+from autovision.model.compiled import Compiled
 from autovision.model.heads import tapped_stages
-from autovision.model.inference import Compiled, EagerModule, compile_module, native_precision
+from autovision.model.inference import EagerModule, compile_module, native_precision
 from autovision.model.network import cut_of
 from autovision.records.datasets import Split
 from autovision.space.config import TrialConfig

@@ -36,8 +36,9 @@ from autovision.dataset import catalog, manifest
 from autovision.dataset.loader import load_pixels
 from autovision.model import converted, runtimes
 from autovision.model.bundle import load_network
+from autovision.model.compiled import Compiled, OpenVinoModule, default_threads
 from autovision.model.formats import ONNX_FILE
-from autovision.model.inference import Compiled, OpenVinoModule, native_precision, openvino_file
+from autovision.model.inference import native_precision, openvino_file
 from autovision.model.peak import peak_mb
 from autovision.model.version import read_version
 from autovision.records.datasets import Split
@@ -59,12 +60,12 @@ def compiled(here: OnThisNode, store: Store, name: Runtime, threads: int) -> Com
     verdict = quantized.read(store, here.model.id, threads)
     assert verdict is not None
     path = quantized.file_of(store, here.model, verdict)
-    return OpenVinoModule.of_file(path, native_precision(), threads)
+    return OpenVinoModule(path, native_precision(), threads)
 
 
 def one(store: Store, model_id: str, name: str) -> dict[str, Any]:
     """In this process, which does nothing else: accuracy, latency and memory on one runtime."""
-    model, threads = read_version(store, model_id), runtimes.default_threads()
+    model, threads = read_version(store, model_id), default_threads()
     rows = [
         row
         for row in manifest.read(store, catalog.get(store, model.lineage.dataset))

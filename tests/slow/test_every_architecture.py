@@ -19,7 +19,7 @@ from autovision.errors import UnsupportedBackbone
 from autovision.features.extract import FrozenPrefix
 from autovision.model import backbone as backbones
 from autovision.model.flops import stage_gflops
-from autovision.model.inference import EagerModule, OpenVinoModule
+from autovision.model.inference import EagerModule, openvino_module
 from autovision.model.stages import stages_of, verify
 from autovision.space.config import TrialConfig
 
@@ -230,6 +230,6 @@ def test_openvino_gives_what_the_stages_give(
     staged = backbones.structure_of(shaken(backbones.create(config)), config)
     module = FrozenPrefix(staged, backbones.preprocessing(config), None, range(len(staged))).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (3, resolution, resolution, 3), dtype=np.uint8)
-    (found,) = OpenVinoModule(module, (resolution, resolution), "f32", 1)(pixels)
+    (found,) = openvino_module(module, (resolution, resolution), "f32", 1)(pixels)
     (expected,) = EagerModule(module)(pixels)
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3 * float(np.abs(expected).max()))

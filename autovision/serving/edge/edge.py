@@ -27,7 +27,10 @@ logger = logging.getLogger(__name__)
 REPLICA = "ModelServer"
 """the name of a target's deployment on Serve"""
 LOOK_S = 0.25
-"""how often replicas are asked where they answer"""
+"""how often replicas are asked where they answer, for `LIVELY_S` after a change and while one is waited for"""
+CALM_LOOK_S = 1.0
+"""and how often otherwise"""
+LIVELY_S = 30.0
 ANSWER_S = 2.0
 """that they get for it"""
 FORGET_S = 10.0
@@ -48,6 +51,10 @@ class Edge:
         """target -> replica -> where, and when it last said so"""
         self._wakes: dict[str, Any] = {}
         """target -> a call that waits for its first replica"""
+        self._answered: dict[str, frozenset[str]] = {}
+        """target -> replicas that answered when they were asked last"""
+        self._answered_before: dict[str, frozenset[str]] = {}
+        self._changed_at = time.monotonic()
         book = TokenBook(open_store(plan.store_uri), required=plan.require_token)
         self._room = Room(plan, book, self._wake)
         self._proxy: HAProxy | None = None
@@ -113,7 +120,14 @@ class Edge:
                 except (ProxyFailed, OSError) as error:
                     self._fault = f"HAProxy cannot be told of replicas: {error}"
                     logger.error("%s", escaped_trace(error))
-            self._stop.wait(LOOK_S)
+            self._stop.wait(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Until the next look."""
+        now = time.monotonic()
+        if self._answered != self._answered_before or self._wakes:
+            self._answered_before, self._changed_at = dict(self._answered), now
+        return LOOK_S if now - self._changed_at < LIVELY_S else CALM_LOOK_S
 
     def _look(self, target: Target, handle: Any) -> None:
         """Ask all replicas of a target where they answer. One that is busy keeps its place for a while."""
@@ -122,13 +136,14 @@ class Edge:
             said = handle.broadcast("address").results(timeout_s=ANSWER_S, return_exceptions=True)
         except DeploymentUnavailableError:
             seen.clear()
+            self._answered[target.name] = frozenset()
             return
         except Exception as error:  # noqa: BLE001 - Serve's controller may be away; those that were seen stay for a while
             logger.warning("replicas of %s cannot be asked: %s", target.name, escaped_trace(error))
             said = []
-        for address in said:
-            if isinstance(address, Address):
-                seen[address.replica] = (address, now)
+        answered = [address for address in said if isinstance(address, Address)]
+        self._answered[target.name] = frozenset(address.replica for address in answered)
+        seen.update((address.replica, (address, now)) for address in answered)
         for replica in [name for name, (_, at) in seen.items() if now - at > FORGET_S]:
             del seen[replica]
 

@@ -160,6 +160,8 @@ class Room:
                 raise NotServed(self._paths())
             if request.method == "GET" and _asks_health(path):
                 return await self._health(name, request, path)
+            if request.method == "GET" and path == "/metrics":
+                return await self._metrics_of([self._places[name]], request)
             return await self._once_there(name, request, path)
         except ClientDisconnect:
             return Response(status_code=499)
@@ -258,6 +260,9 @@ class Room:
         """Of all replicas; each of them checks the token."""
         name = request.headers.get(DEPLOYMENT_HEADER)
         places = [self._places[name]] if name in self._places else list(self._places.values())
+        return await self._metrics_of(places, request)
+
+    async def _metrics_of(self, places: list[_Place], request: Request) -> Response:
         texts, refused = await self._ask_all(places, request, "GET", "/metrics")
         if refused is not None:
             return refused

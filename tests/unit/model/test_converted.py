@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from autovision.model import converted, formats
-from autovision.model.inference import OpenVinoModule
+from autovision.model.inference import openvino_module
 
 SIZE = (4, 4)
 
@@ -55,7 +55,7 @@ def conversions(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def compiled(module: nn.Module) -> np.ndarray:
-    return OpenVinoModule(module.eval(), SIZE, "f32", 1)(np.ones((2, *SIZE, 3), np.uint8))[0]
+    return openvino_module(module.eval(), SIZE, "f32", 1)(np.ones((2, *SIZE, 3), np.uint8))[0]
 
 
 def filled(data: bytes) -> Callable[[Path], None]:

@@ -17,7 +17,7 @@ from autovision.features.extract import FrozenPrefix
 from autovision.model import backbone as backbones
 from autovision.model import inference
 from autovision.model.bundle import build_network
-from autovision.model.inference import EagerModule, OpenVinoModule, TorchModule, compile_module
+from autovision.model.inference import EagerModule, TorchModule, compile_module, openvino_module
 from autovision.space.config import TrialConfig
 
 BACKBONES = ("test_resnet", "test_efficientnet", "test_vit")
@@ -62,14 +62,14 @@ def assert_close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("kind", ["pooled", "cut", "network"])
 def test_the_compiled_module_gives_what_the_module_gives(kind: str, backbone: str) -> None:
     module, size = module_of(kind, backbone)
-    compiled, eager = OpenVinoModule(module, size, "f32", 1), EagerModule(module)
+    compiled, eager = openvino_module(module, size, "f32", 1), EagerModule(module)
     for n in (1, 5):  # the batch size is free
         assert_close(compiled(pixels_of(n, size)), eager(pixels_of(n, size)))
 
 
 def test_an_answer_does_not_depend_on_the_rest_of_the_batch() -> None:
     module, size = module_of("network", "test_resnet")
-    compiled, pixels = OpenVinoModule(module, size, "f32", 1), pixels_of(9, size)
+    compiled, pixels = openvino_module(module, size, "f32", 1), pixels_of(9, size)
     together = compiled(pixels)
     alone = [np.concatenate(parts) for parts in zip(*(compiled(each[None]) for each in pixels), strict=True)]
     assert_close(alone, together)
@@ -77,7 +77,7 @@ def test_an_answer_does_not_depend_on_the_rest_of_the_batch() -> None:
 
 def test_answers_stay_those_of_their_thread_and_are_not_overwritten() -> None:
     module, size = module_of("pooled", "test_resnet")
-    compiled = OpenVinoModule(module, size, "f32", 1)
+    compiled = openvino_module(module, size, "f32", 1)
     batches = [pixels_of(n, size) for n in (1, 2, 3, 4)]
     expected = [compiled(batch)[0] for batch in batches]
     wrong: list[int] = []
@@ -161,7 +161,7 @@ class Mean(nn.Module):
 FREED_IN_ORDER = """
 import gc, signal, sys
 import torch
-from autovision.model.inference import OpenVinoModule
+from autovision.model.inference import openvino_module
 
 class Doubled(torch.nn.Module):
     def forward(self, pixels):
@@ -169,7 +169,7 @@ class Doubled(torch.nn.Module):
 
 heard = []
 signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-first, second = (OpenVinoModule(Doubled(), (8, 8), "f32", 1) for _ in range(2))
+first, second = (openvino_module(Doubled(), (8, 8), "f32", 1) for _ in range(2))
 del first
 gc.collect()
 del second

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +12,8 @@ import pytest
 from ray import cloudpickle
 
 from autovision.errors import InvalidInput
-from autovision.model.predictor import Predictor
-from autovision.registry import parity, runtimes
+from autovision.model.predictor import Prediction, Predictor
+from autovision.registry import parity, ready, runtimes
 from autovision.registry import prepare as preparing
 from autovision.serving.server import CompiledLoader
 from autovision.store.local import LocalStore
@@ -19,15 +22,30 @@ if TYPE_CHECKING:
     from tests.unit.conftest import History
 
 
-def test_a_replica_measures_for_its_first_model_only(tiny: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder_with(tiny: History, folder: Path) -> LocalStore:
+    """A store that other processes can open, too."""
+    store = LocalStore(folder)
+    for key in tiny.store.list():
+        store.put_new(key, tiny.store.get(key).data)
+    return store
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_replica_measures_for_its_first_model_only(
+    tiny: History, no_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: list[tuple[str, str, bool]] = []
 
     def noted(store: Any, model: str, *, threads: int | None, runtime: str, measure: bool) -> Predictor:
         loaded.append((model, runtime, measure))
         return Predictor.load(store, model, threads=threads)
 
-    def prepared(uri: str, model: str, threads: int, runtime: str) -> bool:
-        loaded.append((model, "prepared", threads == 1 and runtime == "auto"))
+    def prepared(uri: str, model: str, threads: int, runtime: str, *, measure: bool) -> bool:
+        loaded.append((model, "prepared", measure))
         return True
 
     monkeypatch.setattr(runtimes, "load", noted)
@@ -39,15 +57,69 @@ def test_a_replica_measures_for_its_first_model_only(tiny: History, monkeypatch:
     # Each replica gets a copy, which has loaded nothing yet.
     cloudpickle.loads(cloudpickle.dumps(CompiledLoader(1, "eager-f32")))(tiny.store, first)
     assert loaded == [
+        (first, "prepared", True),
         (first, "auto", True),
-        (second, "prepared", True),
+        (second, "prepared", False),
         (second, "auto", False),
+        (first, "prepared", True),
         (first, "eager-f32", True),
     ]
 
 
+LOADS = """
+import sys
+from pathlib import Path
+from autovision.serving.server import CompiledLoader
+from autovision.store.local import LocalStore
+root, model, image = sys.argv[1:]
+loaded = CompiledLoader(1, "openvino-f32")(LocalStore(Path(root)), model)
+answer = loaded.predict([Path(image).read_bytes()])[0]
+print(answer.label, *answer.probabilities.values(), "torch" in sys.modules)
+"""
+
+
+def test_a_model_that_is_ready_answers_the_same_without_pytorch(
+    tiny: History, no_cache: None, tmp_path: Path, png: Callable[[int], bytes]
+) -> None:
+    store, model = folder_with(tiny, tmp_path / "store"), tiny.models[1].id
+    image = tmp_path / "one.png"
+    image.write_bytes(png(200))
+    assert ready.load(store, model, 1, "openvino-f32") is None, "nobody made it ready"
+    command = [sys.executable, "-c", LOADS, str(store.root), model, str(image)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    here = runtimes.load(store, model, threads=1, runtime="openvino-f32").predict([image.read_bytes()])[0]
+    assert isinstance(here, Prediction)
+    assert said == [str(here.label), *map(str, here.probabilities.values()), "False"]
+
+
+def test_what_is_ready_is_so_for_that_wish_and_model_alone(
+    tiny: History, no_cache: None, tmp_path: Path
+) -> None:
+    store, (first, second) = folder_with(tiny, tmp_path / "store"), tiny.models
+    runtimes.load(store, first.id, threads=1, runtime="openvino-f32")
+    found = ready.load(store, first.id, 1, "openvino-f32")
+    assert found is not None and found.model.id == first.id
+    assert ready.load(store, first.id, 2, "openvino-f32") is None
+    assert ready.load(store, first.id, 1, "auto") is None
+    assert ready.load(store, second.id, 1, "openvino-f32") is None
+    # A verdict on int8 that came since may change the choice.
+    store.put_new(f"models/{first.id}/int8/somewhere.json", b"{}")
+    assert ready.load(store, first.id, 1, "openvino-f32") is None
+
+
+def test_a_note_whose_network_is_gone_is_as_good_as_none(
+    tiny: History, no_cache: None, tmp_path: Path
+) -> None:
+    store, model = folder_with(tiny, tmp_path / "store"), tiny.models[0].id
+    runtimes.load(store, model, threads=1, runtime="openvino-f32")
+    for network in (tmp_path / "cache").rglob("*.xml"):
+        network.unlink()
+    assert ready.load(store, model, 1, "openvino-f32") is None
+    assert CompiledLoader(1, "openvino-f32")(store, model).model.id == model
+
+
 def test_a_first_model_that_does_not_load_leaves_the_measuring_to_the_next(
-    tiny: History, monkeypatch: pytest.MonkeyPatch
+    tiny: History, no_cache: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[bool] = []
     load_here = runtimes.load
@@ -61,7 +133,7 @@ def test_a_first_model_that_does_not_load_leaves_the_measuring_to_the_next(
     with pytest.raises(Exception, match="no model 'nobody'"):
         load(tiny.copy(), "nobody")
     load(tiny.copy(), tiny.models[0].id)
-    assert measured == [True, True]
+    assert measured == [True]
 
 
 def test_a_runtime_that_does_not_exist_is_refused_before_anything_starts() -> None:
@@ -72,11 +144,8 @@ def test_a_runtime_that_does_not_exist_is_refused_before_anything_starts() -> No
 def test_what_was_prepared_elsewhere_is_not_compared_again(
     tiny: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = LocalStore(tmp_path / "store")
-    for key in tiny.store.list():
-        store.put_new(key, tiny.store.get(key).data)
-    model = tiny.models[1].id
-    assert preparing.prepare(store.uri, model, 1, "openvino-f32")
+    store, model = folder_with(tiny, tmp_path / "store"), tiny.models[1].id
+    assert preparing.prepare(store.uri, model, 1, "openvino-f32", measure=False)
     monkeypatch.setattr(parity, "compare", lambda *args: pytest.fail("it was compared again"))
     assert runtimes.load(store, model, threads=1, runtime="openvino-f32", measure=False).runtime == "openvino"
-    assert not preparing.prepare(store.uri, "nobody", 1, "auto")
+    assert not preparing.prepare(store.uri, "nobody", 1, "auto", measure=False)

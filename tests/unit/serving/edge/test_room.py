@@ -222,3 +222,16 @@ def test_without_haproxy_the_room_reads_the_path(rooms: Callable[..., Rooms], re
     for path, expected in paths.items():
         told = here.http.post(path, content=b"x").json()
         assert (told["by"], told["path"]) == expected
+
+
+def test_without_haproxy_metrics_below_a_name_are_those_of_all_its_replicas(
+    rooms: Callable[..., Rooms], replica: Replica
+) -> None:
+    here = rooms(plan("pets", "cats"))
+    here.update(
+        pets={name: replica(name, measured(name, 3))[1] for name in ("p1", "p2")},
+        cats={"c1": replica("c1", measured("c1", 7))[1]},
+    )
+    of_pets = here.http.get("/pets/metrics").text
+    assert all(f'replica="{name}"' in of_pets for name in ("p1", "p2"))
+    assert 'replica="c1"' not in of_pets

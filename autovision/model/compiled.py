@@ -1,0 +1,84 @@
+"""Networks that were compiled or converted before: what runs them, which needs no PyTorch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from autovision.model import telemetry
+
+Precision = Literal["f32", "bf16"]
+
+_starting = threading.Lock()
+"""two threads do not both make OpenVINO's core"""
+
+
+class Compiled(Protocol):
+    """A thread-safe function from uint8 pixels (B, H, W, 3) to float32 arrays, one per output of the module."""
+
+    runtime: str
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]: ...
+
+
+class OpenVinoModule:
+    """A converted network, compiled by OpenVINO for this CPU; the batch size is free.
+
+    Args:
+        path: of the converted network. What is quantized in it is computed in int8, the rest in `precision`.
+        threads: CPU threads.
+    """
+
+    runtime = "openvino"
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # pinned, two trials on one machine would share the first core
+        }
+        self.path, self.precision = path, precision
+        self._compiled = openvino_core().compile_model(str(path), "CPU", settings)
+        self._local = threading.local()
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        result = self._local.request.infer([pixels], share_inputs=True)
+        return [np.array(result[i], dtype=np.float32) for i in range(len(result))]
+
+
+def openvino_core() -> Any:
+    """OpenVINO's core, one for as long as the process lives.
+
+    Each loads its CPU plugin anew, which gives the thread an alternate signal stack, and puts back the one of before
+    when it is freed. If one that was made earlier is freed earlier, what is put back was freed, too, and the next
+    signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
+    """
+    with _starting:
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> Any:
+    telemetry.silence()
+    import openvino as ov
+
+    return ov.Core()
+
+
+def cpu_precision() -> Precision:
+    """bf16 where this node's processor computes it in hardware, f32 elsewhere."""
+    return "bf16" if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def default_threads() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
