@@ -32,16 +32,17 @@ class OpenVinoModule:
     Args:
         path: of the converted network. What is quantized in it is computed in int8, the rest in `precision`.
         threads: CPU threads.
+        streams: calls that are computed at once, each by its share of the threads.
     """
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+    def __init__(self, path: Path, precision: Precision, threads: int, streams: int = 1) -> None:
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": streams,
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "ENABLE_CPU_PINNING": False,  # pinned, two trials on one machine would share the first core
         }
         self.path, self.precision = path, precision

@@ -29,6 +29,8 @@ from autovision.store.protocol import Store
 
 _MOST = 200
 """notes that are kept"""
+_SHARED_BELOW = 200e6
+"""bytes of a model that is in memory twice, so that a batch can be shared out among threads"""
 
 _log = logging.getLogger(__name__)
 
@@ -58,16 +60,19 @@ def load(store: Store, model_id: str, threads: int, runtime: str) -> Predictor |
     path = _place(store, version, threads, runtime)
     try:
         note = Note.model_validate_json(path.read_bytes())
-        compiled = OpenVinoModule(Path(note.file), note.precision, threads)
+        file = Path(note.file)
+        compiled = OpenVinoModule(file, note.precision, threads)
+        shared = threads > 1 and version.size_bytes < _SHARED_BELOW
+        each = OpenVinoModule(file, note.precision, threads, streams=threads) if shared else None
     except (OSError, ValidationError, RuntimeError) as error:
         if not isinstance(error, FileNotFoundError):
             _log.warning("what is noted of model %s cannot be used: %s", model_id, error)
         return None
     with suppress(OSError):  # both have been used now
         os.utime(path)
-        os.utime(Path(note.file).parent)
+        os.utime(file.parent)
     _log.info("model %s is served by %s", model_id, note.runtime)
-    return Predictor.warm(version, Scorer(compiled), threads)
+    return Predictor.warm(version, Scorer(compiled), threads, Scorer(each) if each else None)
 
 
 def note(

@@ -14,7 +14,10 @@ from autovision.dataset import manifest
 from autovision.dataset.loader import load_pixels
 from autovision.errors import CorruptObject, InvalidImage, NotFound
 from autovision.model import bundle, predictor
-from autovision.model.predictor import Prediction, Predictor, sigmoid, softmax
+from autovision.model.compiled import OpenVinoModule
+from autovision.model.inference import openvino_file
+from autovision.model.predictor import Prediction, Predictor, Scorer, sigmoid, softmax
+from autovision.model.version import read_version
 from autovision.records.datasets import Split
 from autovision.store import keys
 
@@ -99,6 +102,47 @@ def test_images_of_other_modes_and_sizes_are_answered(served: Predictor) -> None
 
     odd = [encoded("L", (300, 20), "PNG"), encoded("I;16", (9, 9), "PNG"), encoded("CMYK", (50, 80), "JPEG")]
     assert len(answers(served.predict(odd))) == 3
+
+
+@pytest.fixture(scope="module")
+def shared(tiny: History) -> Predictor:
+    """One whose threads share images out among them."""
+    version = read_version(tiny.store, tiny.models[1].id)
+    prep = version.preprocessing
+    file = openvino_file(bundle.load_network(tiny.store, version), (prep.height, prep.width))
+    whole, each = (Scorer(OpenVinoModule(file, "f32", 3, streams)) for streams in (1, 3))
+    found = Predictor.warm(version, whole, 3, each)
+    assert found._each is not None
+    return found
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 11])
+def test_images_that_are_shared_out_are_answered_in_their_places(
+    tiny: History, shared: Predictor, files: list[bytes], number: int
+) -> None:
+    alone = Predictor.load(tiny.store, shared.model.id, threads=1)
+    for bad in (None, 0, number - 1):
+        images = [b"text" if at == bad else data for at, data in enumerate(files[:number])]
+        for one, many in zip(
+            (alone.predict([each])[0] for each in images), shared.predict(images), strict=True
+        ):
+            assert type(one) is type(many)
+            if isinstance(one, Prediction) and isinstance(many, Prediction):
+                np.testing.assert_allclose(
+                    list(one.probabilities.values()), list(many.probabilities.values()), atol=1e-2
+                )
+                np.testing.assert_allclose(one.embedding, many.embedding, atol=1e-1)
+
+
+def test_nothing_is_shared_out_where_threads_alone_answer_otherwise(tiny: History, shared: Predictor) -> None:
+    class Wrong(Scorer):
+        def __call__(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            logits, embeddings = super().__call__(pixels)
+            return logits + 0.1, embeddings
+
+    assert shared._each is not None
+    wrong = Wrong(shared._each._compiled)
+    assert Predictor.warm(shared.model, shared._scorer, 3, wrong)._each is None
 
 
 def test_many_threads_get_their_own_answers(served: Predictor, files: list[bytes]) -> None:
