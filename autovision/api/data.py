@@ -25,12 +25,14 @@ class DataSets(Base):
         seed: int = 0,
         positive_class: str | None = None,
         alike_by: str | None = None,
+        near_bits: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> DatasetVersion:
         """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`.
 
         Args:
             alike_by: a backbone whose pretrained weights tell near-duplicates, too; see `trial.likeness`.
+            near_bits: see `dataset.importer.import_images`.
         """
         from autovision.dataset import importer
 
@@ -51,6 +53,7 @@ class DataSets(Base):
             seed=seed,
             positive_class=positive_class,
             alike=alike,
+            near_bits=near_bits,
             progress=progress,
         )
 

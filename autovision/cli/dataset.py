@@ -50,6 +50,14 @@ def import_(
             help="Look for near-duplicates by what this pretrained backbone sees, too, such as tf_efficientnet_lite0.",
         ),
     ] = None,
+    near_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--near-bits",
+            metavar="N",
+            help="Hashes of near-duplicates differ in at most N of 256 bits (31); -1: they are not compared.",
+        ),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +74,13 @@ def import_(
     with answering(as_json) as out:
         with _import_progress(out) as progress:
             version = library(store).import_dataset(
-                path, name, seed=seed, positive_class=positive_class, alike_by=alike_by, progress=progress
+                path,
+                name,
+                seed=seed,
+                positive_class=positive_class,
+                alike_by=alike_by,
+                near_bits=near_bits,
+                progress=progress,
             )
         out.answer(
             {"dataset": version.id, **version.model_dump(mode="json")},

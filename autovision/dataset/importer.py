@@ -22,7 +22,7 @@ from autovision.dataset.manifest import Row
 from autovision.dataset.publish import publish
 from autovision.dataset.split import FRACTIONS, Item, assign
 from autovision.dataset.together import Units, alike_by_nature, put_together
-from autovision.duplicates import MOST_BITS, Found, Pair, alike_by_hash
+from autovision.duplicates import BITS, MOST_BITS, Found, Pair, alike_by_hash
 from autovision.errors import CorruptObject, InvalidInput
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, ImportProblem, Split, spoken
@@ -50,6 +50,7 @@ def import_dataset(
     fractions: Mapping[Split, float] = FRACTIONS,
     positive_class: str | None = None,
     alike: Alike = nothing_else,
+    near_bits: int | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = now,
 ) -> DatasetVersion:
@@ -66,6 +67,7 @@ def import_dataset(
         positive_class=positive_class,
         problems=listing.problems,
         alike=alike,
+        near_bits=near_bits,
         progress=progress,
         clock=clock,
     )
@@ -83,6 +85,7 @@ def import_images(
     parent: DatasetVersion | None = None,
     problems: Iterable[ImportProblem] = (),
     alike: Alike = nothing_else,
+    near_bits: int | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = now,
 ) -> DatasetVersion:
@@ -103,6 +106,8 @@ def import_images(
         parent: the version that this one extends: its images stay, in their splits.
         problems: what was noticed before.
         alike: tells of further near-duplicates.
+        near_bits: up to so many bits the perceptual hashes of near-duplicates differ in, fewer where all images look
+            alike; -1: hashes are not compared; None: as in the parent, or `duplicates.MOST_BITS`.
         progress: called with the number of images done and of all.
 
     Raises:
@@ -112,6 +117,11 @@ def import_images(
         StoreUnavailable: the store cannot be written. What was stored stays.
     """
     keys.check_name(name, what="the data set's name")
+    if near_bits is not None and not -1 <= near_bits < BITS // 2:
+        raise InvalidInput(
+            f"hashes that differ in {near_bits} of {BITS} bits tell nothing; near-duplicates differ in 0 to "
+            f"{BITS // 2 - 1} (-1: they are not looked for)"
+        )
     if parent is not None and parent.name != name:
         raise InvalidInput(
             f"{parent.id} is no version of {name!r} and cannot be extended to one; give its own name"
@@ -124,10 +134,12 @@ def import_images(
     results = ingest(store, images, progress, known=_opened_before(store, name))
     kept, noticed = _keep_once(images, results, {row.image: row for row in old}, parent)
     before = _with_hashes(store, old) if kept else old
-    by_hash = _near(before, kept, parent)
+    by_hash = _near(before, kept, parent, near_bits)
     together = _put_together(before, kept, [*by_hash.pairs, *_told(alike, before, kept)], stratify_by)
     rows = _rows(before, kept, together, seed, fractions)
-    noticed += [*alike_by_nature(by_hash.bits), *together.problems]
+    if near_bits is None or by_hash.bits != near_bits:
+        noticed += alike_by_nature(by_hash.bits)
+    noticed += together.problems
     checks.no_class_is_lost(images, known | {label for row in rows for label in row.labels}, noticed)
     return publish(
         store,
@@ -270,11 +282,13 @@ def _problem(source: SourceImage, kind: str, message: str) -> ImportProblem:
 # ----------------------------------------------------------------------------------------------- placing
 
 
-def _near(old: Sequence[Row], kept: Sequence[_Kept], parent: DatasetVersion | None) -> Found:
-    """Near-duplicates by hash, as closely as they were looked for in the version that is extended."""
+def _near(
+    old: Sequence[Row], kept: Sequence[_Kept], parent: DatasetVersion | None, near_bits: int | None
+) -> Found:
+    """Near-duplicates by hash, as closely as was asked for, or as they were in the version that is extended."""
     new_hashes = {opened.digest: opened.perceptual_hash for _, opened in kept}
     old_hashes = {row.image: row.perceptual_hash or "" for row in old}
-    bits = parent.hash_bits if parent else MOST_BITS
+    bits = near_bits if near_bits is not None else parent.hash_bits if parent else MOST_BITS
     if bits is None and kept:
         bits = alike_by_hash(old_hashes, {}).bits
     return alike_by_hash(new_hashes, old_hashes, most_bits=MOST_BITS if bits is None else bits)

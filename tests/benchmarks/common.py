@@ -140,7 +140,10 @@ def import_solar_cells(
     count: int | None = None,
     modules: bool = False,
     fractions: Mapping[Split, float] = FRACTIONS,
+    near_bits: int | None = None,
 ) -> DatasetVersion:
     """The cells, or `count` of them, split by `seed`, stratified by label and cell type."""
     cells = some(solar_cells(modules=modules), count)
-    return import_images(store, name, cells, seed=seed, stratify_by="cell_type", fractions=fractions)
+    return import_images(
+        store, name, cells, seed=seed, stratify_by="cell_type", fractions=fractions, near_bits=near_bits
+    )

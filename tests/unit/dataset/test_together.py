@@ -15,6 +15,7 @@ from autovision.dataset.manifest import Row
 from autovision.dataset.split import Item, assign
 from autovision.dataset.together import put_together
 from autovision.duplicates import Pair, components
+from autovision.errors import InvalidInput
 from autovision.records.datasets import DatasetVersion, Split
 from autovision.store.memory import MemoryStore
 
@@ -61,6 +62,25 @@ def test_near_duplicates_share_a_split_and_are_reported(store: MemoryStore, tmp_
         and "of 256 bits" in version.problems[0].message
     )
     assert import_images(store, "pets", images[::-1], seed=0) == version
+
+
+def test_how_near_is_near_can_be_said_and_holds_for_later_versions(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    images = photos(tmp_path, range(40)) + photos(tmp_path, range(0, 40, 2), quality=40)
+    version = import_images(store, "pets", images, seed=0, near_bits=-1)
+    assert version.problem_counts == {} and version.hash_bits == -1
+    assert all(row.group is None for row in manifest.read(store, version))
+    later = extend(store, version, photos(tmp_path, range(20), quality=60), seed=0)
+    assert later.problem_counts == {} and later.n == 80
+    few = import_images(store, "few", images, seed=0, near_bits=0)
+    assert few.hash_bits == 0 and few.problem_counts.keys() <= {"near_duplicate"}
+
+
+@pytest.mark.parametrize("bits", [-2, 128, 256])
+def test_bits_that_tell_nothing_are_refused(store: MemoryStore, tmp_path: Path, bits: int) -> None:
+    with pytest.raises(InvalidInput, match=f"differ in {bits} of 256 bits"):
+        import_images(store, "pets", photos(tmp_path, range(20)), seed=0, near_bits=bits)
 
 
 def test_new_images_follow_those_of_the_version_that_they_resemble(
