@@ -137,7 +137,7 @@ def import_images(
     by_hash = _near(before, kept, parent, near_bits)
     together = _put_together(before, kept, [*by_hash.pairs, *_told(alike, before, kept)], stratify_by)
     rows = _rows(before, kept, together, seed, fractions)
-    if near_bits is None or by_hash.bits != near_bits:
+    if by_hash.bits != (near_bits if near_bits is not None else parent and parent.hash_bits):
         noticed += alike_by_nature(by_hash.bits)
     noticed += together.problems
     checks.no_class_is_lost(images, known | {label for row in rows for label in row.labels}, noticed)
