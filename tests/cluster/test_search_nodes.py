@@ -17,9 +17,9 @@ from autovision.trial.train import rung_epochs
 from tests.slow.searches import Both, Killed, Plan, colours, wait_until
 
 KILLS = 3
-LIVES_S = 8.0
+LIVES_S = 2.0
 """of a node, once there is a trial that has ended since the last one was killed"""
-PLAN = Plan(Both(), ("--max-trials", "24", "--seed", "3", "--no-confirm"), cpus=3, after=0)
+PLAN = Plan(Both(), ("--max-trials", "40", "--seed", "3", "--no-confirm"), cpus=3, after=0)
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_nodes_that_are_killed_take_no_ended_trial_with_them(cluster: Cluster, t
     assert state.attempt == 1, "nobody had to resume it"
     after = search.lines()
     assert {key: after[key] for key in kept} == kept, "what had ended is as it was"
-    assert sorted(trial.number for trial in trials) == list(range(24))
-    assert len({TrialConfig.model_validate(trial.config).digest for trial in trials}) == 24
+    assert sorted(trial.number for trial in trials) == list(range(40))
+    assert len({TrialConfig.model_validate(trial.config).digest for trial in trials}) == 40
     assert search.going() == {}
     for trial in trials:
         assert trial.state is not TrialState.FAILED, trial.error
