@@ -195,7 +195,7 @@ class Controller:
             deployment.model,
             bundle.load_reference(self.store, version),
             window,
-            alpha=deployment.policy.alpha,
+            alpha=1 / deployment.policy.windows_per_false_alarm,
             seed=self.seed,
             clock=self.clock,
         )
