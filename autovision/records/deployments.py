@@ -314,5 +314,7 @@ class DriftReport(Record):
     def alarming(self) -> tuple[DetectorVerdict, ...]:
         """The verdicts that raise the alarm, the surest first."""
         return tuple(
-            sorted((each for each in self.detectors if each.alarm), key=lambda each: each.p_value / each.alpha)
+            sorted(
+                (each for each in self.detectors if each.alarm), key=lambda each: each.p_value / each.alpha
+            )
         )
