@@ -71,7 +71,12 @@ def _accuracies(report: DriftReport) -> Iterator[tuple[str, str]]:
         yield (
             "accuracy without labels",
             f"about {guess.value:.3f} [{guess.low:.3f}, {guess.high:.3f}], if confidence means what it meant; "
-            f"{guess.held_out:.3f} held out",
+            f"{guess.held_out:.3f} held out"
+            + (
+                f"; off by up to {max(map(abs, guess.tried.values())):.3f} on corrupted images"
+                if guess.tried
+                else ""
+            ),
         )
 
 

@@ -8,6 +8,8 @@ promise too much, and no figure of theirs tells.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from autovision.monitoring.detectors.labelled import Answers
@@ -18,8 +20,17 @@ _RESAMPLES = 500
 _LEAST = 20
 
 
-def estimate(held_out: Answers, confidence: Floats, rng: np.random.Generator) -> AccuracyEstimate | None:
-    """The accuracy of a window with those confidences (m,); None: too few to speak of."""
+def estimate(
+    held_out: Answers,
+    confidence: Floats,
+    rng: np.random.Generator,
+    corrupted: Mapping[str, Answers] | None = None,
+) -> AccuracyEstimate | None:
+    """The accuracy of a window with those confidences (m,); None: too few to speak of.
+
+    Args:
+        corrupted: answers to corrupted held-out images, by kind, on which the estimate is tried.
+    """
     n, m = len(held_out), len(confidence)
     if n < _LEAST or m < _LEAST:
         return None
@@ -36,6 +47,13 @@ def estimate(held_out: Answers, confidence: Floats, rng: np.random.Generator) ->
         low=float(min(low, value)),
         high=float(max(high, value)),
         by_difference=float(np.clip(whole[0] - fall, 0, 1)),
+        tried={
+            kind: float(
+                _above(held_out.confidence[None], whole, each.confidence[None])[0] - each.right.mean()
+            )
+            for kind, each in (corrupted or {}).items()
+            if len(each)
+        },
         held_out=float(whole[0]),
         n=m,
         held_out_n=n,

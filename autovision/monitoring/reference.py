@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +22,7 @@ from autovision.metrics import THRESHOLD, right
 from autovision.model import bundle
 from autovision.monitoring import quality
 from autovision.monitoring.detectors import projection
+from autovision.monitoring.detectors.labelled import Answers
 from autovision.monitoring.detectors.permutation import Floats
 from autovision.monitoring.detectors.projection import Projection
 from autovision.monitoring.rows import Rows, confidence_of
@@ -29,6 +30,7 @@ from autovision.records.base import digest_of
 from autovision.records.datasets import Split
 from autovision.records.models import ModelVersion
 from autovision.registry.evaluate import Predictions, stored_predictions
+from autovision.registry.robustness import stored_corrupted
 from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, KeyNotFound, Store
 
@@ -48,6 +50,7 @@ class Reference:
         images: digest of each embedded row; empty where it is not known.
         metadata: of each embedded row; empty where it is not known.
         notes: what is missing, and why.
+        corrupted: answers to corrupted held-out images, by kind; empty where no gate had them made.
     """
 
     model: str
@@ -58,6 +61,7 @@ class Reference:
     images: tuple[str, ...] = ()
     metadata: tuple[Mapping[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    corrupted: Mapping[str, Answers] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -135,6 +139,7 @@ def load_reference(store: Store, version: ModelVersion) -> Reference:
     notes: list[str] = []
     rows: list[Row] = []
     held_out: Predictions | None = None
+    corrupted: dict[str, Answers] = {}
     try:
         data = catalog.get(store, version.lineage.dataset)
         every = manifest.read(store, data)
@@ -147,10 +152,14 @@ def load_reference(store: Store, version: ModelVersion) -> Reference:
                 "what the model says of its test images is not stored: answers, confidence and accuracy are not "
                 f"compared; `autovision model evaluate {version.id} --dataset {data.id}` computes it"
             )
+        corrupted = {
+            kind: _answers(said, version.multi_label)
+            for kind, said in stored_corrupted(store, version, data, Split.TEST).items()
+        }
     except AutoVisionError as error:
         notes.append(f"only inputs are compared: {error}")
     figures = _figures(store, version, rows, notes) if rows else None
-    return Reference.of(
+    found = Reference.of(
         version.id,
         version.classes,
         embeddings,
@@ -162,6 +171,13 @@ def load_reference(store: Store, version: ModelVersion) -> Reference:
         notes=notes,
         project=_projection(store, version, embeddings),
     )
+    return replace(found, corrupted=corrupted)
+
+
+def _answers(said: Predictions, multi_label: bool) -> Answers:
+    good = right(said.decided, said.labels)
+    confidence = confidence_of(said.probabilities, multi_label=multi_label)
+    return Answers(good, confidence, np.zeros(len(good), bool))
 
 
 def _projection(store: Store, version: ModelVersion, embeddings: np.ndarray) -> Projection:

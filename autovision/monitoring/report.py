@@ -114,7 +114,7 @@ def examine(
         windows_per_false_alarm=windows_per_false_alarm,
         unlike=explain.unlike(captures, witnessed, odd),
         typical=explain.typical(reference),
-        estimate=estimate(reference.rows.answers, rows.confidence, rng),
+        estimate=estimate(reference.rows.answers, rows.confidence, rng, reference.corrupted),
         accuracy=_accuracy(reference, rows),
         notes=(*reference.notes, *examination.notes(observed)),
         rows=digest(rows.to_bytes()),

@@ -244,6 +244,9 @@ class AccuracyEstimate(Record):
     high: float
     by_difference: float
     """by the difference of mean confidences (Guillory et al. 2021)"""
+    tried: dict[str, float] = {}
+    """kind of corruption -> estimate less accuracy on held-out images that were corrupted so: how far such an estimate
+    can be off; empty where the promotion gates had none made"""
     held_out: float
     """accuracy on the held-out images"""
     n: int

@@ -249,9 +249,13 @@ def evaluation(model_id: str, dataset_digest: str, split: str) -> str:
     return f"evaluations/{model_id}/{dataset_digest}-{split}.parquet"
 
 
+def corrupted_evaluations(model_id: str, dataset_digest: str, split: str) -> str:
+    return f"evaluations/{model_id}/{dataset_digest}-{split}-"
+
+
 def corrupted_evaluation(model_id: str, dataset_digest: str, split: str, suite: str) -> str:
     """`suite` tells which images were corrupted, and how."""
-    return f"evaluations/{model_id}/{dataset_digest}-{split}-{suite}.parquet"
+    return f"{corrupted_evaluations(model_id, dataset_digest, split)}{suite}.parquet"
 
 
 def deployment(name: str) -> str:

@@ -35,6 +35,15 @@ def test_less_sure_windows_are_estimated_to_be_less_right():
     assert (found.n, found.held_out_n) == (len(unsure), 2000)
 
 
+def test_how_far_it_can_be_off_is_tried_on_corrupted_images():
+    rng = np.random.default_rng(2)
+    held_out, plain = drawn(2000, rng), drawn(1000, rng)
+    overconfident = Answers(plain.right & (rng.random(1000) < 0.5), plain.confidence, plain.reviewed)
+    found = estimate(held_out, plain.confidence, rng, {"jpeg": plain, "blur": overconfident})
+    assert found.tried["jpeg"] == pytest.approx(0, abs=0.05)
+    assert found.tried["blur"] == pytest.approx(0.375, abs=0.05)
+
+
 def test_a_model_that_is_never_wrong_is_expected_to_stay_so():
     held_out = Answers(np.ones(50, bool), np.linspace(0.9, 1, 50), np.zeros(50, bool))
     assert estimate(held_out, np.linspace(0.95, 1, 40), np.random.default_rng(0)).value == 1

@@ -13,6 +13,7 @@ from autovision.monitoring.reference import load_reference
 from autovision.monitoring.watch import reports_of, watch
 from autovision.records.deployments import Deployment, DriftReport, Label, RetrainingPolicy
 from autovision.registry import deployments
+from autovision.registry.corruptions import KINDS
 from autovision.store import MemoryStore, captures, keys, labels
 from autovision.store.protocol import KeyNotFound
 
@@ -60,6 +61,7 @@ def test_all_detectors_speak_of_a_model_with_its_data(
     assert calm is not None and not calm.alarm
     assert names(calm) == {"input", "quality", "prediction", "confidence", "accuracy"}
     assert calm.accuracy is not None and calm.accuracy.n == 30
+    assert calm.estimate is not None and set(calm.estimate.tried) == set(KINDS), "the gates had them made"
     assert calm.rows is not None and store.exists(keys.window_rows("door", calm.rows))
     assert all(store.exists(keys.image(image)) for image in calm.typical)
     assert reports_of(store, "door", tiny.models[0].id) == [calm]
