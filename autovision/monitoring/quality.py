@@ -40,6 +40,8 @@ _LARGEST = 512
 _BLACK, _WHITE = 5, 250
 _BLOCK = 8
 _STILL = 2.0
+_ODD = 0.25
+"""of the usual range, beyond its end"""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -73,7 +75,7 @@ def _odd(row: Floats, low: Floats, high: Floats, unit: Floats) -> str:
         return "the file is broken"
     beyond = np.maximum(low - row, row - high) / unit
     worst = int(beyond.argmax())
-    if beyond[worst] <= 0:
+    if beyond[worst] <= _ODD:
         return ""
     return f"{FIGURES[worst]} {row[worst]:.3g}, usually {low[worst]:.3g} to {high[worst]:.3g}"
 

