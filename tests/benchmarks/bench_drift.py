@@ -4,13 +4,13 @@
 
 The model: frozen pooled features of EfficientNet-Lite0 at 224 pixels and a linear head, fitted to 400 mono cells; its
 temperature is fitted to 100 more. Of the other 574 mono cells, 274 are the reference and 300 are what production may
-send, or as it says below; all 1,550 poly cells are drift. Every window goes through `examine`, as a deployment's do,
+send, or as it says below; 400 poly cells are drift. Every window goes through `examine`, as a deployment's do,
 with a rate of one false alarm in 1,000 windows.
 
 (a) 501 windows of 167 deployments, each with a reference and windows of its own, no cell in two places; and 500 windows
-of one deployment in a row, whose cells are drawn from 300 again and again. The same with one false alarm in 20 windows,
+of one deployment in a row, whose cells are drawn from the same 300 again and again. The same with one false alarm in 20 windows,
 so that the rate can be seen.
-(b) Mono windows into which poly cells are mixed. (c) Corruptions at five severities, made anew of 300 cells, and which
+(b) Mono windows into which poly cells are mixed. (c) Corruptions at five severities, made anew of 100 cells, in windows of 50, and which
 detectors say so. (d) A share of poly cells that grows window by window: with 1, 4 and 16 windows together, and with
 single windows alone, which then have all of the rate. (e) The estimates of accuracy against what labels say.
 
@@ -23,7 +23,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -47,6 +47,7 @@ from autovision.registry.evaluate import Predictions
 
 RATE = 1000.0
 OFTEN = 20.0
+POLY = 400
 SEVERITIES = {
     "noise": (0.02, 0.04, 0.08, 0.12, 0.20),
     "blur": (0.0034, 0.005, 0.008, 0.012, 0.020),
@@ -55,7 +56,9 @@ SEVERITIES = {
     "crop": (0.05, 0.10, 0.15, 0.25, 0.40),
 }
 """units as in `autovision.registry.corruptions`; of a crop the share of each side that is missing, from one corner"""
-TRAIN, CALIBRATE, REFERENCE, CORRUPTED = 400, 100, 274, 300
+TRAIN, CALIBRATE, REFERENCE, CORRUPTED = 400, 100, 274, 100
+STEPS = (0.0025, 0.005, 0.01)
+"""of the share of poly cells, from window to window"""
 CLASSES = ("defective", "functional")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -146,7 +149,7 @@ def compute(quick: bool) -> dict[str, np.ndarray]:
         found[f"{name}/labels"] = np.array([CLASSES.index(cell.label) for cell in chosen])
 
     add("mono", mono, lambda image, key: image)
-    add("poly", poly[: 400 if quick else None], lambda image, key: image)
+    add("poly", poly[:POLY], lambda image, key: image)
     # Of those that production may send in the first split.
     sent = mono[TRAIN + CALIBRATE + REFERENCE :][:CORRUPTED]
     for kind, levels in SEVERITIES.items():
@@ -258,12 +261,12 @@ def one_stream(windows: int, rate: float) -> list[list[str]]:
     reference, sent = first_split()
     rng, watched = np.random.default_rng(2), Watched(reference, rate)
     return [
-        [f"{v.name} x{v.windows}" for v in watched.see(sent[rng.integers(0, len(sent), 100)]).alarming]
+        [f"{v.name} x{v.windows}" for v in watched.see(sent[rng.permutation(len(sent))[:100]]).alarming]
         for _ in range(windows)
     ]
 
 
-def false_alarms(pool: ProcessPoolExecutor, quick: bool) -> list[dict[str, Any]]:
+def false_alarms(pool: Executor, quick: bool) -> list[dict[str, Any]]:
     lives, length = (4, 6) if quick else (167, 500)
     asked = {
         (way, rate): (
@@ -334,16 +337,15 @@ def mixed(size: int, share: float, windows: int) -> dict[str, Any]:
 
 def corrupt(name: str, windows: int) -> dict[str, Any]:
     cells, rng = stored()[name], np.random.default_rng([4, *name.encode()])
-    return detected([cells[rng.permutation(len(cells))[:100]] for _ in range(windows)])
+    return detected([cells[rng.permutation(len(cells))[:50]] for _ in range(windows)])
 
 
 def share_of(found: dict[str, Any]) -> str:
     return f"{100 * found['alarms'] / found['n']:.0f} %"
 
 
-def detection(pool: ProcessPoolExecutor, quick: bool) -> dict[str, Any]:
+def detection(pool: Executor, few: int) -> dict[str, Any]:
     sizes, shares = (50, 100, 200), (0.10, 0.25, 0.50, 1.0)
-    few = 3 if quick else 50
     asked = {
         (size, share): pool.submit(mixed, size, share, 4 * few if (size, share) == (100, 1.0) else few)
         for size in sizes
@@ -367,7 +369,7 @@ def detection(pool: ProcessPoolExecutor, quick: bool) -> dict[str, Any]:
     moved = {name: future.result() for name, future in corruptions.items()}
     levels = sorted({int(name[-1]) for name in moved})
     show(
-        "(c) Windows of 100 corrupted mono cells: share in which an alarm is raised, and by whom",
+        "(c) Windows of 50 corrupted mono cells: share in which an alarm is raised, and by whom",
         ["corruption", *(f"severity {level + 1}" for level in levels)],
         [
             [
@@ -398,19 +400,20 @@ def slow(step: float, seed: int, scales: dict[int, float], most: int) -> int | N
     poly, rng, watched = stored()["poly"], np.random.default_rng([5, seed]), Watched(reference)
     for number in range(1, most + 1):
         strange = rng.binomial(100, min(step * number, 1.0))
-        cells = sent[rng.integers(0, len(sent), 100 - strange)] + poly[rng.integers(0, len(poly), strange)]
+        mono, other = rng.permutation(len(sent)), rng.permutation(len(poly))
+        cells = sent[mono[: 100 - strange]] + poly[other[:strange]]
         if watched.see(cells).alarm:
             return number
     return None
 
 
-def slow_drift(pool: ProcessPoolExecutor, quick: bool) -> list[dict[str, Any]]:
-    most, runs = (3, 2) if quick else (120, 10)
+def slow_drift(pool: Executor, quick: bool) -> list[dict[str, Any]]:
+    most, runs = (3, 2) if quick else (60, 5)
     before = dict(rates.SCALES)
     ways = {"1, 4, 16 windows": before, "single windows": {1: 1.0}}
     asked = {
         (step, way): [pool.submit(slow, step, seed, scales, most) for seed in range(runs)]
-        for step in (0.001, 0.0025, 0.005, 0.01)
+        for step in STEPS
         for way, scales in ways.items()
     }
     rows = []
@@ -432,7 +435,7 @@ def slow_drift(pool: ProcessPoolExecutor, quick: bool) -> list[dict[str, Any]]:
                     for filled in [[most + 1 if each is None else each for each in row["windows"]]]
                 ),
             ]
-            for step in (0.001, 0.0025, 0.005, 0.01)
+            for step in STEPS
         ],
         f"Median [least, most] of {runs} runs; {most + 1}: no alarm in {most} windows.",
     )
@@ -483,6 +486,13 @@ def estimates(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def _workers(processes: int, path: Path) -> Executor:
+    if processes == 1:
+        return ThreadPoolExecutor(1)
+    context = get_context("spawn")
+    return ProcessPoolExecutor(processes, context, initializer=prepare, initargs=(path,))
+
+
 def prepare(path: Path) -> None:
     _folder[:] = [path]
 
@@ -491,6 +501,8 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--cache", type=Path, help="folder that keeps embeddings for the next time")
     parser.add_argument("--parts", nargs="+", default=["a", "b", "d", "e"], help="b is also c")
+    parser.add_argument("--windows", type=int, default=30, help="of each cell of the tables of detection")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = chosen.cache or Path(scratch)
@@ -502,20 +514,19 @@ def main() -> None:
             with partial_.open("wb") as file:
                 np.savez(file, **compute(chosen.quick))
             partial_.replace(path)
+            print(f"embeddings are in {path}", flush=True)
         prepare(path)
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
         figures: dict[str, Any] = {"quick": chosen.quick}
-        with ProcessPoolExecutor(
-            len(os.sched_getaffinity(0)), get_context("spawn"), initializer=prepare, initargs=(path,)
-        ) as pool:
+        with _workers(chosen.processes, path) as pool:
+            if "e" in chosen.parts:
+                figures["estimates"] = estimates(chosen.quick)
+            if "b" in chosen.parts:
+                figures |= detection(pool, chosen.windows)
             if "a" in chosen.parts:
                 figures["false_alarms"] = false_alarms(pool, chosen.quick)
-            if "b" in chosen.parts:
-                figures |= detection(pool, chosen.quick)
             if "d" in chosen.parts:
                 figures["slow"] = slow_drift(pool, chosen.quick)
-        if "e" in chosen.parts:
-            figures["estimates"] = estimates(chosen.quick)
     write_json(chosen.json, "drift", figures)
 
 

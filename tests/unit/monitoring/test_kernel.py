@@ -10,7 +10,7 @@ MOSTLY_SAME = np.ones((100, 4))
 MOSTLY_SAME[:20] = np.random.default_rng(0).normal(size=(20, 4))
 
 
-def tested(reference, window, *, alpha=0.05, seed=0):
+def outcome_of(reference, window, *, alpha=0.05, seed=0):
     fitted, compared = projection.split(reference)
     project = projection.fit(np.asarray(reference)[fitted])
     normal = project(np.asarray(reference)[compared], name="reference")
@@ -20,7 +20,7 @@ def tested(reference, window, *, alpha=0.05, seed=0):
 
 def p_values(draw, tests, *, shift=0.0, n=120, m=30):
     rng = np.random.default_rng(7)
-    found = [tested(draw(n, rng), draw(m, rng, shift), seed=seed).p_value for seed in range(tests)]
+    found = [outcome_of(draw(n, rng), draw(m, rng, shift), seed=seed).p_value for seed in range(tests)]
     return np.array(found)
 
 
@@ -51,27 +51,27 @@ def test_drift_off_the_plane_of_the_reference_is_found():
     reference = np.column_stack([rng.normal(size=(300, 5)) * 10, rng.normal(size=(300, 35)), np.zeros(300)])
     window = reference[rng.integers(0, 300, 50)] + 0.0
     window[:, -1] = 12.0
-    assert tested(reference, window, alpha=0.001).alarm
+    assert outcome_of(reference, window, alpha=0.001).alarm
 
 
 def test_units_of_the_embedding_do_not_matter(embeddings):
     rng = np.random.default_rng(1)
     reference, window = embeddings(100, rng), embeddings(20, rng, 0.5)
-    plain, scaled = tested(reference, window), tested(reference * 1e-6, window * 1e-6)
+    plain, scaled = outcome_of(reference, window), outcome_of(reference * 1e-6, window * 1e-6)
     assert scaled.score == pytest.approx(plain.score)
 
 
 def test_same_input_gives_same_result(embeddings):
     rng = np.random.default_rng(1)
     reference, window = embeddings(100, rng), embeddings(20, rng)
-    first, again, other = (tested(reference, window, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (outcome_of(reference, window, seed=seed) for seed in (3, 3, 4))
     assert (first.score, first.p_value) == (again.score, again.p_value)
     assert (first.null[:50] == again.null[:50]).all() and not (first.null[:50] == other.null[:50]).all()
 
 
 def test_constant_window_is_drift(embeddings):
     rng = np.random.default_rng(1)
-    assert tested(embeddings(200, rng), np.ones((20, 60)), alpha=0.01).alarm
+    assert outcome_of(embeddings(200, rng), np.ones((20, 60)), alpha=0.01).alarm
 
 
 def test_a_projection_is_read_back_as_it_was(embeddings):
@@ -125,4 +125,4 @@ def test_typical_rows_are_in_the_midst_and_differ():
 )
 def test_degenerate_input_is_refused(reference, window, message):
     with pytest.raises(InvalidInput, match=message):
-        tested(reference, window)
+        outcome_of(reference, window)
