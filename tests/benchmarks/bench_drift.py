@@ -8,11 +8,12 @@ send, or as it says below; 400 poly cells are drift. Every window goes through `
 with a rate of one false alarm in 1,000 windows.
 
 (a) 501 windows of 167 deployments, each with a reference and windows of its own, no cell in two places; and 500 windows
-of one deployment in a row, whose cells are drawn from the same 300 again and again. The same with one false alarm in 20 windows,
-so that the rate can be seen.
-(b) Mono windows into which poly cells are mixed. (c) Corruptions at five severities, made anew of 100 cells, in windows of 50, and which
-detectors say so. (d) A share of poly cells that grows window by window: with 1, 4 and 16 windows together, and with
-single windows alone, which then have all of the rate. (e) The estimates of accuracy against what labels say.
+of one deployment in a row, whose cells are drawn from the same 300 again and again. The same with one false alarm in 20
+windows, so that the rate can be seen.
+(b) Mono windows into which poly cells are mixed. (c) Corruptions at five severities, made anew of 100 cells, in windows
+of 50, and which detectors say so. (d) A share of poly cells that grows window by window: with 1, 4 and 16 windows
+together, and with single windows alone, which then have all of the rate. (e) The estimates of accuracy against what
+labels say.
 
 Ten minutes on two free cores, two more where no embedding is cached.
 """
