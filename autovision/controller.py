@@ -2,7 +2,7 @@
 
     search       queued searches are run, one here or several in processes of their own, and their models registered
     promotion    a finished search's model is compared with the champion, and takes over step by step, on evidence
-    monitoring   each full window of captured requests is tested for drift
+    monitoring   each full window of captured requests is compared with what is normal, by several detectors
     retraining   drift or enough labels lead to the next data set version and a queued search
     retention    captured requests that a deployment's policy no longer keeps are deleted
 
@@ -21,10 +21,8 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from autovision.errors import AutoVisionError, Conflict, Interrupted
-from autovision.model import bundle
-from autovision.model.version import read_version
-from autovision.monitoring.report import examine
-from autovision.monitoring.window import latest_window
+from autovision.monitoring.told import told
+from autovision.monitoring.watch import watch
 from autovision.promotion import rollout
 from autovision.records.base import now
 from autovision.records.deployments import Decision, DecisionKind, Deployment, DriftReport
@@ -39,7 +37,7 @@ from autovision.search.fleet import Fleet
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
 from autovision.search.sharing import queue
-from autovision.store import captures, keys, lease, records, retention
+from autovision.store import keys, lease, retention
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
 
@@ -180,32 +178,9 @@ class Controller:
 
     def monitor(self, name: str) -> Iterator[Event]:
         """Examine the captured requests of a deployment since the last report, if they fill a window."""
-        deployment = deployments.get(self.store, name)
-        if deployment.model is None:
-            return
-        last = retraining.latest_report(self.store, deployment)
-        after = last.window_end if last else None
-        seen = captures.read(self.store, deployment.name, after=after).captures
-        window = latest_window(seen, deployment.policy.window, deployment.model, after=after)
-        if window is None:
-            return
-        version = read_version(self.store, deployment.model)
-        report = examine(
-            deployment.name,
-            deployment.model,
-            bundle.load_reference(self.store, version),
-            window,
-            alpha=deployment.policy.alpha,
-            seed=self.seed,
-            clock=self.clock,
-        )
-        records.create(self.store, keys.report(deployment.name, report.id), report)
-        word = "DRIFT" if report.alarm else "no drift"
-        yield Event(
-            "monitoring",
-            f"{word} in the last {report.n} requests (score {report.score:.4f}, alarm at {report.threshold:.4f})",
-            report,
-        )
+        report = watch(self.store, deployments.get(self.store, name), self.clock)
+        if report is not None:
+            yield Event("monitoring", told(report), report)
 
     def _retrain(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)

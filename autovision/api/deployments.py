@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from autovision.registry import deployments
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
-from autovision.store import keys, records, retention, tokens
+from autovision.store import captures, keys, records, retention, tokens
 from autovision.store.retention import Forgotten
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
@@ -225,6 +225,18 @@ class Deployments(Models):
         """Every drift report of a deployment, oldest first."""
         deployments.get(self.store, deployment)
         return records.read_all(self.store, keys.reports(deployment), DriftReport)
+
+    def images_of(self, report: DriftReport) -> dict[str, bytes]:
+        """By digest, the images that a drift report shows, unlike and typical ones, as far as they are kept."""
+        shown = {each.request_id for each in report.unlike}
+        since = report.window_start - timedelta(microseconds=1)
+        seen = captures.read(self.store, report.deployment, after=since).captures if shown else ()
+        unlike = {captures.image_key(each): each.image for each in seen if each.request_id in shown}
+        wanted = unlike | {
+            keys.image(digest): digest
+            for digest in (*(each.image for each in report.unlike), *report.typical)
+        }
+        return {wanted[key]: blob.data for key, blob in self.store.get_many(wanted)}
 
     def monitor(self, deployment: str) -> DriftReport | None:
         """Examine the captured requests since the last report; None if there are too few for a window."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autovision.cli.decisions import decision_facts, gates_table
+from autovision.cli.drift_view import report_facts, reports_table
 from autovision.cli.model import Model
 from autovision.cli.options import Json, Runtime, Store
-from autovision.cli.output import Output, answering, facts, library, table
+from autovision.cli.output import Output, answering, check_output_file, library, write_file
 from autovision.cli.signals import StopFlag
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from autovision.api import AutoVision
     from autovision.records.deployments import DriftReport
 
@@ -238,19 +237,33 @@ def feedback(
 def monitor(
     deployment: DeploymentName,
     history: Annotated[bool, typer.Option("--history", help="List the reports there are instead.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Also write the newest report there, as a page with the images that are the most unlike.",
+        ),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
     """Examine the requests since the last report for drift, if they fill a window."""
     with answering(as_json) as out:
+        if html is not None:
+            check_output_file(html, option="--html")
         av = library(store)
+        report = None if history else av.monitor(deployment)
+        reports = av.drift_reports(deployment) if history or html else []
+        if html is not None:
+            _write_page(out, av, reports, html)
         if history:
-            reports = av.drift_reports(deployment)
-            out.answer(reports, _reports_table(reports) if reports else "No window has been examined yet.")
+            out.answer(reports, reports_table(reports) if reports else "No window has been examined yet.")
             return
-        report = av.monitor(deployment)
         if report is not None:
-            out.answer({"examined": True, "report": report}, _report_facts(report))
+            out.answer({"examined": True, "report": report}, *report_facts(report))
+            for note in report.notes:
+                out.note(note)
             return
         have, window = _unexamined(av, deployment)
         out.answer(
@@ -345,29 +358,14 @@ def _say_where(out: Output, url: str, urls: Mapping[str, str], champions: Mappin
         )
 
 
-def _report_facts(report: DriftReport) -> Table:
-    return facts(
-        {
-            "verdict": "DRIFT" if report.alarm else "no drift",
-            "score": f"{report.score:.5f}, alarm at {report.threshold:.5f}",
-            "p-value": f"{report.p_value:.2g}, alarm at {report.alpha:g}",
-            "requests": f"{report.n}, compared with {report.reference_n} held-out images",
-            "from (UTC)": report.window_start,
-            "to (UTC)": report.window_end,
-            "model": report.model,
-            **report.details,
-            "stored as": report.id,
-        }
-    )
+def _write_page(out: Output, av: AutoVision, reports: Sequence[DriftReport], html: Path) -> None:
+    from autovision.report.drift_page import render
 
-
-def _reports_table(reports: list[DriftReport]) -> Table:
-    rows = [
-        [each.created_at, "DRIFT" if each.alarm else "no drift", f"{each.score:.5f}", f"{each.threshold:.5f}",
-         f"{each.p_value:.2g}", each.n, each.model]
-        for each in reports
-    ]  # fmt: skip
-    return table(["examined (UTC)", "verdict", ">score", ">alarm at", ">p", ">n", "model"], rows)
+    if not reports:
+        out.note("no page: no window has been examined yet")
+        return
+    write_file(html, render(reports[-1], av.images_of(reports[-1])), option="--html")
+    out.note(f"page  {html}")
 
 
 def _unexamined(av: AutoVision, name: str) -> tuple[int, int]:

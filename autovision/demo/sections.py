@@ -220,7 +220,7 @@ def drift(result: DemoResult) -> Markup:
         rows.append(row(label, cells, numbers=range(2, 6)))
     alarms = [window.label for window in windows if window.alarm]
     label = f"Drift scores of {len(windows)} windows; alarm in: {', '.join(alarms) or 'none'}."
-    alpha = result.drift[0].report.alpha if result.drift else math.nan
+    rates = {each.report.windows_per_false_alarm or 1 / each.report.alpha for each in result.drift}
     head = ("window", "verdict", "requests", "score", "threshold", "p")
     return section(
         "Drift",
@@ -229,7 +229,7 @@ def drift(result: DemoResult) -> Markup:
         "negative control: there it has to stay silent.",
         figure(
             "Drift score of each window, relative to its threshold",
-            f"A window without drift raises a false alarm with probability {alpha:g}."
+            f"Without drift, of {min(rates):g} windows one raises an alarm, or fewer: all detectors together."
             if windows
             else "No window.",
             responsive(lambda width: drift_chart(windows, width=width, label=label)),

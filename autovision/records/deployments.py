@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from autovision.records.base import Record
 from autovision.records.datasets import Labelling, Labels
@@ -18,8 +18,8 @@ class RetrainingPolicy(Record):
 
     window: int = Field(default=100, ge=20)
     """requests per drift window"""
-    alpha: float = Field(default=0.001, gt=0, lt=1)
-    """probability of a false alarm of one window"""
+    windows_per_false_alarm: float = Field(default=1000.0, ge=10, le=100_000)
+    """without drift, of so many windows one raises an alarm on average, or fewer: all detectors together"""
     min_labels: int = Field(default=50, ge=1)
     """labelled captures that a re-search needs"""
     volume_labels: int | None = Field(default=1000, ge=1)
@@ -32,6 +32,18 @@ class RetrainingPolicy(Record):
     """of each re-search; None: as many as its budget allows"""
     subgroup: str | None = None
     """metadata column whose groups the promotion gate protects one by one"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, data: Any) -> Any:
+        """Older records have `alpha`, the probability of a false alarm of one window."""
+        if not isinstance(data, dict) or "alpha" not in data:
+            return data
+        rest = {name: value for name, value in data.items() if name != "alpha"}
+        alpha = data["alpha"]
+        if not isinstance(alpha, int | float) or not 0 < alpha < 1:
+            raise ValueError("alpha is a probability; give windows_per_false_alarm instead, such as 1000")
+        return {"windows_per_false_alarm": min(max(1 / alpha, 10.0), 100_000.0), **rest}
 
 
 class DecisionKind(StrEnum):
@@ -167,6 +179,99 @@ class Label(Labelling):
     received_at: AwareDatetime
 
 
+class Moved(Record):
+    """What a detector found moved, in comparison with the reference."""
+
+    kind: Literal["class", "figure", "subgroup"]
+    """the rate of a class; a figure of the images or answers; the images of one value of a metadata column"""
+    name: str
+    """such as `defective`, `sharpness` or `camera=2`"""
+    window: float
+    """mean of the window; of a subgroup, how unlike its images are: the mean share of reference images that are less
+    so, one half without drift"""
+    reference: float
+    """the same of the reference"""
+    n: int
+    """images of the window that it speaks of"""
+    p_value: float
+    """of a difference like this without drift; allows for all that were looked at together with it"""
+
+
+class DetectorVerdict(Record):
+    """What one detector says of the latest windows."""
+
+    name: str
+    """`input`, `quality`, `prediction`, `confidence` or `accuracy`"""
+    alarm: bool
+    score: float
+    threshold: float
+    """an alarm at or above; where few permutations settled the verdict, an estimate from these"""
+    p_value: float
+    """of a score like this without drift"""
+    alpha: float
+    """an alarm at this p-value or less: the detector's share of the rate of false alarms"""
+    windows: int = 1
+    """the latest so many windows, taken together"""
+    n: int
+    """images, or labels, of these"""
+    reference_n: int
+    """that they were compared with"""
+    moved: tuple[Moved, ...] = ()
+    """the surest first; looked for where there is an alarm"""
+
+
+class UnlikeImage(Record):
+    """An image of the window that is unlike the reference."""
+
+    request_id: str
+    image: str
+    """SHA-256 of the request's bytes"""
+    unlikeness: float
+    """share of reference images that are less unlike the reference (by the witness function of the input detector)"""
+    why: str = ""
+
+
+class AccuracyEstimate(Record):
+    """The accuracy of a window, estimated without labels: right only as far as confidence still means what it meant.
+
+    `low` and `high` speak of chance alone (95 %, bootstrap of held-out images and window). They do not hold where the
+    model is sure of what it has never seen: an alarm of the input detector says that it may be so.
+    """
+
+    value: float
+    """by average thresholded confidence (Garg et al. 2022)"""
+    low: float
+    high: float
+    by_difference: float
+    """by the difference of mean confidences (Guillory et al. 2021)"""
+    tried: dict[str, float] = {}
+    """kind of corruption -> estimate less accuracy on held-out images that were corrupted so: how far such an estimate
+    can be off; empty where the promotion gates had none made"""
+    held_out: float
+    """accuracy on the held-out images"""
+    n: int
+    held_out_n: int
+
+
+class LabelledAccuracy(Record):
+    """The accuracy of the labelled requests of a model. Who chose what to label may have chosen what is hard."""
+
+    value: float
+    low: float
+    """95 %, Clopper and Pearson 1934"""
+    high: float
+    n: int
+    expected: float
+    """what images of the same confidences come to in the held-out set"""
+    held_out: float
+    reviewed: int
+    """of `n`: labels of reviews, which ask of what the model is unsure"""
+    confidence: float
+    """mean confidence of the labelled requests"""
+    confidence_of_all: float
+    """mean confidence of all requests of the windows: higher where labels are of what is hard"""
+
+
 class DriftReport(Record):
     """What the monitor saw in one window of captured requests."""
 
@@ -187,6 +292,32 @@ class DriftReport(Record):
     p_value: float
     alpha: float
     alarm: bool
+    """of any detector"""
     details: dict[str, float] = {}
     """further figures, e.g. `mean_confidence`, `reference_confidence`, `prediction_shift`"""
     created_at: AwareDatetime
+    detectors: tuple[DetectorVerdict, ...] = ()
+    """what each detector says, the shortest window first; `score`, `threshold`, `p_value` and `alpha` are those of the
+    input detector on this window alone; none in older reports, which had no other"""
+    windows_per_false_alarm: float | None = None
+    """the rate that the verdicts keep together; None in older reports: one in 1 / `alpha`"""
+    unlike: tuple[UnlikeImage, ...] = ()
+    """the images that are the most unlike the reference, the worst first"""
+    typical: tuple[str, ...] = ()
+    """images of the data set that are typical of the reference, by digest"""
+    estimate: AccuracyEstimate | None = None
+    accuracy: LabelledAccuracy | None = None
+    """None: no label came since the last report"""
+    notes: tuple[str, ...] = ()
+    """what could not be looked at, and why"""
+    rows: str | None = None
+    """digest of what later windows are compared with"""
+
+    @property
+    def alarming(self) -> tuple[DetectorVerdict, ...]:
+        """The verdicts that raise the alarm, the surest first."""
+        return tuple(
+            sorted(
+                (each for each in self.detectors if each.alarm), key=lambda each: each.p_value / each.alpha
+            )
+        )

@@ -37,12 +37,13 @@ SUITE = digest_of([SEVERITIES, _LARGEST, "PCG64 by digest and kind"])
 """tells apart what came of other corruptions than these"""
 
 
-def corrupted(image: Image.Image, digest: str, kind: str) -> Image.Image:
+def corrupted(image: Image.Image, digest: str, kind: str, severity: float | None = None) -> Image.Image:
     """The image with a corruption; an image with a shorter side of more than 512 pixels is scaled down first.
 
     Args:
         image: in mode RGB.
         digest: SHA-256 of its bytes, in hex: what is random follows from it.
+        severity: in the unit of `SEVERITIES`; None: the one there.
 
     Raises:
         InvalidInput: no such kind.
@@ -50,7 +51,7 @@ def corrupted(image: Image.Image, digest: str, kind: str) -> Image.Image:
     if kind not in _MAKE:
         raise InvalidInput(f"no corruption {kind!r}; use one of {', '.join(KINDS)}")
     rng = np.random.default_rng([int(digest[:16], 16), KINDS.index(kind)])
-    return _MAKE[kind](_scaled(image), SEVERITIES[kind], rng)
+    return _MAKE[kind](_scaled(image), SEVERITIES[kind] if severity is None else severity, rng)
 
 
 def _scaled(image: Image.Image) -> Image.Image:

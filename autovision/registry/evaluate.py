@@ -164,6 +164,19 @@ def predictions(
     return result
 
 
+def stored_predictions(
+    store: Store, model: ModelVersion, version: DatasetVersion, split: Split
+) -> Predictions | None:
+    """What is stored of what a model says of a split; None: nothing. Raises like `predictions`."""
+    stored = _read(store, model.id, version, split)
+    if stored is None:
+        return None
+    asked = Asked.of(store, model.id, version, split)
+    return Predictions.of(
+        asked.rows, asked.classes, stored, multi_label=model.multi_label, rule=model.decision
+    )
+
+
 def store_predictions(
     store: Store, model_id: str, version: DatasetVersion, split: Split, what: Predictions
 ) -> None:

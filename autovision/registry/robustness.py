@@ -70,6 +70,38 @@ def corrupted_predictions(
     }
 
 
+def stored_corrupted(
+    store: Store, model: ModelVersion, version: DatasetVersion, split: Split
+) -> dict[str, Predictions]:
+    """By kind of corruption, what is stored of what a model says of a split: of the most images that a gate asked for.
+
+    Empty where none did. Raises like `evaluate.predictions`.
+    """
+    asked = Asked.of(store, model.id, version, split)
+    by_image = {row.image: row for row in asked.rows}
+    tables = [
+        pq.read_table(pa.BufferReader(blob.data))
+        for _, blob in store.get_many(
+            list(store.list(keys.corrupted_evaluations(model.id, version.digest, split)))
+        )
+    ]
+    known = [table for table in tables if {"image", *KINDS} <= set(table.column_names)]
+    if not known:
+        return {}
+    most = max(known, key=len)
+    rows = [by_image[image] for image in most.column("image").to_pylist()]
+    return {
+        kind: Predictions.of(
+            rows,
+            asked.classes,
+            np.array(most.column(kind).to_pylist()),
+            multi_label=model.multi_label,
+            rule=model.decision,
+        )
+        for kind in KINDS
+    }
+
+
 def _computed(store: Store, model: ModelVersion, rows: Sequence[Row], threads: int) -> dict[str, np.ndarray]:
     """(N, C) probabilities of each kind, by the runtime that evaluates."""
     predictor, prep = Predictor.load(store, model.id), model.preprocessing

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable
 
-from PIL import Image
-
-from autovision import image
-from autovision.errors import InvalidImage
 from autovision.records.datasets import spoken
 from autovision.report.document import document
 from autovision.report.parts import code, section
+from autovision.report.pictures import picture
 from autovision.report.svg import Markup, join, tag
 from autovision.review.queue import Entry, Reason, ReviewQueue
 
-_THUMBNAIL = 300
-"""pixels of the longer side"""
 _LIKELY = 3
 """classes whose probabilities are shown"""
 _TITLES = {
@@ -81,7 +74,7 @@ def _card(number: int, entry: Entry, read: Callable[[str], bytes]) -> Markup:
     where = f"{entry.split} image" if entry.split else "captured"
     return tag(
         "li",
-        _picture(entry, read),
+        picture(read(entry.image), entry.why),
         tag(
             "div",
             tag("strong", f"{number}"),
@@ -92,15 +85,3 @@ def _card(number: int, entry: Entry, read: Callable[[str], bytes]) -> Markup:
             tag("span", code(entry.request_id or entry.source), class_="answer soft"),
         ),
     )
-
-
-def _picture(entry: Entry, read: Callable[[str], bytes]) -> Markup:
-    try:
-        decoded = image.decode(read(entry.image))
-    except InvalidImage as error:
-        return tag("p", f"the image cannot be shown: {error}")
-    decoded.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    decoded.save(buffer, "JPEG", quality=82)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return tag("img", src=f"data:image/jpeg;base64,{data}", alt=entry.why, loading="lazy")

@@ -15,6 +15,7 @@ models/<id>/model.json                               ModelVersion: reveals the b
 models/<id>/files/<sha256>-<file>                    its files
 models/<id>/parity/<digest>.json                     RuntimeParity: a runtime compared with PyTorch
 models/<id>/int8/<node kind>.json                    Quantized: the model in int8, and whether it may serve
+models/<id>/reference/<digest>.safetensors           what drift is measured against, as it is used
 weights/names/<name>.json                            ImportedWeights: reveals the file
 weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
@@ -25,6 +26,7 @@ deployments/<name>/captures/<time>-<id>.kept.parquet those of them that stay for
 deployments/<name>/images/<hour>/<request>-<sha256>-<bytes>  the image of a captured request
 deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
+deployments/<name>/windows/<sha256>.safetensors      what later windows are compared with, of a report's window
 deployments/<name>/decisions/<id>.json               Decision
 deployments/<name>/rollouts/<id>/<replica>.json      ReplicaCounts: what a replica counted during a rollout
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
@@ -50,7 +52,8 @@ _KEPT = ".kept.parquet"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _CONTENT = re.compile(
     r"(?:images/[0-9a-f]{2}/|weights/files/|models/[^/]+/files/|features/[0-9a-f]+/"
-    r"|deployments/[^/]+/images/[^/]+/[A-Za-z0-9._-]+-)([0-9a-f]{64})(?![0-9a-f])[^/]*"
+    r"|deployments/[^/]+/windows/|deployments/[^/]+/images/[^/]+/[A-Za-z0-9._-]+-)"
+    r"([0-9a-f]{64})(?![0-9a-f])[^/]*"
 )
 _SHARD = re.compile(r"/[0-9a-f]{64}-(\d+)\.arrow$")
 _CAPTURED_IMAGE = re.compile(r"/([^/]+)-([0-9a-f]{64})-(\d+)$")
@@ -229,6 +232,11 @@ def quantized(model_id: str, node: str) -> str:
     return f"{quantized_all(model_id)}{node}.json"
 
 
+def reference_part(model_id: str, digest: str) -> str:
+    """`digest` tells what was made of which images or embeddings."""
+    return f"models/{model_id}/reference/{digest}.safetensors"
+
+
 def weights_record(name: str) -> str:
     return f"{WEIGHTS_RECORDS}{name}.json"
 
@@ -241,9 +249,13 @@ def evaluation(model_id: str, dataset_digest: str, split: str) -> str:
     return f"evaluations/{model_id}/{dataset_digest}-{split}.parquet"
 
 
+def corrupted_evaluations(model_id: str, dataset_digest: str, split: str) -> str:
+    return f"evaluations/{model_id}/{dataset_digest}-{split}-"
+
+
 def corrupted_evaluation(model_id: str, dataset_digest: str, split: str, suite: str) -> str:
     """`suite` tells which images were corrupted, and how."""
-    return f"evaluations/{model_id}/{dataset_digest}-{split}-{suite}.parquet"
+    return f"{corrupted_evaluations(model_id, dataset_digest, split)}{suite}.parquet"
 
 
 def deployment(name: str) -> str:
@@ -309,6 +321,10 @@ def reports(name: str) -> str:
 
 def report(name: str, report_id: str) -> str:
     return f"{reports(name)}{report_id}.json"
+
+
+def window_rows(name: str, digest: str) -> str:
+    return f"deployments/{name}/windows/{digest}.safetensors"
 
 
 def decisions(name: str) -> str:

@@ -15,7 +15,9 @@ _PATTERNS = {
     "trial": r"searches/[^/]+/weights/[^/]+\.safetensors",
     "checkpoint": r"(?P<search>searches/[^/]+/)checkpoints/[^/]+\.safetensors",
     "file": r"models/(?P<model>[^/]+)/files/(?P<digest>[0-9a-f]{64})-[^/]+",
-    "about": r"models/(?P<model>[^/]+)/(?:parity|int8)/[^/]+\.json|evaluations/(?P<of>[^/]+)/[^/]+\.parquet",
+    "about": r"models/(?P<model>[^/]+)/(?:(?:parity|int8)/[^/]+\.json|reference/[^/]+\.safetensors)"
+    r"|evaluations/(?P<of>[^/]+)/[^/]+\.parquet",
+    "window": r"deployments/[^/]+/windows/(?P<digest>[0-9a-f]{64})\.safetensors",
     "weights": r"weights/files/(?P<digest>[0-9a-f]{64})\.safetensors",
 }
 """kinds of objects that are there for another one's sake; all others are there for their own"""
@@ -43,7 +45,7 @@ def _is_wanted(
 ) -> bool:
     said = match.groupdict()
     match kind:
-        case "image" | "weights":
+        case "image" | "weights" | "window":
             return said["digest"] in references.digests
         case "file":
             return said["model"] in models and said["digest"] in references.digests

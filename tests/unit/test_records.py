@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from autovision.records.datasets import labels_of, spoken
-from autovision.records.deployments import CapturePolicy, Deployment, Label
+from autovision.records.deployments import CapturePolicy, Deployment, DriftReport, Label, RetrainingPolicy
 from autovision.records.gates import GatePolicy
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,3 +64,35 @@ def test_a_deployment_of_before_there_were_limits_has_none() -> None:
     read = Deployment.model_validate(written)
     assert read.gate_policy == GatePolicy() and not read.gate_policy.measures
     assert read.capture_policy == CapturePolicy(share=0.5, pixels=False) and not read.capture_policy.forgets
+
+
+def test_a_policy_of_before_has_the_rate_of_its_alpha() -> None:
+    assert RetrainingPolicy.model_validate({"alpha": 0.01, "window": 50}).windows_per_false_alarm == 100
+    assert RetrainingPolicy.model_validate({"alpha": 0.5}).windows_per_false_alarm == 10
+    assert RetrainingPolicy.model_validate_json(b'{"alpha": 0.001}') == RetrainingPolicy()
+    with pytest.raises(ValidationError, match="alpha is a probability"):
+        RetrainingPolicy.model_validate({"alpha": 2})
+
+
+def test_a_drift_report_of_before_has_one_score_and_no_detectors() -> None:
+    written = {
+        "id": "r",
+        "deployment": "d",
+        "model": "m",
+        "n": 100,
+        "reference_n": 200,
+        "first_request": "a",
+        "last_request": "b",
+        "window_start": "2026-01-01T00:00:00Z",
+        "window_end": "2026-01-01T01:00:00Z",
+        "score": 0.4,
+        "threshold": 0.1,
+        "p_value": 0.0002,
+        "alpha": 0.001,
+        "alarm": True,
+        "details": {"mean_confidence": 0.9},
+        "created_at": "2026-01-01T01:00:01Z",
+    }
+    report = DriftReport.model_validate_json(json.dumps(written))
+    assert report.alarm and report.detectors == report.alarming == ()
+    assert DriftReport.model_validate_json(report.to_json()) == report

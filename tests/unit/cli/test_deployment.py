@@ -274,6 +274,20 @@ def test_monitor_reports_drift(
     (listed,) = cli("monitor", door, "--history", "--json").answer
     assert listed == answer["report"]
     assert "DRIFT" in cli("monitor", door, "--history").out
+    again = cli("monitor", door, "--html", tmp_path / "drift.html")
+    assert "93" not in again.out and "page" in again.err
+    page = (tmp_path / "drift.html").read_text(encoding="utf-8")
+    assert "Drift in 100 requests" in page and "data:image/jpeg" in page, "typical images, at least"
+    assert cli("monitor", door, "--html", tmp_path / "nowhere" / "drift.html").code != 0
+
+
+def test_monitor_shows_what_each_detector_says(
+    cli: Any, world: Any, door: str, at: Callable[[float], datetime]
+) -> None:
+    captures.append(open_store(world.folder), door, shifted_window(world, at), at=at(1000))
+    ran = cli("monitor", door)
+    assert "ALARM" in ran.out and "prediction" in ran.out and "most unlike" in ran.out
+    assert "not kept" in ran.err
 
 
 # -------------------------------------------------------------------------------------------- controller

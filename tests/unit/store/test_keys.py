@@ -53,8 +53,9 @@ def test_keys_of_what_is_named_by_its_content_tell_its_digest() -> None:
         keys.model_file("m-1", "model.safetensors", digest),
         keys.feature_shard("ab" * 12, digest, 100),
         keys.captured_image("door", "20260301T120000.000000-1a2b3c", digest, 100),
+        keys.window_rows("door", digest),
     )
-    assert [keys.content_digest(key) for key in named] == [digest] * 5
+    assert [keys.content_digest(key) for key in named] == [digest] * 6
     others = (
         f"images/{digest}",
         f"d/{digest}",
@@ -62,5 +63,6 @@ def test_keys_of_what_is_named_by_its_content_tell_its_digest() -> None:
         keys.model("m-1"),
         keys.dataset_manifest("pets", digest),
         keys.evaluation("m-1", digest, "test"),
+        keys.reference_part("m-1", digest),
     )
-    assert [keys.content_digest(key) for key in others] == [None] * 6
+    assert [keys.content_digest(key) for key in others] == [None] * 7

@@ -49,6 +49,8 @@ def leave_orphans(store: Store, model: str) -> set[str]:
         ): b"a file of a model that was not revealed",
         keys.evaluation("gone-m-1", "d" * 64, "test"): b"of no model",
         keys.weights_file("3" * 64): b"tensors that no name leads to",
+        keys.window_rows("door", "4" * 64): b"of a window that no report speaks of",
+        keys.reference_part("gone-m-1", "5" * 64): b"of no model",
     }
     for key, data in made.items():
         store.put_new(key, data)

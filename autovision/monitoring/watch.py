@@ -1,0 +1,121 @@
+"""Watching a deployment: what the store knows of its newest window goes to the detectors; their report goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from autovision.errors import CorruptObject
+from autovision.labelling.consensus import consensus
+from autovision.model.version import read_version
+from autovision.monitoring import quality
+from autovision.monitoring.detectors.permutation import Floats
+from autovision.monitoring.reference import Reference, load_reference
+from autovision.monitoring.report import Observed, examine
+from autovision.monitoring.rows import Rows, answers_of
+from autovision.monitoring.window import latest_window
+from autovision.records.deployments import Capture, Deployment, DriftReport
+from autovision.store import captures, keys, labels, records
+from autovision.store.protocol import Store
+
+MOST_IMAGES = 200
+"""of a window that are looked at, the latest"""
+_MARGIN = timedelta(hours=1)
+"""between the clocks of who makes request ids and of who receives requests"""
+
+
+def reports_of(store: Store, deployment: str, model: str) -> list[DriftReport]:
+    """The drift reports about a model, the oldest first."""
+    every = records.read_all(store, keys.reports(deployment), DriftReport)
+    return [report for report in every if report.model == model]
+
+
+def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -> DriftReport | None:
+    """Examine the captured requests since the last report, and store the report; None: too few for a window.
+
+    A process that is killed before the report is stored leaves nothing but rows that the next one writes again.
+    """
+    if deployment.model is None:
+        return None
+    before = reports_of(store, deployment.name, deployment.model)
+    after = before[-1].window_end if before else None
+    seen = captures.read(store, deployment.name, after=after).captures
+    window = latest_window(seen, deployment.policy.window, deployment.model, after=after)
+    if window is None:
+        return None
+    reference = load_reference(store, read_version(store, deployment.model))
+    figures = _figures(store, window)
+    report, rows = examine(
+        deployment.name,
+        reference,
+        Observed(
+            captures=window,
+            figures=figures,
+            labels=_labels(store, deployment.name, reference, before[-1].created_at if before else None),
+            without_pixels=min(len(window), MOST_IMAGES) - len(figures),
+        ),
+        windows_per_false_alarm=deployment.policy.windows_per_false_alarm,
+        clock=clock,
+        before=before,
+        read=lambda digests: _read(store, deployment.name, digests),
+    )
+    assert report.rows is not None
+    store.put_immutable(keys.window_rows(deployment.name, report.rows), rows.to_bytes())
+    records.create(store, keys.report(deployment.name, report.id), report)
+    return report
+
+
+def _read(store: Store, deployment: str, digests: Sequence[str]) -> dict[str, Rows]:
+    """Rows of earlier windows; what is gone, damaged, or was measured otherwise is left out."""
+    found = {}
+    wanted = {keys.window_rows(deployment, digest): digest for digest in digests}
+    for key, blob in store.get_many(wanted):
+        try:
+            rows = Rows.from_bytes(key, blob.data)
+        except CorruptObject:
+            continue
+        if rows.figures.shape[1] == len(quality.FIGURES):
+            found[wanted[key]] = rows
+    return found
+
+
+def _figures(store: Store, window: Sequence[Capture]) -> dict[str, Floats]:
+    """request id -> figures of its image, of the latest whose images are there."""
+    wanted = [each for each in window if each.pixels][-MOST_IMAGES:]
+    by_key = {key: blob.data for key, blob in store.get_many(captures.image_key(each) for each in wanted)}
+    adopted = [each for each in wanted if captures.image_key(each) not in by_key]
+    by_key |= {key: blob.data for key, blob in store.get_many(keys.image(each.image) for each in adopted)}
+    found: dict[str, bytes] = {}
+    for each in wanted:
+        data = by_key.get(captures.image_key(each)) or by_key.get(keys.image(each.image))
+        if data is not None:
+            found[each.request_id] = data
+    return dict(zip(found, quality.measure(found.values()), strict=True))
+
+
+def _labels(
+    store: Store, deployment: str, reference: Reference, since: datetime | None
+) -> list[tuple[bool, float, bool]]:
+    """(right, confidence, reviewed) of each request of the model that was labelled for the first time since."""
+    words = labels.read(store, deployment)
+    first: dict[str, datetime] = {}
+    reviewed = {word.request_id for word in words if word.review}
+    for word in words:
+        first.setdefault(word.request_id, word.received_at)
+    agreed = consensus(words).agreed
+    new = {request for request in agreed if since is None or first[request] > since}
+    if not new:
+        return []
+    times = [keys.time_of(request) for request in new]
+    known = [at for at in times if at is not None]
+    after = min(known) - _MARGIN if known and len(known) == len(times) else None
+    found = [
+        each
+        for each in captures.read(store, deployment, after=after).captures
+        if each.request_id in new and each.model == reference.model
+    ]
+    _, _, confidence = answers_of(found, reference.classes)
+    return [
+        (each.label == agreed[each.request_id].label, float(sure), each.request_id in reviewed)
+        for each, sure in zip(found, confidence, strict=True)
+    ]
