@@ -151,7 +151,7 @@ class Controller:
                 yield Event("error" if news.fault else "search", news.text, news.state)
             return
         tried: set[str] = set()
-        while not self.should_stop():
+        while not self.should_stop() and (self._held is None or self._held.held):
             # One that is said to run, but whose driver is gone, is gone on with; its lease tells.
             due = [request for request, _ in queue.waiting(self.store) if request.id not in tried]
             if not due:
