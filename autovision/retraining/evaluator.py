@@ -41,12 +41,20 @@ class Evaluator:
         Raises:
             Conflict: somebody else was faster, with this or with the data set's next version.
         """
-        look = partial(request.observe, store, deployment, self.clock, seen.state)
-        situation = look(everywhere=everywhere, memory=self.memory, reports=self.reports)
+        look = partial(
+            request.observe,
+            store,
+            deployment,
+            self.clock,
+            seen.state,
+            memory=self.memory,
+            reports=self.reports,
+        )
+        situation = look(everywhere=everywhere)
         verdict = policy.decide(situation.snapshot, deployment.policy)
         if verdict.accepted:
             # An act rests on what is read now, never on what is remembered.
-            situation = look()
+            situation = look(afresh=True)
             verdict = policy.decide(situation.snapshot, deployment.policy)
         at = situation.snapshot.now
         decision, asked = keys.timestamped_id(at), None

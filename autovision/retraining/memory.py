@@ -63,18 +63,29 @@ class Memory:
     _saved_at: float | None = None
 
     def look(
-        self, store: Store, deployment: Deployment, searched: DatasetVersion, *, since: datetime | None
+        self,
+        store: Store,
+        deployment: Deployment,
+        searched: DatasetVersion,
+        *,
+        since: datetime | None,
+        afresh: bool = False,
     ) -> Labelled:
-        """What labels tell, of images that are not in `searched` and of answers to requests after `since`."""
+        """What labels tell, of images that are not in `searched` and of answers to requests after `since`.
+
+        Args:
+            afresh: read everything, and remember it, so that the answer has what a search would learn from.
+        """
         question = deployment.model, searched.id, searched.digest, since
         before = self._seen.get(deployment.name)
-        same = before is not None and before.question == question
-        if same and before is not None and not self._may_list():
+        if before is not None and (afresh or before.question != question):
+            before = None
+        if before is not None and not self._may_list():
             return before.answer
         began = self.clock()
         said = _digest(store.list(keys.labels(deployment.name)))
         files = frozenset(store.list(keys.captures(deployment.name)))
-        if same and before is not None and before.labels == said:
+        if before is not None and before.labels == said:
             added = files - before.files
             if not (before.missing and any(self._holds(store, key, before.missing) for key in added)):
                 self._spend(began)

@@ -48,6 +48,7 @@ def observe(
     everywhere: Searches | None = None,
     memory: Memory | None = None,
     reports: Reports | None = None,
+    afresh: bool = False,
 ) -> Situation:
     """Gather everything that the retraining policy looks at.
 
@@ -56,12 +57,13 @@ def observe(
         everywhere: all searches, if they are known.
         memory: of earlier looks; None: everything is read.
         reports: the same of reports.
+        afresh: read all that an act rests on, whatever is remembered.
     """
     version = catalog.latest(store, deployment.dataset)
-    everywhere = all_searches(store) if everywhere is None else everywhere
+    everywhere = all_searches(store) if everywhere is None or afresh else everywhere
     searched = _searched(store, version, everywhere)
     history = History.of(everywhere, deployment.name)
-    seen = (memory or Memory()).look(store, deployment, searched, since=history.answered_at)
+    seen = (memory or Memory()).look(store, deployment, searched, since=history.answered_at, afresh=afresh)
     report, policy = latest_report(store, deployment, reports), deployment.policy
     looks = policy.accuracy_floor is not None or policy.accuracy_margin is not None
     failures = history.failures
