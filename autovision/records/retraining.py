@@ -46,4 +46,4 @@ class RetrainingState(Record):
     ask: Ask | None = None
     """that no search has answered yet"""
     term: int = 0
-    """fencing token of the controller that wrote this; 0: it did not lead"""
+    """fencing token of the controller that evaluated; 0: it did not lead"""

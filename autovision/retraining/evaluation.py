@@ -15,7 +15,6 @@ from autovision.records.retraining import Ask, RetrainingState
 from autovision.records.searches import SearchRequest
 from autovision.retraining.policy import NOTHING
 from autovision.store import keys, records
-from autovision.store.lease import LeaseLost
 from autovision.store.protocol import AlreadyExists, ETagMismatch, KeyNotFound, Store
 
 NOTED_EVERY = timedelta(minutes=1)
@@ -41,17 +40,10 @@ def read(store: Store, deployment: str) -> Seen:
 
 
 def write(store: Store, seen: Seen, state: RetrainingState) -> None:
-    """Replace the state that was seen.
+    """Replace the state that was seen. Raises `Conflict` if somebody has evaluated it meanwhile, or a person asked.
 
-    Raises:
-        Conflict: somebody else has evaluated it meanwhile, or a person asked.
-        LeaseLost: by a controller that came to lead later.
+    So a leader that slept since it looked changes nothing once another one has written down what it saw.
     """
-    if seen.state.term > state.term > 0:
-        raise LeaseLost(
-            f"deployment {state.deployment!r} was evaluated by a controller that came to lead after this one "
-            f"(term {seen.state.term}, here {state.term}); stop this one"
-        )
     key = keys.retraining(state.deployment)
     try:
         if seen.etag is None:
@@ -117,7 +109,7 @@ def successor(
         schedule=schedule,
         slot=slot,
         ask=None if verdict.accepted else before.ask,
-        term=max(term, before.term),
+        term=term,
     )
 
 

@@ -13,7 +13,6 @@ from autovision.records.retraining import RetrainingState
 from autovision.retraining import evaluation
 from autovision.retraining.policy import NOTHING
 from autovision.store import MemoryStore
-from autovision.store.lease import LeaseLost
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = RetrainingPolicy()
@@ -142,14 +141,6 @@ def test_what_was_decided_on_an_old_state_is_refused() -> None:
         evaluation.write(store, seen, state_of(evaluations=9))
     after = evaluation.read(store, "door").state
     assert (after.evaluations, after.ask is None) == (1, False)
-
-
-def test_a_leader_of_an_earlier_term_is_refused() -> None:
-    store = MemoryStore()
-    evaluation.write(store, evaluation.read(store, "door"), state_of(term=5))
-    with pytest.raises(LeaseLost, match="term 5, here 4"):
-        evaluation.write(store, evaluation.read(store, "door"), state_of(term=4))
-    evaluation.write(store, evaluation.read(store, "door"), state_of(term=6))
 
 
 def test_asking_again_is_no_news_until_it_was_answered() -> None:
