@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Share:
         if not self.n:
             return 0.0, 1.0
         wrong = self.n - self.right
-        low = float(beta.ppf(alpha, self.right, wrong + 1)) if self.right else 0.0
-        high = float(beta.ppf(1 - alpha, self.right + 1, wrong)) if wrong else 1.0
+        low = float(betaincinv(self.right, wrong + 1, alpha)) if self.right else 0.0
+        high = float(betaincinv(self.right + 1, wrong, 1 - alpha)) if wrong else 1.0
         return low, high
 
 

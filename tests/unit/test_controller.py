@@ -31,7 +31,7 @@ from autovision.retraining import evaluation
 from autovision.retraining import request as retraining
 from autovision.search import requests
 from autovision.search.run import run_search as real_run_search
-from autovision.store import MemoryStore, captures, keys, labels, lease
+from autovision.store import MemoryStore, captures, keys, labels, lease, records
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 
@@ -401,6 +401,28 @@ def test_a_search_that_fails_is_told_and_not_asked_for_again(
     assert len(plant.ran) == 1
     assert plant.settle() == []
     assert len(plant.ran) == 1
+
+
+def test_a_failed_search_is_tried_again_after_a_pause_that_doubles(
+    promoted: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = promoted
+
+    def fail(store: Store, search: str, **options: Any) -> SearchState:
+        plant.ran.append(search)
+        requests.set_state(store, search, status=SearchStatus.FAILED, error="no trial gave a model")
+        records.update(
+            store, keys.search_state(search), SearchState, lambda s: s.with_(updated_at=plant.clock_at)
+        )
+        raise AutoVisionError("no trial gave a model")
+
+    monkeypatch.setattr(controller_module, "run_search", fail)
+    plant.label(plant.send(60, seed=2, shifted=True))
+    for hours, ran in [(0, 1), (0.5, 1), (0.6, 2), (1.5, 2), (0.6, 3), (3.5, 3), (0.6, 4)]:
+        plant.clock_at += timedelta(hours=hours)
+        plant.settle()
+        assert len(plant.ran) == len(set(plant.ran)) == ran
+    assert catalog.version_numbers(plant.store, "colours") == [1, 2], "of the same data"
 
 
 def test_a_search_that_somebody_else_runs_is_left_to_them(

@@ -220,7 +220,7 @@ deployments:
     [
         ("deployments:\n  pets:\n    retraining: {window: 5, window: 6}", "p.yaml", "line 3: 'window' is there twice"),
         ('{"deployments": {}, "deployments": {}}', "p.json", "'deployments' is there twice"),
-        ("deployments = 1\ndeployments = 2", "p.toml", "p.toml: .*line 2"),
+        ("deployments = 1\ndeployments = 2", "p.toml", "p.toml: Cannot overwrite"),
         ("deployments:\n  pets: {retraining: {schedule: *x}}", "p.yaml", r"line 2: '\*' begins an alias"),
         ("a: &a [1]\nb: *a", "p.yaml", "begins an alias"),
         ("deployments: [", "p.yaml", "p.yaml: line 1, column 15: no YAML"),
