@@ -54,9 +54,9 @@ def test_the_controller_goes_on_from_a_kill_at_any_record(world: LoopWorld) -> N
         if any(part in write for part in TELLING) and "leases" not in write
     ]
     assert len(points) > 10
-    for number in points:
+    for place, number in enumerate(points[::2]):
         store = world.fresh()
-        world.killed(store, number, before=number % 2 == 0)
+        world.killed(store, number, before=place % 2 == 0)
         world.settle(store)
         assert world.end(store) == expected, f"killed at {counted.writes[number]}"
         assert world.settle(store) == []
