@@ -109,10 +109,10 @@ def trigger(
     """
     with answering(as_json) as out:
         asked, news = library(store).ask_for_search(deployment, reason)
-        word = "will be searched again for" if news else "waits already to be searched again for"
+        word = "will be asked for by the controller" if news else "waits for the controller already"
         out.answer(
             {"deployment": deployment, "ask": asked, "new": news},
-            f"{deployment} {word}: {asked.person}, {asked.at:%Y-%m-%d %H:%M:%S} UTC, {asked.reason}",
+            f"a re-search for {deployment} {word}: {asked.person}, {asked.at:%Y-%m-%d %H:%M:%S} UTC, {asked.reason}",
         )
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from autovision.cli.output import facts, heading, table, text
+from autovision.cli.output import facts, heading, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +18,7 @@ def outlook(state: RetrainingState, time_zone: str) -> list[RenderableType]:
     """What is known of the next search; times are those of the deployment's zone."""
     if state.latest is None:
         waits = f"; {state.ask.person} asked for it: {state.ask.reason}" if state.ask else ""
-        return [heading("next search"), text(f"no controller has looked yet whether to search again{waits}")]
+        return [heading("next search"), f"no controller has looked yet whether to search again{waits}"]
     numbers = state.latest.numbers
     zone = ZoneInfo(time_zone)
     rows = [
