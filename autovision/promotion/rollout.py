@@ -66,7 +66,10 @@ def consider(
         verdict = Verdict(
             accepted=True, what="nothing to do", why=f"{challenger.id} {where} already", numbers={}
         )
-        return _record(store, deployment, challenger, verdict, clock())
+        # It changes nothing, not even what was last decided.
+        decision = _decision(deployment, challenger, verdict, clock())
+        deployments.record_decision(store, decision)
+        return decision
     if under_way is not None:
         raise Conflict(
             f"deployment {name!r} is in the middle of a rollout of {under_way!r}; wait for its end, or end it with "
