@@ -3,11 +3,13 @@
     search       queued searches are run, one here or several in processes of their own, and their models registered
     promotion    a finished search's model is compared with the champion, and takes over step by step, on evidence
     monitoring   each full window of captured requests is compared with what is normal, by several detectors
-    retraining   drift or enough labels lead to the next data set version and a queued search
+    retraining   whatever the policy takes for a trigger leads to the next data set version and a queued search
     retention    captured requests that a deployment's policy no longer keeps are deleted
 
 Everything that is known is in the store, and every act is a record that reveals it was done; so the controller
-may be killed anywhere and goes on from there, and a pass over a settled store changes nothing.
+may be killed anywhere and goes on from there, and a pass over a settled store changes nothing but the note of when it
+was. While one leads it writes through a fence that its lease holds up; what was on its way when the lease ended is the
+same whoever writes it, or a compare-and-swap that fails if another one has acted.
 """
 
 from __future__ import annotations
@@ -21,25 +23,29 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from autovision.errors import AutoVisionError, Conflict, Interrupted
+from autovision.monitoring.arrivals import Arrivals
 from autovision.monitoring.told import told
 from autovision.monitoring.watch import watch
 from autovision.promotion import rollout
 from autovision.records.base import now
-from autovision.records.deployments import Decision, DecisionKind, Deployment, DriftReport
+from autovision.records.deployments import Decision, DecisionKind, DriftReport
+from autovision.records.retraining import RetrainingState
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
-from autovision.retraining import policy as retraining_policy
+from autovision.retraining import evaluation
 from autovision.retraining import request as retraining
-from autovision.retraining.policy import Snapshot
+from autovision.retraining.evaluator import Evaluator
 from autovision.search import requests
 from autovision.search.fleet import Fleet
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
 from autovision.search.sharing import queue
 from autovision.store import keys, lease, retention
+from autovision.store.fence import FencedStore
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
+from autovision.store.remembered import Remembered
 
 _LEASE_S = 30.0
 _FORGET_EVERY = timedelta(minutes=10)
@@ -74,6 +80,27 @@ class Controller:
     """what could not be done, by `subject: stage`: it is told once, and tried again in the next pass"""
     forgot_at: dict[str, datetime] = field(default_factory=dict)
     """when it was last seen that a deployment keeps no more than its policy says"""
+    lease_clock: Callable[[], datetime] = now
+    """by which it leads; the same on all machines"""
+
+    _held: HeldLease | None = field(default=None, init=False)
+    # What was read before and cannot have changed: a pass over many quiet deployments reads little.
+    _everywhere: list[tuple[SearchRequest, SearchState]] | None = field(default=None, init=False)
+    _arrivals: Arrivals = field(default_factory=Arrivals, init=False)
+    _decided: Remembered[Decision, tuple[DecisionKind, str | None]] = field(
+        default_factory=lambda: Remembered(Decision, lambda decision: (decision.kind, decision.subject)),
+        init=False,
+    )
+    _carried_out: dict[str, str] = field(default_factory=dict, init=False)
+    """the latest decision on retraining that is known to be carried out, by deployment"""
+
+    def __post_init__(self) -> None:
+        self._evaluator = Evaluator(self.clock)
+
+    @property
+    def acting(self) -> Store:
+        """The store, which can be written for as long as this controller leads, or if it need not."""
+        return self.store if self._held is None else FencedStore(self.store, self._held)
 
     def run(self, *, once: bool = False, interval_s: float = 2.0) -> Iterator[Event]:
         """Pass after pass until stopped, or until a pass finds nothing to do (`once`).
@@ -82,6 +109,7 @@ class Controller:
             Conflict: another controller leads.
         """
         with self._lead() as held:
+            self._held = held
             try:
                 while not self.should_stop():
                     if not held.held:
@@ -97,6 +125,7 @@ class Controller:
                     if not done:
                         self._wait(interval_s)
             finally:
+                self._held = None
                 if self.fleet is not None:
                     self.fleet.recall()
 
@@ -107,6 +136,7 @@ class Controller:
 
     def step_without_search(self) -> Iterator[Event]:
         """A pass over the deployments alone: promote, monitor, retrain, forget; what it queues waits for a full one."""
+        self._everywhere = None
         for name in deployments.names(self.store):
             for stage in (self._go_on, self._promote, self.monitor, self._retrain, self._forget):
                 yield from self._guarded(name, partial(stage, name), stage.__name__)
@@ -119,7 +149,7 @@ class Controller:
                 yield Event("error" if news.fault else "search", news.text, news.state)
             return
         tried: set[str] = set()
-        while not self.should_stop():
+        while not self.should_stop() and (self._held is None or self._held.held):
             # One that is said to run, but whose driver is gone, is gone on with; its lease tells.
             due = [request for request, _ in queue.waiting(self.store) if request.id not in tried]
             if not due:
@@ -149,36 +179,44 @@ class Controller:
 
     def _go_on(self, name: str) -> Iterator[Event]:
         """The next step of a rollout that is under way."""
-        decision = rollout.go_on(self.store, name, clock=self.clock)
+        decision = rollout.go_on(self.acting, name, clock=self.clock)
         if decision is not None:
             yield Event("promotion", decision.what, decision)
 
     def _promote(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)
-        judged = {
-            d.subject
-            for d in deployments.decisions(self.store, deployment.name)
-            if d.kind is DecisionKind.PROMOTE
-        }
-        for request, state in all_searches(self.store):
+        judged = set(self._decided.read_all(self.store, keys.decisions(name)).values())
+        if deployment.decided is not None:
+            judged.add((deployment.decided.kind, deployment.decided.subject))
+        for request, state in self._searches():
             if (
                 request.deployment == deployment.name
                 and state.model is not None
-                and state.model not in judged
+                and (DecisionKind.PROMOTE, state.model) not in judged
             ):
                 decision = rollout.consider(
-                    self.store,
+                    self.acting,
                     deployment.name,
                     state.model,
+                    revision=deployment.revision,
                     metric=request.metric,
                     costs=request.costs,
                     clock=self.clock,
                 )
                 yield Event("promotion", decision.what, decision)
+                return  # what others are compared with may be another one now
 
     def monitor(self, name: str) -> Iterator[Event]:
         """Examine the captured requests of a deployment since the last report, if they fill a window."""
-        report = watch(self.store, deployments.get(self.store, name), self.clock)
+        deployment = deployments.get(self.store, name)
+        if deployment.model is None:
+            return
+        last = retraining.latest_report(self.store, deployment, self._evaluator.reports)
+        after = last.window_end if last else None
+        size = deployment.policy.window
+        if not self._arrivals.fill(self.store, name, deployment.model, size, after=after):
+            return
+        report = watch(self.acting, deployment, self.clock)
         if report is not None:
             yield Event("monitoring", told(report), report)
 
@@ -186,38 +224,36 @@ class Controller:
         deployment = deployments.get(self.store, name)
         if deployment.model is None:
             return
-        situation = retraining.observe(self.store, deployment, self.clock)
-        verdict = retraining_policy.decide(situation.snapshot, deployment.policy)
-        if not verdict.accepted and not self._is_news(deployment, situation.snapshot, verdict.why):
-            return
-        at = self.clock()
-        subject = None
-        if verdict.accepted:
-            request = retraining.build(
-                self.store, deployment, situation, reason=f"{verdict.what}: {verdict.why}", seed=self.seed
-            )
-            requests.submit(self.store, request)
-            subject = request.id
-        decision = Decision(
-            id=keys.timestamped_id(at),
-            kind=DecisionKind.RETRAIN,
-            deployment=deployment.name,
-            accepted=verdict.accepted,
-            what=verdict.what,
-            why=verdict.why,
-            subject=subject,
-            numbers=verdict.numbers,
-            created_at=at,
+        seen = evaluation.read(self.store, name)
+        # Whoever decided may have been killed before it was carried out.
+        self._carry_out(seen.state)
+        term = 0 if self._held is None else self._held.token
+        state = self._evaluator.evaluate(
+            self.acting, deployment, seen, self._searches(), seed=self.seed, term=term
         )
-        deployments.record_decision(self.store, decision)
-        yield Event("retraining", f"{decision.what}: {decision.why}", decision)
+        if state is None or state.decision is None or state.decision == seen.state.decision:
+            return
+        self._carry_out(state)
+        if evaluation.stirs(state.decision):
+            yield Event("retraining", f"{state.decision.what}: {state.decision.why}", state.decision)
+
+    def _carry_out(self, state: RetrainingState) -> None:
+        """Submit what the latest decision asks for, and write it down; again does nothing."""
+        decision = state.decision
+        if decision is None or self._carried_out.get(state.deployment) == decision.id:
+            return
+        if state.request is not None:
+            requests.submit(self.acting, state.request, at=decision.created_at)
+            self._everywhere = None
+        deployments.record_decision(self.acting, decision)
+        self._carried_out[state.deployment] = decision.id
 
     def _forget(self, name: str) -> Iterator[Event]:
         policy, at = deployments.get(self.store, name).capture_policy, self.clock()
         last = self.forgot_at.get(name)
         if not policy.forgets or (last is not None and at - last < _FORGET_EVERY):
             return
-        found = retention.forget(self.store, name, policy, at, delete=True, most=_FORGET_AT_ONCE)
+        found = retention.forget(self.acting, name, policy, at, delete=True, most=_FORGET_AT_ONCE)
         if found.complete:
             self.forgot_at[name] = at
         if found.any:
@@ -225,13 +261,11 @@ class Controller:
 
     # -------------------------------------------------------------------------------------------- helpers
 
-    def _is_news(self, deployment: Deployment, snapshot: Snapshot, why: str) -> bool:
-        """Whether a decision to wait is worth a record: something could have led to a search, and the reason is new."""
-        stirred = snapshot.labels > 0 or (snapshot.report is not None and snapshot.report.alarm)
-        said = [
-            d for d in deployments.decisions(self.store, deployment.name) if d.kind is DecisionKind.RETRAIN
-        ]
-        return stirred and (not said or said[-1].why != why)
+    def _searches(self) -> list[tuple[SearchRequest, SearchState]]:
+        """All, as they were in this pass."""
+        if self._everywhere is None:
+            self._everywhere = all_searches(self.store)
+        return self._everywhere
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -256,7 +290,8 @@ class Controller:
                 yield Event("error", f"{subject}: {error}")
 
     def _lead(self) -> HeldLease:
-        held = lease.acquire(self.store, "controller", f"{socket.gethostname()}:{os.getpid()}", _LEASE_S)
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        held = lease.acquire(self.store, "controller", holder, _LEASE_S, self.lease_clock)
         if held is None:
             raise Conflict(
                 f"another controller leads the store {self.store.uri}; stop it first "

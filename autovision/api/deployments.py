@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autovision.api.models import Models
-from autovision.errors import NotFound
+from autovision.errors import InvalidInput, NotFound
 from autovision.records.base import now
 from autovision.records.deployments import (
     CapturePolicy,
@@ -20,9 +20,11 @@ from autovision.records.deployments import (
     RetrainingPolicy,
 )
 from autovision.records.gates import GatePolicy
+from autovision.records.retraining import Ask, RetrainingState
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.tokens import Scope, Token
-from autovision.registry import deployments
+from autovision.registry import deployments, policies, policy_files
+from autovision.registry.policies import Change
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
@@ -100,6 +102,26 @@ class Deployments(Models):
         """
         return deployments.set_capture_policy(self.store, deployment, policy)
 
+    def policies(self, deployment: str) -> dict[str, Any]:
+        """All policies of a deployment as the document that `apply_policies` takes."""
+        return policies.render(deployments.get(self.store, deployment))
+
+    def compare_policies(self, file: str | Path) -> list[Change]:
+        """What applying a file of policies would change. Raises like `apply_policies`."""
+        path = Path(file)
+        wanted = policies.parse(policy_files.read(path), str(path))
+        return policies.compare(self.store, wanted, str(path))
+
+    def apply_policies(self, file: str | Path) -> list[Change]:
+        """Give deployments the policies of a YAML, JSON or TOML file; what changed.
+
+        Where anything is wrong nothing is changed. Raises `InvalidInput` or `NotFound` that name every fault: file,
+        key, value and remedy.
+        """
+        path = Path(file)
+        wanted = policies.parse(policy_files.read(path), str(path))
+        return policies.apply(self.store, wanted, str(path))
+
     def forget(self, deployment: str, *, delete: bool = False) -> Forgotten:
         """What the capture policy of a deployment no longer keeps; `delete` deletes it, as the controller does."""
         policy = deployments.get(self.store, deployment).capture_policy
@@ -147,6 +169,27 @@ class Deployments(Models):
         """Everything that was decided about a deployment, oldest first."""
         deployments.get(self.store, deployment)
         return deployments.decisions(self.store, deployment)
+
+    def retraining(self, deployment: str) -> RetrainingState:
+        """How the retraining of a deployment stands: the latest evaluation, and what was decided and asked for."""
+        from autovision.retraining import evaluation
+
+        deployments.get(self.store, deployment)
+        return evaluation.read(self.store, deployment).state
+
+    def ask_for_search(self, deployment: str, reason: str) -> tuple[Ask, bool]:
+        """Have the controller search again, and whether that is news: a word that waits already stays as it is.
+
+        Overrules cooldown, back-off, quiet hours and least numbers of labels, but no budget, and one search runs at a
+        time.
+        """
+        from autovision.retraining import evaluation
+
+        if deployments.get(self.store, deployment).model is None:
+            raise InvalidInput(
+                f"deployment {deployment!r} has no model yet that a re-search could start from; promote one first"
+            )
+        return evaluation.ask(self.store, deployment, person=_person(), reason=reason, at=now())
 
     def serve(
         self,

@@ -11,6 +11,7 @@ import typer
 from autovision.cli.decisions import told
 from autovision.cli.deployment import DeploymentName
 from autovision.cli.options import Json, Seed, Store
+from autovision.cli.outlook import outlook
 from autovision.cli.output import Output, answering, library, table
 from autovision.cli.signals import StopFlag
 
@@ -74,15 +75,44 @@ def run(
 
 @app.command()
 def why(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
-    """Show every decision about a deployment with its reasons, and what each gate said, newest last."""
+    """Show every decision about a deployment with its reasons, and what would have to happen for the next search.
+
+    Decisions come newest last, with what each gate said. An evaluation that comes to what the one before did is no new
+    decision; it is counted below them.
+    """
     with answering(as_json) as out:
-        decisions = library(store).decisions(deployment)
+        av = library(store)
+        decisions, state = av.decisions(deployment), av.retraining(deployment)
         rows = [[each.created_at, each.accepted, told(each)] for each in decisions]
         out.answer(
-            decisions,
+            {"decisions": decisions, "retraining": state},
             table(["decided (UTC)", "act", "what and why"], rows)
             if rows
             else f"Nothing has been decided about {deployment} yet.",
+            *outlook(state, av.deployment(deployment).policy.time_zone),
+        )
+
+
+@app.command()
+def trigger(
+    deployment: DeploymentName,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why, for the records.")
+    ] = "no reason was given",
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Have the controller search again for a deployment; again does nothing while that waits.
+
+    Cooldown, back-off, quiet hours and least numbers of labels are overruled; budgets are not, and one search of a
+    deployment runs at a time.
+    """
+    with answering(as_json) as out:
+        asked, news = library(store).ask_for_search(deployment, reason)
+        word = "will be asked for by the controller" if news else "waits for the controller already"
+        out.answer(
+            {"deployment": deployment, "ask": asked, "new": news},
+            f"a re-search for {deployment} {word}: {asked.person}, {asked.at:%Y-%m-%d %H:%M:%S} UTC, {asked.reason}",
         )
 
 

@@ -23,6 +23,7 @@ from autovision.cli import (
     deployment,
     labels,
     model,
+    policy,
     predict,
     rollout,
     search,
@@ -45,7 +46,18 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
     *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
-    *("token", "predict", "capture", "feedback", "labels", "monitor", "controller", "store", "demo"),
+    *(
+        "token",
+        "predict",
+        "capture",
+        "feedback",
+        "labels",
+        "monitor",
+        "policy",
+        "controller",
+        "store",
+        "demo",
+    ),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -74,6 +86,7 @@ app.add_typer(capture.app, name="capture")
 app.command("feedback")(deployment.feedback)
 app.add_typer(labels.app, name="labels")
 app.command("monitor")(deployment.monitor)
+app.add_typer(policy.app, name="policy")
 app.add_typer(controller.app, name="controller")
 app.add_typer(store.app, name="store")
 app.command("demo")(demo.demo)
@@ -115,8 +128,8 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code.
 
-    0: done; 1: done in part, or failed; 2: bad input; 3: not found; 4: conflict; 5: the store; 6: weights;
-    7: the server did not start; 8: refused by the gates; 70: a bug; 130: interrupted.
+    0: done; 1: done in part, or failed, or a difference was found; 2: bad input; 3: not found; 4: conflict;
+    5: the store; 6: weights; 7: the server did not start; 8: refused by the gates; 70: a bug; 130: interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding cannot show is no reason to fail.

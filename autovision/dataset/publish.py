@@ -8,6 +8,7 @@ from datetime import datetime
 
 from autovision.dataset import catalog, checks, manifest
 from autovision.dataset.manifest import Row
+from autovision.errors import Conflict
 from autovision.records.datasets import Correction, DatasetVersion, ImportProblem, Split
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, Store
@@ -34,7 +35,10 @@ def publish(
 
     If the newest version has the same content, it is returned, and none is made.
 
+    Raises `Conflict` if `parent` is no longer the newest version: what came in between would be lost.
+
     Args:
+        parent: the version that the rows extend; None: they stand for themselves.
         left_out: digests of images that would have straddled splits.
     """
     straddling = tuple(sorted({*left_out, *(parent.left_out if parent else ())}))
@@ -52,6 +56,10 @@ def publish(
         same = digest, positive, straddling
         if newest is not None and (newest.digest, newest.positive_class, newest.left_out) == same:
             return newest
+        if parent is not None and newest is not None and newest.version != parent.version:
+            raise Conflict(
+                f"{parent.id} was to be extended, and {newest.id} was made meanwhile; extend that one"
+            )
         version = DatasetVersion(
             name=name,
             version=numbers[-1] + 1 if numbers else 1,

@@ -14,6 +14,7 @@ from autovision.monitoring.reference import Reference, load_reference
 from autovision.monitoring.report import Observed, examine
 from autovision.monitoring.rows import Rows, answers_of
 from autovision.monitoring.window import latest_window
+from autovision.records.base import digest_of
 from autovision.records.deployments import Capture, Deployment, DriftReport
 from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
@@ -33,7 +34,8 @@ def reports_of(store: Store, deployment: str, model: str) -> list[DriftReport]:
 def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -> DriftReport | None:
     """Examine the captured requests since the last report, and store the report; None: too few for a window.
 
-    A process that is killed before the report is stored leaves nothing but rows that the next one writes again.
+    A process that is killed before the report is stored leaves nothing but rows that the next one writes again. Of two
+    that examine the same window one stores a report; to the other it is None.
     """
     if deployment.model is None:
         return None
@@ -61,8 +63,10 @@ def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -
     )
     assert report.rows is not None
     store.put_immutable(keys.window_rows(deployment.name, report.rows), rows.to_bytes())
-    records.create(store, keys.report(deployment.name, report.id), report)
-    return report
+    of = digest_of([report.model, report.first_request, report.last_request])
+    report = report.with_(id=keys.derived_id(report.window_end, of))
+    stored, new = records.create_or_read(store, keys.report(deployment.name, report.id), report)
+    return stored if new else None
 
 
 def _read(store: Store, deployment: str, digests: Sequence[str]) -> dict[str, Rows]:

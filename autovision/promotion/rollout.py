@@ -35,6 +35,7 @@ def consider(
     force: bool = False,
     at_once: bool = False,
     person: str | None = None,
+    revision: int | None = None,
     clock: Callable[[], datetime] = now,
 ) -> Decision:
     """Compare a model with a deployment's champion on held-out data, and let it begin to take over if it may.
@@ -49,12 +50,15 @@ def consider(
         force: promote whatever the gates say; the decision records their verdict and that it was overruled.
         at_once: leave out the steps.
         person: who asks for it; None: nobody, so that a policy that wants a person's approval keeps it waiting.
+        revision: of the deployment when it was found that the model is to be considered; None: whichever it is.
 
     Raises:
         NotFound: no such deployment or model.
         Conflict: another model was promoted meanwhile, or is on its way.
     """
     deployment = deployments.get(store, name)
+    if revision not in (None, deployment.revision):
+        raise Conflict(f"deployment {name!r} changed before {model_id!r} was considered; look at it again")
     challenger = read_version(store, model_id)
     under_way = deployment.rollout.model if deployment.rollout else None
     if challenger.id in (deployment.model, under_way):
@@ -62,7 +66,10 @@ def consider(
         verdict = Verdict(
             accepted=True, what="nothing to do", why=f"{challenger.id} {where} already", numbers={}
         )
-        return _record(store, deployment, challenger, verdict, clock())
+        # It changes nothing, not even what was last decided.
+        decision = _decision(deployment, challenger, verdict, clock())
+        deployments.record_decision(store, decision)
+        return decision
     if under_way is not None:
         raise Conflict(
             f"deployment {name!r} is in the middle of a rollout of {under_way!r}; wait for its end, or end it with "
@@ -203,9 +210,9 @@ def roll_back(store: Store, name: str, *, clock: Callable[[], datetime] = now) -
 def _record(
     store: Store, deployment: Deployment, challenger: ModelVersion, verdict: Verdict, at: datetime
 ) -> Decision:
-    """A verdict that changes nothing."""
+    """A verdict that changes nothing but the record of what was decided."""
     decision = _decision(deployment, challenger, verdict, at)
-    deployments.record_decision(store, decision)
+    deployments.record_verdict(store, deployment, decision)
     return decision
 
 
@@ -242,7 +249,7 @@ def _begin(
         at,
     )
     if not decision.accepted:
-        deployments.record_decision(store, decision)
+        deployments.record_verdict(store, deployment, decision)
     elif steps:
         rollout = Rollout(
             id=decision.id,

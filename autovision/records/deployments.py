@@ -11,9 +11,10 @@ from autovision.records.base import Record
 from autovision.records.datasets import Labelling, Labels
 from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import Rollout, RolloutPolicy
+from autovision.records.triggers import TriggerPolicy
 
 
-class RetrainingPolicy(Record):
+class RetrainingPolicy(TriggerPolicy):
     """When captured data re-triggers a search, and what that search may spend."""
 
     window: int = Field(default=100, ge=20)

@@ -45,9 +45,7 @@ def get(store: Store, name: str) -> Deployment:
 
 
 def names(store: Store) -> list[str]:
-    return sorted(
-        {key.split("/")[1] for key in store.list(keys.DEPLOYMENTS) if key.endswith("/deployment.json")}
-    )
+    return [name for name in store.folders(keys.DEPLOYMENTS) if store.exists(keys.deployment(name))]
 
 
 def set_champion(
@@ -126,6 +124,23 @@ def decide(
     return after
 
 
+def record_verdict(store: Store, seen: Deployment, decision: Decision) -> None:
+    """Store a decision that changes nothing else, if the deployment is still as it was seen when it was made.
+
+    Raises `Conflict` if it changed meanwhile, or something else was decided: of two who judge at once one is heard.
+    """
+
+    def change(current: Deployment) -> Deployment:
+        if current.revision != seen.revision:
+            raise Conflict(
+                f"deployment {seen.name!r} changed, or something was decided about it, while this was: "
+                f"{decision.what}; look at it, and decide again"
+            )
+        return current.with_(decided=decision)
+
+    decide(store, seen.name, change, decision)
+
+
 def with_champion(current: Deployment, model: str) -> Deployment:
     """With `model` as the champion, and no rollout."""
     previous = (*current.previous, current.model) if current.model else current.previous
@@ -155,16 +170,18 @@ def set_capture_policy(store: Store, name: str, policy: CapturePolicy) -> Deploy
     Raises `InvalidInput` if drift could never be watched: a window of requests has to be kept.
     """
 
-    def change(current: Deployment) -> Deployment:
-        window = current.policy.window
-        if policy.keep_requests is not None and policy.keep_requests < window:
-            raise InvalidInput(
-                f"{policy.keep_requests} requests are to be kept, and drift in deployment {name!r} is watched in "
-                f"windows of {window}; keep at least as many"
-            )
-        return current.with_(capture_policy=policy)
+    return decide(store, name, lambda current: check_policies(current.with_(capture_policy=policy)), None)
 
-    return decide(store, name, change, None)
+
+def check_policies(deployment: Deployment) -> Deployment:
+    """The deployment, if its policies fit each other; else an `InvalidInput`."""
+    window, kept = deployment.policy.window, deployment.capture_policy.keep_requests
+    if kept is not None and kept < window:
+        raise InvalidInput(
+            f"{kept} requests are to be kept, and drift in deployment {deployment.name!r} is watched in "
+            f"windows of {window}; keep at least as many"
+        )
+    return deployment
 
 
 def record_decision(store: Store, decision: Decision) -> None:

@@ -2,98 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 from typing import Any
 
-from autovision.records.deployments import DriftReport, RetrainingPolicy, Verdict
+from autovision.records.deployments import RetrainingPolicy, Verdict
+from autovision.retraining.hours import day, month
+from autovision.retraining.limits import Limit, limits, spent_since
+from autovision.retraining.snapshot import Snapshot
+from autovision.retraining.triggers import Finding, findings
 
+__all__ = ["Snapshot", "decide"]
 
-@dataclass(frozen=True)
-class Snapshot:
-    """All that the policy looks at."""
-
-    now: datetime
-    report: DriftReport | None = None
-    """the latest one of the current model"""
-    answered: bool = False
-    """a search was started because of `report` already"""
-    labels: int = 0
-    """usable labels of images that no search has seen"""
-    labels_per_class: Mapping[str, int] = field(default_factory=dict)
-    """of `labels`; with several labels an image one counts for each of its classes"""
-    last_search_at: datetime | None = None
-    """when the deployment's last re-search began"""
-    running_search: str | None = None
-    """the deployment's search that is queued or running; None: none"""
+NOTHING = "nothing asks for a search"
 
 
 def decide(snapshot: Snapshot, policy: RetrainingPolicy) -> Verdict:
-    """Whether to search again, and why; `numbers["trigger"]` is `drift`, `volume` or None.
+    """Whether to search again, and why; `numbers["trigger"]` names what leads to it, or is None.
 
-    Never two searches of a deployment at once, nor within the cooldown. Then an unanswered drift alarm
-    triggers with at least `min_labels` new labels, and `volume_labels` new labels trigger without one.
+    Any trigger does, unless a limit holds it back: see `triggers` and `limits`. `numbers["reasons"]` are the names of
+    what spoke for and against it, which change only when the reasons do, whatever their figures; `numbers["slot"]` is
+    the slot of the schedule that is dealt with by this verdict; `numbers["triggers"]` and `numbers["limits"]` tell what
+    would have to happen, and `numbers["not_before"]` when the limits end.
     """
-    alarm = snapshot.report is not None and snapshot.report.alarm and not snapshot.answered
-    if snapshot.running_search is not None:
-        return _wait(
-            snapshot, policy, f"search {snapshot.running_search} is not over yet; one runs at a time"
+    found = findings(snapshot, policy)
+    fired = [finding for finding in found if finding.fires]
+    by_hand = any(finding.trigger == "manual" for finding in fired)
+    held = limits(snapshot, policy, by_hand=by_hand)
+    accepted = bool(fired) and not held
+    numbers = _numbers(snapshot, policy, found, held)
+    due = next((finding for finding in found if finding.slot is not None), None)
+    if due is not None and (accepted or not due.fires):
+        assert due.slot is not None
+        numbers["slot"] = due.slot.isoformat()
+    if accepted:
+        numbers["trigger"] = fired[0].trigger
+        numbers["reasons"] = ["search", *(finding.trigger for finding in fired)]
+        return Verdict(
+            accepted=True,
+            what=f"search again, because of {_told(fired[0].trigger)}",
+            why="; ".join(finding.why for finding in fired),
+            numbers=numbers,
         )
-    remaining = _cooldown_left(snapshot, policy)
-    if remaining > timedelta(0):
-        return _wait(
-            snapshot,
-            policy,
-            f"the last search began at {snapshot.last_search_at}, and the cooldown of "
-            f"{policy.cooldown_s:g} s lasts until {snapshot.now + remaining}",
-        )
-    if alarm and snapshot.labels >= policy.min_labels:
-        return _search(snapshot, policy, "drift", f"{_drift(snapshot)}, and {_labels(snapshot)} are enough")
-    if policy.volume_labels is not None and snapshot.labels >= policy.volume_labels:
-        needed = f"{policy.volume_labels} trigger a search without an alarm"
-        return _search(snapshot, policy, "volume", f"{_labels(snapshot)} are there, and {needed}")
-    if alarm:
-        missing = policy.min_labels - snapshot.labels
-        return _wait(
-            snapshot,
-            policy,
-            f"{_drift(snapshot)}, but {_labels(snapshot)} are too few for a search: {missing} more of "
-            f"{policy.min_labels} are missing",
-        )
-    return _wait(snapshot, policy, f"{_calm(snapshot)}; {_labels(snapshot)} are there{_volume_rule(policy)}")
+    if fired:
+        numbers["reasons"] = [
+            *(finding.trigger for finding in fired),
+            "but",
+            *(limit.limit for limit in held),
+        ]
+        why = "; ".join([*(finding.why for finding in fired), *(f"but {limit.why}" for limit in held)])
+    else:
+        asking = [f"{finding.trigger} lacks labels" for finding in found if finding.asks]
+        numbers["reasons"] = asking or [NOTHING]
+        why = "; ".join(finding.why for finding in found) or NOTHING
+    return Verdict(accepted=False, what="do not search again yet", why=why, numbers=numbers)
 
 
-def _cooldown_left(snapshot: Snapshot, policy: RetrainingPolicy) -> timedelta:
-    if snapshot.last_search_at is None:
-        return timedelta(0)
-    return snapshot.last_search_at + timedelta(seconds=policy.cooldown_s) - snapshot.now
+def _told(trigger: str) -> str:
+    return "a person's word" if trigger == "manual" else trigger
 
 
-def _search(snapshot: Snapshot, policy: RetrainingPolicy, trigger: str, why: str) -> Verdict:
-    return Verdict(
-        accepted=True,
-        what=f"search again, because of {trigger}",
-        why=why,
-        numbers=_numbers(snapshot, policy, trigger),
-    )
-
-
-def _wait(snapshot: Snapshot, policy: RetrainingPolicy, why: str) -> Verdict:
-    return Verdict(
-        accepted=False, what="do not search again yet", why=why, numbers=_numbers(snapshot, policy, None)
-    )
-
-
-def _numbers(snapshot: Snapshot, policy: RetrainingPolicy, trigger: str | None) -> dict[str, Any]:
-    report = snapshot.report
+def _numbers(
+    snapshot: Snapshot, policy: RetrainingPolicy, found: Sequence[Finding], held: Sequence[Limit]
+) -> dict[str, Any]:
+    report, measured = snapshot.report, snapshot.measured
+    ends = [limit.until for limit in held]
+    known = [end for end in ends if end is not None]
     return {
-        "trigger": trigger,
+        "trigger": None,
         "labels": snapshot.labels,
         "labels_per_class": dict(snapshot.labels_per_class),
         "min_labels": policy.min_labels,
         "volume_labels": policy.volume_labels,
-        "cooldown_left_s": max(_cooldown_left(snapshot, policy).total_seconds(), 0.0),
         "running_search": snapshot.running_search,
         "report": report.id if report else None,
         "alarm": report.alarm if report else None,
@@ -101,36 +80,29 @@ def _numbers(snapshot: Snapshot, policy: RetrainingPolicy, trigger: str | None) 
         "score": report.score if report else None,
         "threshold": report.threshold if report else None,
         "p_value": report.p_value if report else None,
+        "measured": None if measured is None else {"n": measured.n, "right": measured.right},
+        "failures": snapshot.failures,
+        "spent_day_s": spent_since(snapshot, day(snapshot.now, policy.time_zone)[0]),
+        "spent_month_s": spent_since(snapshot, month(snapshot.now, policy.time_zone)[0]),
+        "slot": None,
+        "triggers": [
+            {
+                "trigger": finding.trigger,
+                "fires": finding.fires,
+                "why": finding.why,
+                "needs": finding.needs,
+                "at": finding.at.isoformat() if finding.at else None,
+            }
+            for finding in found
+        ],
+        "limits": [
+            {
+                "limit": limit.limit,
+                "why": limit.why,
+                "until": limit.until.isoformat() if limit.until else None,
+            }
+            for limit in held
+        ],
+        # Where a limit has no end of its own, time alone does not lead to a search.
+        "not_before": max(known).isoformat() if known and len(known) == len(ends) else None,
     }
-
-
-def _labels(snapshot: Snapshot) -> str:
-    each = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.labels_per_class.items()))
-    return f"{snapshot.labels} new labels" + (f" ({each})" if each else "")
-
-
-def _drift(snapshot: Snapshot) -> str:
-    report = snapshot.report
-    assert report is not None
-    return (
-        f"the last {report.n} requests have drifted (score {report.score:.4f}, alarm from "
-        f"{report.threshold:.4f}, p = {report.p_value:.2g})"
-    )
-
-
-def _calm(snapshot: Snapshot) -> str:
-    report = snapshot.report
-    if report is None:
-        return "no window of requests has been examined"
-    if report.alarm:
-        return f"the drift alarm of report {report.id} was answered by a search already"
-    return (
-        f"the last {report.n} requests show no drift (score {report.score:.4f}, alarm from "
-        f"{report.threshold:.4f})"
-    )
-
-
-def _volume_rule(policy: RetrainingPolicy) -> str:
-    if policy.volume_labels is None:
-        return ", and volume alone never triggers a search"
-    return f", {policy.volume_labels} trigger a search"

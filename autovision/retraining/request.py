@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from autovision.dataset import catalog, importer, manifest
+from autovision.dataset import catalog, importer
 from autovision.dataset.importer import SourceImage
-from autovision.labelling.consensus import consensus
+from autovision.errors import InvalidInput
 from autovision.model.version import read_version
-from autovision.records.datasets import DatasetVersion
-from autovision.records.deployments import Capture, Deployment, DriftReport
+from autovision.records.datasets import DatasetVersion, Split
+from autovision.records.deployments import Deployment, DriftReport
+from autovision.records.retraining import RetrainingState
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
-from autovision.retraining.join import Joined, join
-from autovision.retraining.policy import Snapshot
+from autovision.retraining.accuracy import Share
+from autovision.retraining.evaluation import counts_from
+from autovision.retraining.history import History, Searches
+from autovision.retraining.join import Joined
+from autovision.retraining.memory import Memory
+from autovision.retraining.snapshot import Snapshot
 from autovision.space.config import TrialConfig
-from autovision.store import captures, keys, labels, records
+from autovision.store import captures, keys, records
 from autovision.store.protocol import Store
+from autovision.store.remembered import Remembered
 from autovision.trial.likeness import Likeness
 
 
@@ -28,76 +33,122 @@ class Situation:
     """What the policy is asked about, and what an act would need."""
 
     snapshot: Snapshot
-    joined: Joined
+    joined: Joined | None
+    """what a search would learn from; None: it was remembered only how much that is"""
     version: DatasetVersion
     """the latest of the deployment's data set"""
 
 
-def observe(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -> Situation:
-    """Gather everything that the retraining policy looks at."""
+def observe(
+    store: Store,
+    deployment: Deployment,
+    clock: Callable[[], datetime],
+    state: RetrainingState | None = None,
+    *,
+    everywhere: Searches | None = None,
+    memory: Memory | None = None,
+    reports: Reports | None = None,
+    afresh: bool = False,
+) -> Situation:
+    """Gather everything that the retraining policy looks at.
+
+    Args:
+        state: how the retraining stands; None: as if it had never been evaluated.
+        everywhere: all searches, if they are known.
+        memory: of earlier looks; None: everything is read.
+        reports: the same of reports.
+        afresh: read all that an act rests on, whatever is remembered.
+    """
     version = catalog.latest(store, deployment.dataset)
-    everywhere = all_searches(store)
+    everywhere = all_searches(store) if everywhere is None or afresh else everywhere
     searched = _searched(store, version, everywhere)
-    known = {row.image for row in manifest.read(store, searched)} | set(searched.left_out)
-    agreed = consensus(labels.read(store, deployment.name)).agreed
-    seen = (
-        _as_kept(store, capture) if capture.request_id in agreed and capture.image not in known else capture
-        for capture in captures.read(store, deployment.name).captures
-    )
-    joined = join(seen, agreed, known_images=known)
-    # A search that failed has answered its alarm, too: asking again would give the same failure, pass after pass.
-    searches = [pair for pair in everywhere if pair[0].deployment == deployment.name]
-    report = latest_report(store, deployment)
-    under_way = [s for s in searches if s[1].status in (SearchStatus.QUEUED, SearchStatus.RUNNING)]
-    re_searches = [state.created_at for request, state in searches if request.parent_model is not None]
+    history = History.of(everywhere, deployment.name)
+    seen = (memory or Memory()).look(store, deployment, searched, since=history.answered_at, afresh=afresh)
+    report, policy = latest_report(store, deployment, reports), deployment.policy
+    looks = policy.accuracy_floor is not None or policy.accuracy_margin is not None
+    failures = history.failures
     snapshot = Snapshot(
         now=clock(),
         report=report,
-        answered=report is not None and any(request.nonce == report.id for request, _ in searches),
-        labels=len(joined.rows),
-        labels_per_class=Counter(name for _, label in joined.rows for name in label.labels),
-        last_search_at=max(re_searches, default=None),
-        running_search=under_way[0][0].id if under_way else None,
+        answered=report is not None and history.answers(report),
+        labels=seen.labels,
+        labels_per_class=seen.per_class,
+        classes=version.classes,
+        last_search_at=history.last_at,
+        running_search=history.running,
+        spent=history.spent,
+        failures=len(failures),
+        failed_at=failures[0][1].updated_at if failures else None,
+        measured=seen.measured if looks else None,
+        held_out=_held_out(store, deployment) if looks else None,
+        ask=state.ask if state else None,
+        slots_since=counts_from(state, policy) if state else None,
     )
-    return Situation(snapshot, joined, version)
+    return Situation(snapshot, seen.joined, version)
 
 
-def _as_kept(store: Store, capture: Capture) -> Capture:
-    """A capture as what is left of it: a label may come when the image was deleted already."""
-    if not capture.pixels or captures.has_image(store, capture):
-        return capture
-    return capture.model_copy(update={"pixels": False})
+def _held_out(store: Store, deployment: Deployment) -> Share | None:
+    """The champion's accuracy on its test images; None where nobody measured it."""
+    if deployment.model is None:
+        return None
+    found = read_version(store, deployment.model).metrics.get(Split.TEST)
+    return None if found is None else Share(found.n, round(found.accuracy.value * found.n))
 
 
 def _searched(
     store: Store, latest: DatasetVersion, searches: Sequence[tuple[SearchRequest, SearchState]]
 ) -> DatasetVersion:
-    """The newest version that a search was asked for; the latest one if there is no search at all.
+    """The newest version that a search was asked for that did not fail; the latest one if there is no search at all.
 
     A controller that is killed between making a version and asking for its search finds labels that no search
     has seen, and makes the same version and the request again.
     """
-    asked = [request.dataset_version for request, _ in searches if request.dataset == latest.name]
+    asked = [
+        request.dataset_version
+        for request, state in searches
+        if request.dataset == latest.name and state.status is not SearchStatus.FAILED
+    ]
     if not asked or max(asked) == latest.version:
         return latest
     return catalog.get(store, f"{latest.name}@{max(asked)}")
 
 
-def latest_report(store: Store, deployment: Deployment) -> DriftReport | None:
-    """The newest drift report about the model that is served now."""
-    reports = records.read_all(store, keys.reports(deployment.name), DriftReport)
-    return next((report for report in reversed(reports) if report.model == deployment.model), None)
+class Reports(Remembered[DriftReport, tuple[str, datetime]]):
+    """Which model reports are of, and when their windows end: each is read once."""
+
+    def __init__(self) -> None:
+        super().__init__(DriftReport, lambda report: (report.model, report.window_end))
+
+
+def latest_report(store: Store, deployment: Deployment, reports: Reports | None = None) -> DriftReport | None:
+    """The report of the latest window about the model that is served now."""
+    found = (reports or Reports()).read_all(store, keys.reports(deployment.name))
+    own = [(ends, key) for key, (model, ends) in found.items() if model == deployment.model]
+    return records.read(store, max(own)[1], DriftReport) if own else None
 
 
 def build(
-    store: Store, deployment: Deployment, situation: Situation, *, reason: str, seed: int
+    store: Store,
+    deployment: Deployment,
+    situation: Situation,
+    *,
+    reason: str,
+    seed: int,
+    nonce: str | None = None,
 ) -> SearchRequest:
     """The next data set version, old and new images together, and the request that searches on it.
 
-    The new images become the data set's: it outlives what is captured.
+    The new images become the data set's: it outlives what is captured. Raises `Conflict` if somebody else has made
+    another version meanwhile.
 
+    `nonce` makes it another search than an otherwise equal one; None: that of the situation's report.
     Doing it again for the same situation gives the same version and the same request.
     """
+    joined = situation.joined
+    if joined is None:
+        raise InvalidInput(
+            "a search is built on what was just read, not on what was remembered; observe again"
+        )
     sources = [
         SourceImage(
             digest=capture.image,
@@ -106,9 +157,9 @@ def build(
             confidence=label.confidence,
             metadata=dict(capture.metadata),
         )
-        for capture, label in situation.joined.rows
+        for capture, label in joined.rows
     ]
-    captures.adopt_images(store, (capture for capture, _ in situation.joined.rows))
+    captures.adopt_images(store, (capture for capture, _ in joined.rows))
     alike = _likeness(store, deployment)
     version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
     report = situation.snapshot.report
@@ -124,7 +175,7 @@ def build(
         parent_model=deployment.model,
         deployment=deployment.name,
         reason=reason,
-        nonce=report.id if report else "",
+        nonce=(report.id if report else "") if nonce is None else nonce,
         metric=before.metric if before else "accuracy",
         costs=before.costs if before else None,
         refit=before.refit if before else True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from autovision import metrics
@@ -177,10 +178,14 @@ def check_weights(store: Store, space: Space, allowed: tuple[str, ...]) -> None:
         unlicensed_backbones(store, space, allowed)
 
 
-def submit(store: Store, request: SearchRequest) -> SearchState:
-    """Put a request into the queue; the same request again is the search that it already is."""
+def submit(store: Store, request: SearchRequest, at: datetime | None = None) -> SearchState:
+    """Put a request into the queue; the same request again is the search that it already is.
+
+    Args:
+        at: when it was asked for; None: now.
+    """
     records.create_or_read(store, keys.search_request(request.id), request)
-    at = now()
+    at = at or now()
     state = SearchState(search=request.id, created_at=at, updated_at=at)
     return records.create_or_read(store, keys.search_state(request.id), state)[0]
 

@@ -78,9 +78,7 @@ def read(store: Store, deployment: str, *, after: datetime | None = None) -> Cap
     """
     captures: dict[tuple[datetime, str], Capture] = {}
     problems = []
-    for key in store.list(keys.captures(deployment)):
-        if after is not None and _ends_by(key, after):
-            continue
+    for key in files(store, deployment, after=after):
         try:
             found = read_file(store, key)
         except Unreadable as error:
@@ -90,6 +88,13 @@ def read(store: Store, deployment: str, *, after: datetime | None = None) -> Cap
             if after is None or capture.received_at > after:
                 captures[capture.received_at, capture.request_id] = capture
     return CaptureRead(tuple(captures[which] for which in sorted(captures)), tuple(problems))
+
+
+def files(store: Store, deployment: str, *, after: datetime | None = None) -> Iterator[str]:
+    """The keys of files of captures, but for those that hold none received later than `after`."""
+    for key in store.list(keys.captures(deployment)):
+        if after is None or not _ends_by(key, after):
+            yield key
 
 
 def request_ids(store: Store, deployment: str) -> set[str]:

@@ -47,6 +47,13 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_folder(prefix: str) -> str:
+    """`prefix` if it is legal, and empty or ends with a slash; else an `InvalidInput`."""
+    if prefix and not prefix.endswith("/"):
+        raise InvalidInput(f"{prefix!r} names no folder of keys; end it with a slash")
+    return check_prefix(prefix)
+
+
 def path_of(key: str) -> str:
     """The relative path that holds a legal key."""
     *folders, leaf = key.split("/")

@@ -28,6 +28,7 @@ deployments/<name>/labels/<request>/<digest>.json    Label
 deployments/<name>/reports/<id>.json                 DriftReport
 deployments/<name>/windows/<sha256>.safetensors      what later windows are compared with, of a report's window
 deployments/<name>/decisions/<id>.json               Decision
+deployments/<name>/retraining.json                   RetrainingState: what was last decided, and asked for
 deployments/<name>/rollouts/<id>/<replica>.json      ReplicaCounts: what a replica counted during a rollout
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
 footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
@@ -113,6 +114,11 @@ def timestamped_id(at: datetime) -> str:
     """
     begins = stamp(at)
     return f"{begins}-{_suffixes.after(begins)}"
+
+
+def derived_id(at: datetime, digest: str) -> str:
+    """A timestamped id of what a digest names: whoever makes it for the same thing makes the same one."""
+    return f"{stamp(at)}-{digest[:6]}"
 
 
 def stamp(at: datetime) -> str:
@@ -333,6 +339,10 @@ def decisions(name: str) -> str:
 
 def decision(name: str, decision_id: str) -> str:
     return f"{decisions(name)}{decision_id}.json"
+
+
+def retraining(name: str) -> str:
+    return f"deployments/{name}/retraining.json"
 
 
 def rollout_counts(name: str, rollout: str) -> str:

@@ -22,6 +22,7 @@ from autovision.records.base import now
 from autovision.store import durable
 from autovision.store.content import YOUNG_S, etag_of, is_damaged, present
 from autovision.store.keypaths import (
+    check_folder,
     check_key,
     check_prefix,
     folder_name,
@@ -90,6 +91,11 @@ class LocalStore:
         *segments, partial = check_prefix(prefix).split("/")
         folder = self.root.joinpath(*map(folder_name, segments))
         return self._walk(folder, prefix.removesuffix(partial), partial)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        *segments, _ = check_folder(prefix).split("/")
+        names = self._names(self.root.joinpath(*map(folder_name, segments)))
+        return iter(sorted(name.removesuffix("/") for name in names if name.endswith("/")))
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         return (entry for key in self.list(prefix) if (entry := self._entry(key)) is not None)

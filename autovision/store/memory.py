@@ -16,7 +16,7 @@ from typing import ClassVar
 from autovision.errors import InvalidInput
 from autovision.records.base import now
 from autovision.store.content import etag_of, is_damaged, present
-from autovision.store.keypaths import check_key, check_prefix, file_suffix
+from autovision.store.keypaths import check_folder, check_key, check_prefix, file_suffix
 from autovision.store.keys import check_name
 from autovision.store.protocol import AlreadyExists, Blob, Entry, ETagMismatch, KeyNotFound
 
@@ -108,6 +108,11 @@ class MemoryStore:
         check_prefix(prefix)
         with self._lock:
             return iter(sorted(key for key in self._blobs if key.startswith(prefix)))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        check_folder(prefix)
+        below = (key.removeprefix(prefix) for key in self.list(prefix))
+        return iter(sorted({name for name, slash, _ in (each.partition("/") for each in below) if slash}))
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         with self._lock:

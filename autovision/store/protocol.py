@@ -76,6 +76,13 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[str]:
         """The keys that begin with `prefix`, in ascending order of their UTF-8 bytes."""
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """What stands between `prefix`, which is empty or ends with a slash, and the next slash of keys.
+
+        Each name once, in ascending order; what lies below is not listed for it. One that has become empty may still
+        be among them.
+        """
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Like `list`, with size and age."""
 

@@ -284,6 +284,17 @@ class StoreContract:
             store.put_new(key, b"")
         assert list(store.list(prefix)) == sorted(key for key in keys if key.startswith(prefix))
 
+    def test_folders_are_what_stands_before_the_next_slash(self, store: Store) -> None:
+        for key in ["a", "a/b", "a/b/c", "a/bc/d", "a/b.x/d", "a-b/c", "a.b/c/d", "é/x", "z"]:
+            store.put_new(key, b"")
+        assert list(store.folders("")) == ["a", "a-b", "a.b", "é"]
+        assert list(store.folders("a/")) == ["b", "b.x", "bc"]
+        assert list(store.folders("a/b/")) == []
+        assert list(store.folders("nothing/here/")) == []
+        for prefix in ("a", "../", "a//"):
+            with pytest.raises(InvalidInput):
+                list(store.folders(prefix))
+
     @pytest.mark.parametrize("prefix", ["/", "../", "a/../", "a//", "./", "nul\0/", "surrogate\ud800"])
     def test_a_prefix_that_no_key_can_have_is_refused(self, store: Store, prefix: str) -> None:
         with pytest.raises(InvalidInput, match="no key begins"):

@@ -27,10 +27,11 @@ from autovision.records.deployments import (
 from autovision.records.searches import SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
+from autovision.retraining import evaluation
 from autovision.retraining import request as retraining
 from autovision.search import requests
 from autovision.search.run import run_search as real_run_search
-from autovision.store import MemoryStore, captures, keys, labels, lease
+from autovision.store import MemoryStore, captures, keys, labels, lease, records
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 
@@ -73,8 +74,9 @@ class Plant:
         return list(self.controller().run(once=True))
 
     def contents(self) -> dict[str, bytes]:
-        """Everything but leases, which change with every look."""
-        return {key: self.store.get(key).data for key in self.store.list() if not key.startswith("leases/")}
+        """Everything but leases, which change with every look, and the note of when retraining was evaluated."""
+        changing = ("leases/", keys.retraining("door"))
+        return {key: self.store.get(key).data for key in self.store.list() if not key.startswith(changing)}
 
     def send(self, n: int, *, seed: int, shifted: bool, deployment: str = "door") -> list[tuple[str, str]]:
         model = deployments.get(self.store, deployment).model
@@ -202,6 +204,8 @@ def test_a_reason_to_wait_is_recorded_once_even_while_a_cooldown_runs_down(promo
     assert len(plant.ran) == 1
     began = requests.get(plant.store, plant.ran[0])[1].created_at
     plant.label(plant.send(40, seed=3, shifted=True))
+    policy = POLICY.with_(volume_labels=40)
+    deployments.decide(plant.store, "door", lambda d: d.with_(policy=policy), None)
     plant.clock_at = began
     for _ in range(3):
         plant.clock_at += timedelta(seconds=500)
@@ -210,10 +214,48 @@ def test_a_reason_to_wait_is_recorded_once_even_while_a_cooldown_runs_down(promo
     assert len(waited) == 1
 
 
-def test_nothing_is_said_where_nothing_stirs(promoted: Plant) -> None:
+def test_where_nothing_stirs_it_is_written_down_once_and_nobody_is_told(promoted: Plant) -> None:
     promoted.send(40, seed=1, shifted=False)
-    promoted.settle()
-    assert promoted.decisions(DecisionKind.RETRAIN) == []
+    assert [event.stage for event in promoted.settle()] == ["monitoring"]
+    controller = promoted.controller()
+    for _ in range(5):
+        promoted.clock_at += timedelta(minutes=2)
+        assert list(controller.step_without_search()) == []
+    (decision,) = promoted.decisions(DecisionKind.RETRAIN)
+    assert (decision.accepted, decision.numbers["reasons"]) == (False, ["nothing asks for a search"])
+    state = evaluation.read(promoted.store, "door").state
+    assert state.latest is not None and "no drift" in state.latest.why
+    assert state.evaluations >= 6 and state.evaluated_at is not None
+    assert promoted.clock_at - state.evaluated_at < timedelta(seconds=1)
+
+
+def test_a_person_has_it_searched_again_once(promoted: Plant) -> None:
+    plant = promoted
+    evaluation.ask(plant.store, "door", person="ann", reason="new lamps", at=plant.clock())
+    assert [event.stage for event in plant.settle()][:2] == ["retraining", "search"]
+    assert len(plant.ran) == 1
+    assert requests.get(plant.store, plant.ran[0])[0].reason == (
+        "search again, because of a person's word: ann asked for it: new lamps"
+    )
+    plant.settle()
+    assert len(plant.ran) == 1
+
+
+def test_each_slot_is_answered_once_whoever_controls_and_missed_ones_together(promoted: Plant) -> None:
+    plant = promoted
+    policy = POLICY.with_(schedule="0 3 * * *", schedule_labels=0, cooldown_s=0)
+    deployments.decide(plant.store, "door", lambda d: d.with_(policy=policy), None)
+    asked = []
+    for hours in (1, 1, 0, 1, 23, 1, 0, 24, 72, 1):
+        plant.clock_at += timedelta(hours=hours)
+        for controller in (plant.controller(), plant.controller()):  # each knows nothing of the other
+            asked += [event.record for event in controller.step_without_search()]
+        for request, _ in all_searches(plant.store):
+            if request.parent_model:
+                requests.set_state(plant.store, request.id, status=SearchStatus.STOPPED)
+    slots = [decision.numbers["slot"] for decision in asked if isinstance(decision, Decision)]
+    assert [slot[5:16] for slot in slots] == ["06-01T03:00", "06-02T03:00", "06-03T03:00", "06-06T03:00"]
+    assert len([pair for pair in all_searches(plant.store) if pair[0].parent_model]) == 4
 
 
 def test_a_controller_killed_before_its_request_asks_for_the_search_after_all(
@@ -223,7 +265,7 @@ def test_a_controller_killed_before_its_request_asks_for_the_search_after_all(
     plant.label(plant.send(60, seed=2, shifted=True))
     submit = requests.submit
 
-    def killed(*args: Any) -> None:
+    def killed(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(requests, "submit", killed)
@@ -231,11 +273,13 @@ def test_a_controller_killed_before_its_request_asks_for_the_search_after_all(
         plant.turn()
     assert catalog.version_numbers(plant.store, "colours") == [1, 2]
     monkeypatch.setattr(requests, "submit", submit)
-    (event,) = plant.turn()
-    assert isinstance(event.record, Decision)
-    assert event.record.accepted
-    assert requests.get(plant.store, event.record.subject or "")[0].dataset_version == 2
+    plant.turn()
+    decisions = plant.decisions(DecisionKind.RETRAIN)
+    (asked,) = [decision for decision in decisions if decision.accepted]
+    assert requests.get(plant.store, asked.subject or "")[0].dataset_version == 2
     assert catalog.version_numbers(plant.store, "colours") == [1, 2]
+    plant.settle()
+    assert plant.ran == [asked.subject]
 
 
 def test_captures_are_forgotten_as_the_policy_says_now_and_then(promoted: Plant) -> None:
@@ -244,9 +288,7 @@ def test_captures_are_forgotten_as_the_policy_says_now_and_then(promoted: Plant)
     deployments.set_capture_policy(plant.store, "door", CapturePolicy(keep_days=1.0))
     controller = plant.controller()
     events = list(controller.step_without_search())
-    assert [event.stage for event in events] == ["monitoring", "retraining", "retention"], (
-        "seen, then forgotten"
-    )
+    assert [event.stage for event in events] == ["monitoring", "retention"], "seen, then forgotten"
     assert events[-1].text.startswith("door forgot 45 requests")
     assert [each.request_id for each in captures.read(plant.store, "door").captures] == ["r-1-000"]
     plant.send(30, seed=2, shifted=False)
@@ -359,6 +401,28 @@ def test_a_search_that_fails_is_told_and_not_asked_for_again(
     assert len(plant.ran) == 1
     assert plant.settle() == []
     assert len(plant.ran) == 1
+
+
+def test_a_failed_search_is_tried_again_after_a_pause_that_doubles(
+    promoted: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = promoted
+
+    def fail(store: Store, search: str, **options: Any) -> SearchState:
+        plant.ran.append(search)
+        requests.set_state(store, search, status=SearchStatus.FAILED, error="no trial gave a model")
+        records.update(
+            store, keys.search_state(search), SearchState, lambda s: s.with_(updated_at=plant.clock_at)
+        )
+        raise AutoVisionError("no trial gave a model")
+
+    monkeypatch.setattr(controller_module, "run_search", fail)
+    plant.label(plant.send(60, seed=2, shifted=True))
+    for hours, ran in [(0, 1), (0.5, 1), (0.6, 2), (1.5, 2), (0.6, 3), (3.5, 3), (0.6, 4)]:
+        plant.clock_at += timedelta(hours=hours)
+        plant.settle()
+        assert len(plant.ran) == len(set(plant.ran)) == ran
+    assert catalog.version_numbers(plant.store, "colours") == [1, 2], "of the same data"
 
 
 def test_a_search_that_somebody_else_runs_is_left_to_them(

@@ -26,6 +26,7 @@ from autovision.cli.main import BUG, app, commands
 from autovision.errors import InvalidImage
 from autovision.image import decode
 from autovision.records.deployments import RetrainingPolicy
+from autovision.registry import policies, policy_files
 from autovision.serving.app import build_app
 from autovision.serving.problems import problem_of
 from autovision.serving.schema import Answer, Problem
@@ -239,12 +240,23 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 
 
 def test_the_retraining_policy_has_these_defaults() -> None:
-    documented = {row[0].strip("`"): row[1].strip("`") for row in rows("README.md", "field")}
+    documented = {
+        name: row[1].strip("`")
+        for row in rows("README.md", "field")
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
     fields = RetrainingPolicy.model_fields
     assert documented == {
-        name: str(field.default) if isinstance(field.default, str | None) else f"{field.default:g}"
+        name: f"{field.default:g}" if isinstance(field.default, int | float) else str(field.default)
         for name, field in fields.items()
     }
+
+
+def test_the_policy_file_that_is_shown_can_be_applied(tmp_path: Path) -> None:
+    (shown,) = blocks(README, "yaml")
+    (tmp_path / "pets.yaml").write_text(shown)
+    (wanted,) = policies.parse(policy_files.read(tmp_path / "pets.yaml"), "pets.yaml")
+    assert set(wanted.policies) == set(policies.SECTIONS)
 
 
 def test_the_store_has_these_folders() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,7 +20,7 @@ from autovision.errors import CorruptObject, InvalidInput, StoreUnavailable
 from autovision.store import keys
 from autovision.store.cache import ObjectCache
 from autovision.store.content import YOUNG_S, etag_of, is_damaged
-from autovision.store.keypaths import MAX_KEY_BYTES, check_key, check_prefix, file_suffix
+from autovision.store.keypaths import MAX_KEY_BYTES, check_folder, check_key, check_prefix, file_suffix
 from autovision.store.protocol import AlreadyExists, Blob, Entry, ETagMismatch, KeyNotFound
 from autovision.store.s3.client import Connection, Missing, Precondition
 from autovision.store.s3.location import S3Location
@@ -157,17 +157,30 @@ class S3Store:
     def list(self, prefix: str = "") -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        begins = self.location.prefix + check_folder(prefix)
+        pages = self._pages(Prefix=begins, Delimiter="/")
+        found = (
+            each["Prefix"].removeprefix(begins).removesuffix("/")
+            for page in pages
+            for each in page.get("CommonPrefixes", ())
+        )
+        return iter(sorted(name for name in found if _legal(f"{prefix}{name}/x")))
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         return self._entries(self.location.prefix + check_prefix(prefix))
 
     def _entries(self, prefix: str) -> Iterator[Entry]:
-        wanted = {"Prefix": prefix}
-        while True:
-            page = self._connection.ask("list objects", "list_objects_v2", **wanted)
+        for page in self._pages(Prefix=prefix):
             for found in page.get("Contents", ()):
                 key = found["Key"].removeprefix(self.location.prefix)
                 if _legal(key):  # others may have left something else there
                     yield Entry(key, found["Size"], found["LastModified"])
+
+    def _pages(self, **wanted: str) -> Iterator[Mapping[str, Any]]:
+        while True:
+            page = self._connection.ask("list objects", "list_objects_v2", **wanted)
+            yield page
             if not page.get("IsTruncated"):
                 return
             wanted["ContinuationToken"] = page["NextContinuationToken"]

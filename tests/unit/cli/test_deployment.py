@@ -71,7 +71,7 @@ def test_rollback_without_an_earlier_champion(cli: Any, door: str) -> None:
 
 def test_why_lists_decisions_oldest_first(cli: Any, world: Any, door: str) -> None:
     cli("promote", world.model, "--to", door)
-    decisions = cli("controller", "why", door, "--json").answer
+    decisions = cli("controller", "why", door, "--json").answer["decisions"]
     assert [each["what"].partition(":")[0] for each in decisions] == [
         "promote the first model",
         "nothing to do",

@@ -99,7 +99,7 @@ def test_every_gate_is_shown_when_it_is_asked_for_and_by_why(cli: Any, door: str
     why = shown(cli("controller", "why", door))
     assert "it fails 2 of" in why and "passed as_robust[blur]: accuracy with blur" in why
     assert "FAILED within_size: its weights are" in why and why.count("within_size") == 1
-    gates = cli("controller", "why", door, "--json").answer[-1]["numbers"]["gates"]
+    gates = cli("controller", "why", door, "--json").answer["decisions"][-1]["numbers"]["gates"]
     assert {gate["name"] for gate in gates if not gate["passed"]} == {"better_somewhere", "within_size"}
 
 

@@ -117,7 +117,10 @@ def test_an_alarm_is_answered_by_any_search_that_was_asked_for_because_of_it(
     assert queued.last_search_at == state.created_at
     requests.set_state(store, request.id, status=SearchStatus.FAILED)
     failed = observe(store, deployment).snapshot
-    assert (failed.answered, failed.running_search) == (True, None)
+    assert (failed.answered, failed.running_search, failed.labels) == (False, None, 30), (
+        "it may be tried again"
+    )
+    assert (failed.failures, failed.failed_at is not None) == (1, True)
 
 
 def test_a_search_of_another_deployment_does_not_count(
@@ -284,6 +287,7 @@ def test_captured_images_become_the_data_sets_and_those_that_are_gone_are_counte
     for capture in seen[:3]:
         store.delete(captures.image_key(capture))
     situation = observe(store, deployment)
+    assert situation.joined is not None
     assert (situation.snapshot.labels, situation.joined.without_image) == (27, 3)
     kept = [capture.image for capture in seen[3:]]
     assert not any(store.exists(keys.image(image)) for image in kept)

@@ -1,0 +1,52 @@
+"""All that is known when a deployment's retraining is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from autovision.records.deployments import DriftReport
+from autovision.records.retraining import Ask
+from autovision.retraining.accuracy import Share
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the policy looks at."""
+
+    now: datetime
+    report: DriftReport | None = None
+    """the latest one of the current model"""
+    answered: bool = False
+    """a search was started because of `report`, or after it, and did not fail"""
+    labels: int = 0
+    """usable labels of images that no search has seen, those of failed searches aside"""
+    labels_per_class: Mapping[str, int] = field(default_factory=dict)
+    """of `labels`; with several labels an image one counts for each of its classes"""
+    classes: tuple[str, ...] = ()
+    """of the data set"""
+    last_search_at: datetime | None = None
+    """when the deployment's last re-search began"""
+    running_search: str | None = None
+    """the deployment's search that is queued or running; None: none"""
+    spent: tuple[tuple[datetime, float], ...] = ()
+    """of each re-search when it began, and the wall seconds that it used, or may use while it is not over"""
+    failures: int = 0
+    """re-searches in a row that failed, up to the latest"""
+    failed_at: datetime | None = None
+    """when the last of them did"""
+    measured: Share | None = None
+    """what labels say of the current model's answers since the last re-search that did not fail; None: nobody asks"""
+    held_out: Share | None = None
+    """the current model's accuracy on its test images"""
+    ask: Ask | None = None
+    """a person's word that no search has answered"""
+    slots_since: datetime | None = None
+    """slots of the schedule up to then are dealt with; None: it begins to count now"""
+
+
+def labels_told(snapshot: Snapshot) -> str:
+    """How many new labels there are, in words."""
+    each = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.labels_per_class.items()))
+    return f"{snapshot.labels} new labels" + (f" ({each})" if each else "")

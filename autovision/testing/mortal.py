@@ -1,0 +1,110 @@
+"""A store whose process is killed at a write, or sleeps there: for tests of whoever must go on from anything.
+
+counted = MortalStore(store)                  # one run that nothing disturbs tells how many writes there are
+MortalStore(copy, dies_at=7, before=False)    # the same run, killed just after the eighth
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from autovision.store.protocol import Blob, Entry, Store
+
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+class MortalStore:
+    """A store as one process sees it.
+
+    Args:
+        dies_at: index of the write at which the process is killed; after that nothing is written any more.
+        before: whether that write is still to come, or is the last thing that was done.
+        sleeps_at: index of the write, already on its way, at which the process sleeps until `awake` is set.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        dies_at: int | None = None,
+        before: bool = True,
+        sleeps_at: int | None = None,
+    ) -> None:
+        self._store, self._dies_at, self._before, self._sleeps_at = store, dies_at, before, sleeps_at
+        self._lock = threading.Lock()
+        self.writes: list[str] = []
+        """what was to be written, in order; a lease that is renewed in the background is not counted"""
+        self.dead = False
+        self.asleep, self.awake = threading.Event(), threading.Event()
+
+    @property
+    def uri(self) -> str:
+        return self._store.uri
+
+    def get(self, key: str) -> Blob:
+        return self._store.get(key)
+
+    def get_many(self, keys: Iterable[str]) -> Iterator[tuple[str, Blob]]:
+        return self._store.get_many(keys)
+
+    def exists(self, key: str) -> bool:
+        return self._store.exists(key)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        return self._store.list(prefix)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        return self._store.folders(prefix)
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        return self._store.entries(prefix)
+
+    def local_path(self, key: str) -> Path:
+        return self._store.local_path(key)
+
+    def put_new(self, key: str, data: bytes) -> str:
+        return self._write(f"put_new {key}", lambda: self._store.put_new(key, data))
+
+    def put_if(self, key: str, data: bytes, etag: str) -> str:
+        return self._write(f"put_if {key}", lambda: self._store.put_if(key, data, etag))
+
+    def put_immutable(self, key: str, data: bytes) -> None:
+        self._write(f"put_immutable {key}", lambda: self._store.put_immutable(key, data))
+
+    def touch(self, key: str) -> None:
+        self._write(f"touch {key}", lambda: self._store.touch(key))
+
+    def delete(self, key: str) -> None:
+        self._write(f"delete {key}", lambda: self._store.delete(key))
+
+    def delete_unchanged(self, entry: Entry) -> bool:
+        return self._write(f"delete {entry.key}", lambda: self._store.delete_unchanged(entry))
+
+    def _write(self, what: str, act: Callable[[], T]) -> T:
+        if threading.current_thread().name.startswith("lease-"):
+            if self.dead:
+                raise Killed
+            return act()
+        with self._lock:
+            if self.dead:
+                raise Killed
+            number = len(self.writes)
+            self.writes.append(what)
+            dies = number == self._dies_at
+            self.dead = dies
+        if dies and self._before:
+            raise Killed
+        if number == self._sleeps_at:
+            self.asleep.set()
+            self.awake.wait()
+        done = act()
+        if dies:
+            raise Killed
+        return done

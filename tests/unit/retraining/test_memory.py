@@ -1,0 +1,134 @@
+"""What is remembered of labels is what would be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from autovision.dataset import catalog
+from autovision.records.deployments import Deployment, Label
+from autovision.registry import deployments
+from autovision.retraining.accuracy import Share
+from autovision.retraining.memory import Labelled, Memory
+from autovision.store import MemoryStore, labels
+from autovision.store.protocol import Blob
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import History
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+Serve = Callable[..., list[tuple[str, str]]]
+
+
+class CountingStore(MemoryStore):
+    """Counts what is read and listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+        self.lists: list[str] = []
+
+    def get(self, key: str) -> Blob:
+        self.reads.append(key)
+        return super().get(key)
+
+    def list(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+        self.lists.append(prefix)
+        return super().list(prefix)
+
+
+@pytest.fixture
+def store(tiny: History) -> CountingStore:
+    store = CountingStore()
+    for key in tiny.store.list():
+        store.put_new(key, tiny.store.get(key).data)
+    deployments.create(store, "door", "colours", tiny.space.to_json())
+    deployments.set_champion(store, "door", tiny.models[0].id, expected=None)
+    return store
+
+
+def look(memory: Memory, store: CountingStore, since: datetime | None = None) -> Labelled:
+    version = catalog.get(store, "colours@1")
+    deployment: Deployment = deployments.get(store, "door")
+    store.reads.clear()
+    store.lists.clear()
+    return memory.look(store, deployment, version, since=since)
+
+
+def send(store: CountingStore, serve: Serve, folder: Path, seed: int, n: int = 6) -> list[tuple[str, str]]:
+    model = deployments.get(store, "door").model
+    return serve(store, model, folder / str(seed), n, seed=seed, shifted=True)
+
+
+def say(store: CountingStore, words: list[tuple[str, str]]) -> None:
+    for request_id, name in words:
+        labels.add(store, "door", Label(request_id=request_id, label=name, received_at=NOW))
+
+
+def test_nothing_is_read_again_while_nothing_changes(
+    store: CountingStore, serve_images: Serve, tmp_path: Path
+) -> None:
+    memory = Memory()
+    words = send(store, serve_images, tmp_path, 1)
+    say(store, words[:4])
+    first = look(memory, store)
+    assert (first.labels, first.per_class) == (4, {"red": 2, "blue": 2})
+    assert first.joined is not None and len(first.joined.rows) == 4
+    again = look(memory, store)
+    assert (again.labels, again.per_class, again.measured) == (first.labels, first.per_class, first.measured)
+    assert again.joined is None
+    assert store.reads == []
+    send(store, serve_images, tmp_path, 2)
+    assert look(memory, store).labels == 4
+    assert store.reads == [], "more requests, of which no label speaks"
+    say(store, words[4:])
+    assert look(memory, store).labels == 6
+
+
+def test_a_label_that_came_before_its_request_counts_when_that_is_there(
+    store: CountingStore, serve_images: Serve, tmp_path: Path
+) -> None:
+    memory = Memory()
+    say(store, [("r-3-000", "red"), ("never", "red")])
+    assert look(memory, store).labels == 0
+    send(store, serve_images, tmp_path, 2)
+    assert look(memory, store).labels == 0
+    send(store, serve_images, tmp_path, 3)
+    assert look(memory, store).labels == 1
+
+
+def test_accuracy_is_of_the_current_model_since_its_last_search(
+    store: CountingStore, serve_images: Serve, tmp_path: Path, tiny: History
+) -> None:
+    memory = Memory()
+    words = send(store, serve_images, tmp_path, 1, n=10)
+    say(store, words)
+    whole = look(memory, store).measured
+    assert (whole.n, 0 <= whole.right <= 10) == (10, True)
+    assert look(memory, store, since=NOW).measured == Share(0, 0), "another question is asked anew"
+    deployments.set_champion(store, "door", tiny.models[1].id, expected=tiny.models[0].id)
+    assert look(memory, store).measured == Share(0, 0)
+
+
+def test_listing_takes_a_share_of_the_time(store: CountingStore, serve_images: Serve, tmp_path: Path) -> None:
+    at = [0.0]
+
+    def clock() -> float:
+        at[0] += 1.0  # each look at the clock is a second later: a look takes one
+        return at[0]
+
+    memory = Memory(clock=clock, share=0.1, most_saved_s=2.0)
+    words = send(store, serve_images, tmp_path, 1)
+    say(store, words[:2])
+    listed = 0
+    for _ in range(100):
+        look(memory, store)
+        listed += any("labels" in prefix for prefix in store.lists)
+    assert 5 <= listed <= 30
+    say(store, words[2:4])
+    found = [look(memory, store).labels for _ in range(40)]
+    assert found[-1] == 4, "it is seen in the end"
