@@ -20,6 +20,7 @@ from autovision.records.deployments import (
     RetrainingPolicy,
 )
 from autovision.records.gates import GatePolicy
+from autovision.records.history import History
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.tokens import Scope, Token
 from autovision.registry import deployments
@@ -225,6 +226,15 @@ class Deployments(Models):
         """Every drift report of a deployment, oldest first."""
         deployments.get(self.store, deployment)
         return records.read_all(self.store, keys.reports(deployment), DriftReport)
+
+    def history(self, deployment: str, *, since: datetime | None = None) -> History:
+        """What became of a deployment: champions, drift, accuracy, searches, decisions, sums by month.
+
+        `autovision.report.history.render` makes a page of it. See `registry.history.gather`.
+        """
+        from autovision.registry.history import gather
+
+        return gather(self.store, deployment, since=since)
 
     def monitor(self, deployment: str) -> DriftReport | None:
         """Examine the captured requests since the last report; None if there are too few for a window."""

@@ -24,6 +24,7 @@ from autovision.cli import (
     labels,
     model,
     predict,
+    report,
     rollout,
     search,
     store,
@@ -45,7 +46,18 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
     *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
-    *("token", "predict", "capture", "feedback", "labels", "monitor", "controller", "store", "demo"),
+    *(
+        "token",
+        "predict",
+        "capture",
+        "feedback",
+        "labels",
+        "monitor",
+        "controller",
+        "report",
+        "store",
+        "demo",
+    ),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -75,6 +87,7 @@ app.command("feedback")(deployment.feedback)
 app.add_typer(labels.app, name="labels")
 app.command("monitor")(deployment.monitor)
 app.add_typer(controller.app, name="controller")
+app.command("report")(report.report)
 app.add_typer(store.app, name="store")
 app.command("demo")(demo.demo)
 

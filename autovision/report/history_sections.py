@@ -1,0 +1,255 @@
+"""The sections of a deployment's page that are tables: models, alarms, months, searches."""
+
+from __future__ import annotations
+
+from autovision.console import format_seconds
+from autovision.records.deployments import Moved
+from autovision.records.history import (
+    DriftWindow,
+    GroupFigure,
+    History,
+    Month,
+    SearchFacts,
+    reach,
+)
+from autovision.report.parts import code, row, section, table
+from autovision.report.svg import Markup, join, minus, tag, times
+from autovision.report.time_axis import minute
+from autovision.report.timeline import numbers
+from autovision.search.estimates.prices import money
+
+MOST = 40
+"""rows of a table; the JSON form has all"""
+WORD = {True: "worse", False: "not worse", None: "none yet"}
+"""what labels say after an alarm"""
+_MOST_MODELS = 6
+"""columns"""
+_MOST_MOVED = 3
+
+
+def models_section(history: History) -> Markup:
+    """Who was champion when, and how good each is on held-out images."""
+    number = numbers(history)
+    with_metric = history.metric != "accuracy"
+    rows = []
+    for reign in history.reigns[-MOST:]:
+        known = history.models.get(reign.model)
+        figures = (
+            ["", "", "not stored any more", ""]
+            if known is None
+            else [
+                known.dataset,
+                f"{known.n:,}",
+                str(known.accuracy),
+                "" if known.metric == "accuracy" else f"{known.metric} {known.value or 'unknown'}",
+            ]
+        )
+        rows.append(
+            row(
+                f"{number[reign.model]}",
+                [
+                    code(reign.model),
+                    minute(reign.since),
+                    "now" if reign.until is None else minute(reign.until),
+                    *figures[: 4 if with_metric else 3],
+                ],
+                numbers=range(5, 6),
+            )
+        )
+    columns = [
+        "",
+        "model",
+        "champion from",
+        "until",
+        "data",
+        "held-out",
+        "accuracy",
+        *(["metric"] if with_metric else []),
+    ]
+    return section(
+        "Models",
+        "Each figure is of the held-out images of the model's own version of the data: compare them with care.",
+        tag("div", table(columns, rows, numbers=range(5, 6)), _groups(history, number), class_="card")
+        if rows
+        else None,
+    )
+
+
+def _groups(history: History, number: dict[str, int]) -> Markup | None:
+    shown = [model for model in number if model in history.models][-_MOST_MODELS:]
+    rows = []
+    for kind, name_of in (("recall", "recall of {}"), ("subgroups", "accuracy, {}")):
+        of = {model: getattr(history.models[model], kind) for model in shown}
+        for name in dict.fromkeys(name for groups in of.values() for name in groups):
+            rows.append(row(name_of.format(name), [_group(of[model].get(name)) for model in shown]))
+    if not rows:
+        return None
+    heads = ["", *(f"model {number[model]}" for model in shown)]
+    content = table(heads, rows[:MOST], caption="Figure [95 % interval], n")
+    return tag("details", tag("summary", "By class and subgroup"), content)
+
+
+def _group(figure: GroupFigure | None) -> str:
+    if figure is None:
+        return ""
+    interval = "" if figure.low is None or figure.high is None else f" [{figure.low:.3f}, {figure.high:.3f}]"
+    return f"{figure.value:.3f}{interval}{'' if figure.n is None else f', {figure.n:,}'}"
+
+
+# ------------------------------------------------------------------------------------------------ alarms
+
+
+def alarms_section(history: History) -> Markup:
+    """What moved in each alarm, and what came of it."""
+    alarms = history.alarms()
+    rows = [
+        row(
+            minute(each.end),
+            [
+                alarming(each),
+                moved(each),
+                said_by_labels(each),
+                code(each.search) if each.search else "no search",
+            ],
+        )
+        for each in reversed(alarms[-MOST:])
+    ]
+    if not rows:
+        return section("Alarms", f"None in {len(history.windows):,} windows.")
+    return section(
+        "Alarms",
+        f"{len(alarms):,} in {len(history.windows):,} windows of requests. An alarm says that requests are unlike the "
+        "held-out images, not that the model is worse on them: that, labels tell, as far as there are any.",
+        tag(
+            "div",
+            table(
+                ["window until", "detector", "what moved", "labels that came next", "led to"],
+                rows,
+                caption=newest(len(rows), len(alarms), "alarms"),
+            ),
+            class_="card",
+        ),
+    )
+
+
+def alarming(window: DriftWindow) -> str:
+    """The detectors that raised an alarm, the furthest beyond its threshold first."""
+    found: dict[str, float] = {}
+    for each in window.detectors:
+        if each.alarm:
+            found[each.name] = max(reach(each), found.get(each.name, 0.0))
+    ordered = sorted(found.items(), key=lambda each: -each[1])
+    return ", ".join(f"{name} {times(f'{far:.3g}')}" for name, far in ordered)
+
+
+def moved(window: DriftWindow) -> str:
+    """What moved most surely."""
+    found = {
+        (each.kind, each.name): each
+        for verdict in window.detectors
+        if verdict.alarm
+        for each in verdict.moved
+    }
+    surest = sorted(found.values(), key=lambda each: each.p_value)
+    more = f", and {len(surest) - _MOST_MOVED} more" if len(surest) > _MOST_MOVED else ""
+    return ", ".join(map(_moved, surest[:_MOST_MOVED])) + more
+
+
+def _moved(each: Moved) -> str:
+    kind = {"class": "answers ", "subgroup": "images of "}.get(each.kind, "")
+    return f"{kind}{each.name} {minus(f'{each.reference:.3g}')} → {minus(f'{each.window:.3g}')}"
+
+
+def said_by_labels(window: DriftWindow) -> str:
+    """What labels said after an alarm, and how many requests they were of."""
+    word, found = WORD[window.harm], window.accuracy
+    if found is None:
+        return word
+    return f"{word}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {found.expected:.3f} expected, {found.n:,}"
+
+
+# -------------------------------------------------------------------------------------- months, searches
+
+
+def months_section(history: History) -> Markup:
+    """Searches, spend, alarms, requests and labels by month."""
+    sums = history.sums
+    rows = [_month(each, history) for each in history.months[-MOST:]]
+    total = _month(sums.with_(month="all"), history, class_="total")
+    columns = [
+        "month",
+        "searches",
+        "took",
+        "cost",
+        "new champions",
+        "windows",
+        "alarms",
+        "worse",
+        "not worse",
+        "requests",
+        "labelled",
+    ]
+    return section(
+        "By month",
+        "Requests are those that are still stored. Worse, and not worse, are alarms after which labels said so.",
+        tag("div", table(columns, [*rows, total], numbers=range(1, 11)), class_="card"),
+    )
+
+
+def _month(each: Month, history: History, class_: str = "") -> Markup:
+    about = "" if history.requests_counted or not each.requests else "about "
+    return row(
+        each.month,
+        [
+            str(each.searches),
+            format_seconds(each.spent_s) if each.searches else "",
+            ", ".join(money(amount, which) for which, amount in sorted(each.cost.items())),
+            str(each.champions),
+            f"{each.windows:,}",
+            str(each.alarms),
+            str(each.harmful),
+            str(each.harmless),
+            f"{about}{each.requests:,}",
+            f"{each.labelled:,}",
+        ],
+        numbers=range(1, 11),
+        class_=class_,
+    )
+
+
+def searches_section(history: History) -> Markup:
+    """Every search with what led to it, what it took and what came of it."""
+    shown = history.searches[-MOST:]
+    if not shown:
+        return section("Searches", "None.")
+    caption = newest(len(shown), len(history.searches), "searches")
+    columns = ["asked for", "search", "why", "trials", "took", "cost", "what came of it"]
+    rows = [_search(each) for each in reversed(shown)]
+    return section(
+        "Searches",
+        join(["Why one ended as it did is told by ", code("autovision search explain SEARCH"), "."]),
+        tag("div", table(columns, rows, caption=caption, numbers=range(3, 6)), class_="card"),
+    )
+
+
+def _search(each: SearchFacts) -> Markup:
+    if each.model is None:
+        became = str(each.status)
+    else:
+        became = f"{each.model}, {'champion' if each.became_champion else 'not champion'}"
+    return row(
+        minute(each.at),
+        [
+            code(each.search),
+            each.reason,
+            f"{each.trials:,}",
+            format_seconds(each.spent_s),
+            "" if each.cost is None else money(each.cost, each.currency),
+            became,
+        ],
+        numbers=range(3, 6),
+    )
+
+
+def newest(shown: int, of: int, what: str) -> str:
+    return f"The latest {shown} of {of:,} {what}, newest first." if shown < of else "Newest first."
