@@ -73,11 +73,6 @@ class DriftWindow(Record):
     search: str | None
     """that followed from it"""
 
-    @property
-    def reach(self) -> float | None:
-        """How far its worst detector went: see `reach`. None: no detector spoke."""
-        return max((reach(each) for each in self.detectors), default=None)
-
 
 def reach(verdict: DetectorVerdict) -> float:
     """Score over threshold: 1 where the alarm begins. Of a threshold that is not above 0, 0, or 1 in an alarm."""
