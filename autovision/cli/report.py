@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,9 +100,7 @@ def _told(history: History) -> list[Any]:
     ]
     if history.reigns:
         parts.append(_models(history))
-    alarms = history.alarms()
-    if alarms:
-        parts.append(_alarms(alarms))
+    parts += _alarms(history.windows)
     if sums.searches or sums.windows:
         parts.append(_months(history.months))
     acts = [each for each in history.decisions if each.accepted]
@@ -121,14 +120,17 @@ def _models(history: History) -> Table:
     return table(["!champion", "since (UTC)", "until", "data", "held-out accuracy"], rows)
 
 
-def _alarms(alarms: tuple[DriftWindow, ...]) -> Table:
-    from autovision.report.history_sections import WORD, alarming, moved
+def _alarms(windows: Sequence[DriftWindow]) -> list[Table]:
+    from autovision.report.history_sections import WORD, alarming, episodes, harm, led_to, moved
 
+    found = episodes(windows)
     rows = [
-        [each.end, alarming(each), moved(each), WORD[each.harm], each.search] for each in alarms[-_LATEST:]
+        [each[-1].end, len(each), alarming(each), moved(each), WORD[harm(each)], led_to(each)]
+        for each in found[-_LATEST:]
     ]
-    title = f"The latest {len(rows)} of {len(alarms)} alarms"
-    return table(["window until", "detector", "what moved", "labels", "led to"], rows, title=title)
+    title = f"The latest {len(rows)} of {len(found)} times of alarm"
+    columns = ["until (UTC)", ">windows", "detector", "what moved", "labels", "led to"]
+    return [table(columns, rows, title=title)] if rows else []
 
 
 def _months(months: tuple[Month, ...]) -> Table:

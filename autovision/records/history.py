@@ -71,7 +71,7 @@ class DriftWindow(Record):
     """of an alarm: whether the labels that came next for its model had fewer right answers than were to be expected
     (95 %); None: no alarm, or no such labels yet"""
     search: str | None
-    """that followed from it"""
+    """that it led to"""
 
 
 def reach(verdict: DetectorVerdict) -> float:
@@ -184,6 +184,3 @@ class History(Record):
         numbers = [name for name, field in Month.model_fields.items() if field.annotation in (int, float)]
         sums = {name: sum(getattr(month, name) for month in self.months) for name in numbers}
         return Month(month="all", cost=cost, **sums)
-
-    def alarms(self) -> tuple[DriftWindow, ...]:
-        return tuple(window for window in self.windows if window.alarm)

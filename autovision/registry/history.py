@@ -176,9 +176,9 @@ def _recall(test: Evaluation, index: int, name: str) -> GroupFigure:
 
 def _windows(reports: Sequence[DriftReport], decided: Sequence[Decision]) -> tuple[DriftWindow, ...]:
     led = {
-        str(each.numbers["report"]): each.subject
+        each.numbers.get("report"): each.subject
         for each in reversed(decided)
-        if each.kind is DecisionKind.RETRAIN and each.accepted and each.numbers.get("report")
+        if each.kind is DecisionKind.RETRAIN and each.accepted and _by_alarm(each)
     }
     found: list[DriftWindow] = []
     harm: dict[str, bool] = {}
@@ -203,6 +203,12 @@ def _windows(reports: Sequence[DriftReport], decided: Sequence[Decision]) -> tup
             )
         )
     return tuple(reversed(found))
+
+
+def _by_alarm(decision: Decision) -> bool:
+    """Whether what was seen in windows spoke for a search, and not volume or schedule alone."""
+    spoke = {decision.numbers.get("trigger"), *decision.numbers.get("reasons", ())}
+    return bool(spoke & {"drift", "accuracy"})
 
 
 def _only(report: DriftReport) -> DetectorVerdict:

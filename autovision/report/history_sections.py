@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from autovision.console import format_seconds
 from autovision.records.deployments import Moved
 from autovision.records.history import (
@@ -100,17 +103,19 @@ def _group(figure: GroupFigure | None) -> str:
 
 
 def alarms_section(history: History) -> Markup:
-    """What moved in each alarm, and what came of it."""
-    alarms = history.alarms()
+    """What moved in each alarm, and what came of it; windows that alarm one after the other are one row."""
+    alarms = episodes(history.windows)
     rows = [
         row(
-            minute(each.end),
+            span(each),
             [
+                f"{len(each)}",
                 alarming(each),
                 moved(each),
                 said_by_labels(each),
-                code(each.search) if each.search else "no search",
+                code(led_to(each)) if led_to(each) else "no search",
             ],
+            numbers=range(1, 2),
         )
         for each in reversed(alarms[-MOST:])
     ]
@@ -118,54 +123,78 @@ def alarms_section(history: History) -> Markup:
         return section("Alarms", f"None in {len(history.windows):,} windows.")
     return section(
         "Alarms",
-        f"{len(alarms):,} in {len(history.windows):,} windows of requests. An alarm says that requests are unlike the "
+        f"In {history.sums.alarms:,} of {len(history.windows):,} windows. An alarm says that requests are unlike the "
         "held-out images, not that the model is worse on them: that, labels tell, as far as there are any.",
         tag(
             "div",
             table(
-                ["window until", "detector", "what moved", "labels that came next", "led to"],
+                ["windows until", "windows", "detector", "what moved", "labels that came next", "led to"],
                 rows,
-                caption=newest(len(rows), len(alarms), "alarms"),
+                caption=newest(len(rows), len(alarms), "times of alarm"),
+                numbers=range(1, 2),
             ),
             class_="card",
         ),
     )
 
 
-def alarming(window: DriftWindow) -> str:
+def episodes(windows: Sequence[DriftWindow]) -> list[list[DriftWindow]]:
+    """Windows that raised an alarm one after the other, of one model."""
+    runs = groupby(windows, key=lambda each: (each.alarm, each.model))
+    return [list(run) for (alarm, _), run in runs if alarm]
+
+
+def span(windows: Sequence[DriftWindow]) -> str:
+    """When the first and the last of some windows ended."""
+    first, last = minute(windows[0].end), minute(windows[-1].end)
+    return first if first == last else f"{first} to {last}"
+
+
+def alarming(windows: Sequence[DriftWindow]) -> str:
     """The detectors that raised an alarm, the furthest beyond its threshold first."""
     found: dict[str, float] = {}
-    for each in window.detectors:
+    for each in (verdict for window in windows for verdict in window.detectors):
         if each.alarm:
             found[each.name] = max(reach(each), found.get(each.name, 0.0))
     ordered = sorted(found.items(), key=lambda each: -each[1])
     return ", ".join(f"{name} {times(f'{far:.3g}')}" for name, far in ordered)
 
 
-def moved(window: DriftWindow) -> str:
+def moved(windows: Sequence[DriftWindow]) -> str:
     """What moved most surely."""
-    found = {
-        (each.kind, each.name): each
-        for verdict in window.detectors
-        if verdict.alarm
-        for each in verdict.moved
-    }
+    found: dict[tuple[str, str], Moved] = {}
+    for verdict in (verdict for window in windows for verdict in window.detectors if verdict.alarm):
+        for each in verdict.moved:
+            other = found.get((each.kind, each.name))
+            if other is None or each.p_value <= other.p_value:
+                found[each.kind, each.name] = each
     surest = sorted(found.values(), key=lambda each: each.p_value)
     more = f", and {len(surest) - _MOST_MOVED} more" if len(surest) > _MOST_MOVED else ""
     return ", ".join(map(_moved, surest[:_MOST_MOVED])) + more
 
 
-def _moved(each: Moved) -> str:
-    kind = {"class": "answers ", "subgroup": "images of "}.get(each.kind, "")
-    return f"{kind}{each.name} {minus(f'{each.reference:.3g}')} → {minus(f'{each.window:.3g}')}"
+def led_to(windows: Sequence[DriftWindow]) -> str:
+    """The search that an alarm led to, or nothing."""
+    return next((each.search for each in reversed(windows) if each.search), "")
 
 
-def said_by_labels(window: DriftWindow) -> str:
+def harm(windows: Sequence[DriftWindow]) -> bool | None:
+    """What labels said last of some windows."""
+    return next((each.harm for each in reversed(windows) if each.harm is not None), None)
+
+
+def said_by_labels(windows: Sequence[DriftWindow]) -> str:
     """What labels said after an alarm, and how many requests they were of."""
-    word, found = WORD[window.harm], window.accuracy
+    word = WORD[harm(windows)]
+    found = next((each.accuracy for each in reversed(windows) if each.accuracy is not None), None)
     if found is None:
         return word
     return f"{word}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {found.expected:.3f} expected, {found.n:,}"
+
+
+def _moved(each: Moved) -> str:
+    kind = {"class": "answers ", "subgroup": "images of "}.get(each.kind, "")
+    return f"{kind}{each.name} {minus(f'{each.reference:.3g}')} → {minus(f'{each.window:.3g}')}"
 
 
 # -------------------------------------------------------------------------------------- months, searches

@@ -62,7 +62,7 @@ def timeline(history: History, width: float) -> Markup:
         y += _TITLE + track.height
     label = (
         f"Timeline of {history.deployment} from {minute(history.since)} to {minute(history.until)}: "
-        f"{len(history.reigns)} reigns of models, {len(history.alarms())} alarms in {len(history.windows)} windows, "
+        f"{len(history.reigns)} reigns of models, {history.sums.alarms} alarms in {len(history.windows)} windows, "
         f"{len(history.searches)} searches. Tables of all of it follow."
     )
     return picture(width, y + 26, label, x.axis(_TOP, y + 4), *parts)

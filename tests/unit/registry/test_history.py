@@ -256,7 +256,7 @@ def test_an_alarm_leads_to_a_search_that_is_counted(store: MemoryStore, tiny: Hi
         what=request.reason,
         why="it has drifted",
         subject=request.id,
-        numbers={"report": alarm.id},
+        numbers={"report": alarm.id, "trigger": "drift"},
         created_at=at(2.1),
     )
     deployments.record_decision(store, asked)
@@ -272,6 +272,24 @@ def test_an_alarm_leads_to_a_search_that_is_counted(store: MemoryStore, tiny: Hi
     assert (found.sums.searches, found.sums.spent_s, found.sums.cost) == (3, 90.0, {"EUR": 0.5})
     promote(store, tiny.models[1].id, 3)
     assert {each.search: each.became_champion for each in history(store).searches}[request.id]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "led"),
+    [
+        ({"trigger": "volume"}, False),
+        ({"trigger": "accuracy"}, True),
+        ({"trigger": "schedule", "reasons": ["search", "schedule", "drift"]}, True),
+        ({"trigger": "schedule", "reasons": ["search", "schedule"]}, False),
+    ],
+)
+def test_a_search_follows_from_a_window_only_if_that_spoke_for_it(
+    store: MemoryStore, tiny: History, numbers: dict[str, Any], led: bool
+) -> None:
+    alarm = watch(store, tiny.models[0].id, 2, verdict("input", 9))
+    asked = wait(3).with_(accepted=True, subject="s", numbers={"report": alarm.id, **numbers})
+    deployments.record_decision(store, asked)
+    assert history(store).windows[0].search == ("s" if led else None)
 
 
 def test_what_a_controller_did_is_found(

@@ -32,7 +32,7 @@ from autovision.records.models import Interval
 from autovision.records.searches import SearchStatus
 from autovision.report.decisions_section import runs
 from autovision.report.history import headline, render
-from autovision.report.history_sections import MOST, alarming, moved
+from autovision.report.history_sections import MOST, alarming, episodes, harm, led_to, moved, span
 from autovision.report.svg import times
 from autovision.report.timeline import timeline
 
@@ -439,7 +439,7 @@ def test_of_very_many_windows_the_alarms_are_drawn() -> None:
 
 def test_of_a_detector_that_spoke_of_several_lengths_the_most_alarming_counts() -> None:
     found = window(3, verdict("input", 0.5), verdict("input", 2.0, windows=4), verdict("quality", 1.5))
-    assert alarming(found) == f"input {times('2')}, quality {times('1.5')}"
+    assert alarming([found]) == f"input {times('2')}, quality {times('1.5')}"
     assert len(drawn(story(windows=(found,)), "alarmed")) == 2
 
 
@@ -451,8 +451,28 @@ def test_a_threshold_that_cannot_be_divided_by_still_tells_alarms_apart() -> Non
 
 def test_what_moved_is_told_the_surest_first_and_not_all_of_it() -> None:
     each = [SHIFT.with_(name=f"c{i}", p_value=0.1 - 0.01 * i) for i in range(5)]
-    found = moved(window(3, verdict("prediction", 2.0, moved=tuple(each))))
+    found = moved([window(3, verdict("prediction", 2.0, moved=tuple(each)))])
     assert found == "answers c4 0.31 → 0.52, answers c3 0.31 → 0.52, answers c2 0.31 → 0.52, and 2 more"
+
+
+def test_windows_that_alarm_one_after_the_other_are_one_time_of_alarm() -> None:
+    loud, quiet = verdict("input", 3.0), verdict("input", 0.3)
+    found = episodes(
+        [
+            window(1, loud, harm=True),
+            window(2, verdict("input", 5.0, moved=(SHIFT,)), search="s-2"),
+            window(3, loud),
+            window(4, loud, model="second"),
+            window(5, quiet),
+            window(6, loud, harm=False),
+        ]
+    )
+    assert [len(each) for each in found] == [3, 1, 1]
+    first, _, last = found
+    assert (alarming(first), led_to(first), harm(first)) == (f"input {times('5')}", "s-2", True)
+    assert moved(first) == "answers defective 0.31 → 0.52"
+    assert span(first) == "2026-03-02 12:00 to 2026-03-04 12:00"
+    assert (harm(last), led_to(last), span(last)) == (False, "", "2026-03-07 12:00")
 
 
 def test_reasons_to_wait_that_follow_each_other_are_one() -> None:
