@@ -17,7 +17,7 @@ from autovision.records.history import (
 )
 from autovision.report.parts import code, row, section, table
 from autovision.report.svg import Markup, join, minus, tag, times
-from autovision.report.time_axis import minute
+from autovision.report.time_axis import stamp
 from autovision.report.timeline import numbers
 from autovision.search.estimates.prices import money
 
@@ -52,8 +52,8 @@ def models_section(history: History) -> Markup:
                 f"{number[reign.model]}",
                 [
                     code(reign.model),
-                    minute(reign.since),
-                    "now" if reign.until is None else minute(reign.until),
+                    stamp(reign.since),
+                    "now" if reign.until is None else stamp(reign.until),
                     *figures[: 4 if with_metric else 3],
                 ],
                 numbers=range(5, 6),
@@ -72,7 +72,12 @@ def models_section(history: History) -> Markup:
     return section(
         "Models",
         "Each figure is of the held-out images of the model's own version of the data: compare them with care.",
-        tag("div", table(columns, rows, numbers=range(5, 6)), _groups(history, number), class_="card")
+        tag(
+            "div",
+            table(columns, rows, class_="log", numbers=range(5, 6)),
+            _groups(history, number),
+            class_="card",
+        )
         if rows
         else None,
     )
@@ -131,6 +136,7 @@ def alarms_section(history: History) -> Markup:
                 ["windows until", "windows", "detector", "what moved", "labels that came next", "led to"],
                 rows,
                 caption=newest(len(rows), len(alarms), "times of alarm"),
+                class_="log",
                 numbers=range(1, 2),
             ),
             class_="card",
@@ -144,10 +150,10 @@ def episodes(windows: Sequence[DriftWindow]) -> list[list[DriftWindow]]:
     return [list(run) for (alarm, _), run in runs if alarm]
 
 
-def span(windows: Sequence[DriftWindow]) -> str:
+def span(windows: Sequence[DriftWindow]) -> Markup:
     """When the first and the last of some windows ended."""
-    first, last = minute(windows[0].end), minute(windows[-1].end)
-    return first if first == last else f"{first} to {last}"
+    first, last = windows[0].end, windows[-1].end
+    return stamp(first) if first == last else join([stamp(first), " to ", stamp(last)])
 
 
 def alarming(windows: Sequence[DriftWindow]) -> str:
@@ -189,7 +195,7 @@ def said_by_labels(windows: Sequence[DriftWindow]) -> str:
     found = next((each.accuracy for each in reversed(windows) if each.accuracy is not None), None)
     if found is None:
         return word
-    return f"{word}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {found.expected:.3f} expected, {found.n:,}"
+    return f"{word}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {found.expected:.3f} expected, n = {found.n:,}"
 
 
 def _moved(each: Moved) -> str:
@@ -257,7 +263,7 @@ def searches_section(history: History) -> Markup:
     return section(
         "Searches",
         join(["Why one ended as it did is told by ", code("autovision search explain SEARCH"), "."]),
-        tag("div", table(columns, rows, caption=caption, numbers=range(3, 6)), class_="card"),
+        tag("div", table(columns, rows, caption=caption, class_="log", numbers=range(3, 6)), class_="card"),
     )
 
 
@@ -265,9 +271,9 @@ def _search(each: SearchFacts) -> Markup:
     if each.model is None:
         became = str(each.status)
     else:
-        became = f"{each.model}, {'champion' if each.became_champion else 'not champion'}"
+        became = join([code(each.model), ", champion" if each.became_champion else ", not champion"])
     return row(
-        minute(each.at),
+        stamp(each.at),
         [
             code(each.search),
             each.reason,

@@ -102,6 +102,8 @@ th:first-child { padding-left: 8px; }
 .facts { table-layout: fixed; } .facts th { width: 24%; color: var(--soft); } .facts td, .facts th {
   overflow-wrap:
   anywhere; }
+.log time, .log code { white-space: nowrap; } .log td { min-width: 9em; } .log td.number {
+  min-width: 0; }
 code { font: 13px ui-monospace, "Liberation Mono", "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 td code { background: none; } p code, dd code { background: var(--code); padding: 1px 5px; border-radius:
   4px; }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from autovision.report.svg import Markup, Scale, join, line, text
+from autovision.report.svg import Markup, Scale, join, line, tag, text
 
 T = TypeVar("T")
 
@@ -49,8 +49,8 @@ class TimeScale:
         return Scale(0, 1, self.left, self.right)(min(1.0, max(0.0, share)))
 
     def ticks(self) -> list[tuple[datetime, str]]:
-        """Round moments in UTC with their names, at most about one in 80 pixels."""
-        count = max(2, int((self.right - self.left) / 80))
+        """Round moments in UTC with their names, at most about one in 70 pixels."""
+        count = max(2, int((self.right - self.left) / 70))
         span = (self.end - self.begin).total_seconds()
         step = next((step for step in _STEPS_S if span <= step * count), None)
         if step is not None:
@@ -107,6 +107,11 @@ def day(at: datetime) -> str:
 def minute(at: datetime) -> str:
     """`2026-03-03 14:05`"""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def stamp(at: datetime) -> Markup:
+    """`minute` as an element, which keeps to one line."""
+    return tag("time", minute(at), datetime=f"{at.astimezone(UTC):%Y-%m-%dT%H:%MZ}")
 
 
 def _name(at: datetime, step: int) -> str:

@@ -28,7 +28,9 @@ from autovision.report.timeline_marks import accuracy_mark, decision_mark, meani
 
 DETECTORS = ("input", "quality", "prediction", "confidence", "accuracy")
 """in the order in which they are drawn; others follow"""
-_LEFT, _RIGHT, _TITLE, _TOP = 46.0, 10.0, 24.0, 22.0
+_LEFT, _RIGHT, _TOP = 46.0, 10.0, 22.0
+_TITLE, _BELOW = 24.0, 10.0
+"""pixels above a track, where its title is, and below it"""
 _LEAST_REACH, _MOST_REACH = 0.1, 1e6
 _GAP = 5.0
 """pixels that one window takes; of more windows within them one is drawn"""
@@ -59,7 +61,7 @@ def timeline(history: History, width: float) -> Markup:
     for track in tracks:
         parts.append(text(0, y + 14, track.title, "tick"))
         parts.append(track.draw(x, y + _TITLE, y + _TITLE + track.height))
-        y += _TITLE + track.height
+        y += _TITLE + track.height + _BELOW
     label = (
         f"Timeline of {history.deployment} from {minute(history.since)} to {minute(history.until)}: "
         f"{len(history.reigns)} reigns of models, {history.sums.alarms} alarms in {len(history.windows)} windows, "
@@ -260,7 +262,6 @@ def _searches(history: History) -> Track:
     def draw(x: TimeScale, top: float, bottom: float) -> Markup:
         y = Scale(0, most, bottom, top)
         parts = [line(x.left, bottom, x.right, bottom, "grid"), line(x.left, top, x.right, top, "grid")]
-        parts.append(text(x.left + 4, top + 12, format_seconds(most), "tick"))
         for each in history.searches:
             begin = x(each.at)
             width = max(5.0, x(each.at + timedelta(seconds=each.spent_s)) - begin)
@@ -278,4 +279,4 @@ def _searches(history: History) -> Track:
             )
         return join(parts)
 
-    return Track("searches, by the seconds that they took", 56, draw)
+    return Track(f"searches, by the time that they took: up to {format_seconds(most)}", 56, draw)

@@ -27,7 +27,7 @@ def names(begin: datetime, days: float, width: float = 500) -> list[str]:
         (5.0, ["2 Mar", "3 Mar", "4 Mar", "5 Mar", "6 Mar"]),
         (35.0, ["2 Mar", "9 Mar", "16 Mar", "23 Mar", "30 Mar"]),
         (150.0, ["Apr", "May", "Jun", "Jul"]),
-        (420.0, ["Apr", "Jul", "Oct", "Jan 2027", "Apr"]),
+        (420.0, ["May", "Jul", "Sep", "Nov", "Jan 2027", "Mar"]),
         (3000.0, ["2028", "2030", "2032", "2034"]),
     ],
 )
