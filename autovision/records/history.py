@@ -170,7 +170,7 @@ class History(Record):
     months: tuple[Month, ...]
     """without gaps"""
     requests_counted: bool
-    """False: there are so many files of requests that only some were counted, and the rest follows from their sizes"""
+    """False: there are so many files of requests that only some were counted, and each stands for others"""
     notes: tuple[str, ...]
     """where the records contradict each other, or something is missing"""
 

@@ -87,7 +87,8 @@ def _decisions(
 ) -> tuple[list[Decision], list[Decision]]:
     """The latest decision of before that made a champion, if there is one, and all decisions since then."""
     prefix = keys.decisions(deployment.name)
-    old, new = [], []
+    old: list[str] = []
+    new: list[str] = []
     for key in store.list(prefix):
         if key.endswith(".json"):
             (old if (at := keys.time_of(key)) is not None and at < since else new).append(key)
@@ -95,7 +96,13 @@ def _decisions(
     # Whoever made it may have been killed before it was written down.
     if (last := deployment.decided) is not None and last.created_at >= since:
         found.setdefault(last.id, last)
-    return _champion_at(store, old), [found[which] for which in sorted(found)]
+    before = [last] if last is not None and _settles(last, since) else _champion_at(store, old)
+    return before, [found[which] for which in sorted(found)]
+
+
+def _settles(last: Decision, since: datetime) -> bool:
+    """Whether the latest decision that changed a deployment tells who was champion since then."""
+    return last.created_at < since and reigns.made_champion(last) is not None
 
 
 def _champion_at(store: Store, old: Sequence[str]) -> list[Decision]:

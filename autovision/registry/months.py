@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from autovision.records.history import DriftWindow, Month, Reign, SearchFacts
@@ -55,39 +56,37 @@ def sums(
 
 
 def requests(store: Store, name: str, since: datetime) -> tuple[Mapping[str, int], bool]:
-    """Captured requests by month, and whether all were counted: of very many files the rest follows from their sizes.
+    """Captured requests by month, and whether all were counted: of very many files only some.
 
     A request belongs to the time at which its file was written, a few seconds later.
     """
-    listed = [*store.entries(keys.captures(name))]
+    listed = [*store.list(keys.captures(name))]
     # What was kept of a file counts once that is gone.
-    twice = {keys.kept_captures(each.key) for each in listed if not keys.are_kept_captures(each.key)}
+    twice = {keys.kept_captures(key) for key in listed if not keys.are_kept_captures(key)}
     files = [
-        (at, each)
-        for each in listed
-        if each.key not in twice and (at := keys.time_of(each.key)) is not None and at >= since
+        (at, key)
+        for key in listed
+        if key not in twice and (at := keys.time_of(key)) is not None and at >= since
     ]
     step = max(1, -(-len(files) // MOST_COUNTED))
-    rows = {each.key: captures.count(store, each.key) for _, each in files[::step]}
-    of_these = sum(each.size_bytes for _, each in files[::step])
-    per_byte = sum(rows.values()) / of_these if of_these else 0.0
-    found: dict[str, float] = defaultdict(float)
-    for at, each in files:
-        found[month_of(at)] += rows[each.key] if step == 1 else each.size_bytes * per_byte
-    return {month: round(count) for month, count in found.items()}, step == 1
+    found: dict[str, int] = {}
+    for month, of in groupby(files, key=lambda each: month_of(each[0])):
+        all_of = [key for _, key in of]
+        counted = [captures.count(store, key) for key in all_of[::step]]
+        found[month] = found.get(month, 0) + round(len(all_of) * sum(counted) / len(counted))
+    return found, step == 1
 
 
 def labelled(store: Store, name: str, since: datetime, until: datetime) -> Mapping[str, int]:
     """Labelled requests by month: that of the request where its id tells it, else that in which a label was stored."""
     prefix, found = keys.labels(name), defaultdict[str, int](int)
-    last = ""
-    for each in store.entries(prefix):
-        request = each.key.removeprefix(prefix).partition("/")[0]
-        if request == last:  # several words on one request lie together
-            continue
-        last, at = request, keys.time_of(request)
-        if at is None or at > until:
-            at = each.modified_at
+    asked = {key.removeprefix(prefix).partition("/")[0] for key in store.list(prefix)}
+    told = {request: at for request in asked if (at := keys.time_of(request)) is not None and at <= until}
+    moments = [*told.values()]
+    if len(told) < len(asked):
+        stored = {each.key.removeprefix(prefix).partition("/")[0]: each for each in store.entries(prefix)}
+        moments += [stored[request].modified_at for request in asked - told.keys() if request in stored]
+    for at in moments:
         if at >= since:
             found[month_of(at)] += 1
     return found

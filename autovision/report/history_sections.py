@@ -195,7 +195,8 @@ def said_by_labels(windows: Sequence[DriftWindow]) -> str:
     found = next((each.accuracy for each in reversed(windows) if each.accuracy is not None), None)
     if found is None:
         return word
-    return f"{word}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {found.expected:.3f} expected, n = {found.n:,}"
+    figure = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    return f"{word}: {figure}, {found.expected:.3f} expected, n = {found.n:,}"
 
 
 def _moved(each: Moved) -> str:
