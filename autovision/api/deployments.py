@@ -20,6 +20,7 @@ from autovision.records.deployments import (
     RetrainingPolicy,
 )
 from autovision.records.gates import GatePolicy
+from autovision.records.history import History
 from autovision.records.retraining import Ask, RetrainingState
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.tokens import Scope, Token
@@ -280,6 +281,15 @@ class Deployments(Models):
             for digest in (*(each.image for each in report.unlike), *report.typical)
         }
         return {wanted[key]: blob.data for key, blob in self.store.get_many(wanted)}
+
+    def history(self, deployment: str, *, since: datetime | None = None) -> History:
+        """What became of a deployment: champions, drift, accuracy, searches, decisions, sums by month.
+
+        `autovision.report.history.render` makes a page of it. See `registry.history.gather`.
+        """
+        from autovision.registry.history import gather
+
+        return gather(self.store, deployment, since=since)
 
     def monitor(self, deployment: str) -> DriftReport | None:
         """Examine the captured requests since the last report; None if there are too few for a window."""

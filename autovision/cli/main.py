@@ -25,6 +25,7 @@ from autovision.cli import (
     model,
     policy,
     predict,
+    report,
     rollout,
     search,
     store,
@@ -55,6 +56,7 @@ ORDER = (
         "monitor",
         "policy",
         "controller",
+        "report",
         "store",
         "demo",
     ),
@@ -88,6 +90,7 @@ app.add_typer(labels.app, name="labels")
 app.command("monitor")(deployment.monitor)
 app.add_typer(policy.app, name="policy")
 app.add_typer(controller.app, name="controller")
+app.command("report")(report.report)
 app.add_typer(store.app, name="store")
 app.command("demo")(demo.demo)
 

@@ -303,7 +303,11 @@ def _turned(deployment: Deployment, rollout: Rollout, verdict: TurnVerdict, at: 
         what=what,
         why=early + verdict.why,
         subject=subject,
-        numbers={**verdict.numbers, "from": rollout.model},
+        numbers={
+            **verdict.numbers,
+            "from": rollout.model,
+            "is_champion": kind is DecisionKind.ADVANCE and rollout.last,
+        },
         created_at=at,
     )
 

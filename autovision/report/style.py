@@ -77,7 +77,17 @@ svg .stem { stroke-width: 3; opacity: .5; } svg .stem.silent { stroke: var(--aft
   stroke: var(--bad); }
 svg .dot.silent { fill: var(--card); stroke: var(--after); stroke-width: 2.5; } svg .dot.alarmed { fill:
   var(--bad); }
-svg .bar { fill: var(--after); opacity: .85; }
+svg .bar { fill: var(--after); opacity: .85; } svg .bar.idle { fill: var(--thin); }
+svg .reign { stroke: var(--card); stroke-width: 1; } svg .reign.odd { fill: var(--after); } svg .reign.even {
+  fill: var(--thin); }
+svg .reign-name { fill: var(--card); font-weight: 650; font-size: 12.5px; }
+svg .spot.silent { fill: var(--after); opacity: .6; } svg .spot.alarmed { fill: var(--bad); }
+svg .mark.goes-on { fill: var(--card); stroke: var(--after); }
+svg .band { fill: var(--after); opacity: .16; } svg .held { stroke: var(--after); stroke-width: 2; }
+svg .error { stroke-width: 1.2; opacity: .6; } svg .error.estimated { stroke: var(--before); } svg .error.labelled {
+  stroke: var(--good); }
+svg .figure.estimated { fill: var(--card); stroke: var(--before); stroke-width: 1.5; } svg .figure.labelled {
+  fill: var(--good); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: 14px; padding-bottom: 6px; }
@@ -92,6 +102,8 @@ th:first-child { padding-left: 8px; }
 .facts { table-layout: fixed; } .facts th { width: 24%; color: var(--soft); } .facts td, .facts th {
   overflow-wrap:
   anywhere; }
+.log time, .log code { white-space: nowrap; } .log td { min-width: 9em; } .log td.number {
+  min-width: 0; }
 code { font: 13px ui-monospace, "Liberation Mono", "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 td code { background: none; } p code, dd code { background: var(--code); padding: 1px 5px; border-radius:
   4px; }
