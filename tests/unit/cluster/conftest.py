@@ -6,6 +6,7 @@ Where `kustomize` or a `kubectl` that has it is on PATH, a test compares what it
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,9 @@ Manifest = dict[str, Any]
 
 
 def documents(path: Path) -> list[Any]:
-    return [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
+    """All documents of a file. What aliases share is copied, or a patch of one place would be one of all."""
+    loaded = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    return [json.loads(json.dumps(each)) for each in loaded if each is not None]
 
 
 def build(folder: Path) -> list[Manifest]:

@@ -32,7 +32,7 @@ def test_they_are_found() -> None:
     assert len(list(within())) >= 8
 
 
-@pytest.mark.parametrize("line", within())
+@pytest.mark.parametrize("line", list(within()))
 def test_a_command_that_others_run_can_be_typed(line: str) -> None:
     command: Any = get_command(app)
     words = shlex.split(line)[1:]

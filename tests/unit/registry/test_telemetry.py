@@ -109,7 +109,8 @@ def test_drift_and_decisions_are_those_of_the_champion(store: MemoryStore, tiny:
     assert (seen["drift_alarm"], seen["drift_score"]) == ({("door",): 0}, {("door",): 0.01})
     assert seen["drift_threshold"] == {("door",): 0.02}
     assert seen["drift_examined_timestamp_seconds"][("door",)] > 0
-    assert seen["decisions"] == {("door", "retrain", "true"): 1, ("door", "retrain", "false"): 2}
+    # Labels come in the order of their names: accepted, deployment, kind.
+    assert seen["decisions"] == {("true", "door", "retrain"): 1, ("false", "door", "retrain"): 2}
 
 
 class Flaky(MemoryStore):
