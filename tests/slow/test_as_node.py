@@ -109,7 +109,7 @@ def test_a_controller_has_a_node_that_takes_no_work_and_ends_with_it(
         ran.send_signal(signal.SIGTERM)
         assert ran.wait(90) == 143
     wait_until(lambda: len(nodes(cluster)) == 1)
-    assert list(folder.iterdir()) == []
+    assert list(folder.glob("node-*")) == []
 
 
 def test_a_node_ends_with_its_command_and_a_command_with_its_node(cluster: str, folder: Path) -> None:
