@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +43,22 @@ def run(
             help="Searches at once, at most; without it as many as the cluster has places for.",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            metavar="P",
+            help="Tell Prometheus here of searches, promotions and drift; without it nothing listens.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(
+            "--metrics-host",
+            metavar="H",
+            help="Where that listens, without any token; 0.0.0.0: every interface.",
+        ),
+    ] = "127.0.0.1",
     seed: Seed = 0,
     store: Store = None,
     as_json: Json = False,
@@ -60,9 +79,14 @@ def run(
         progress = _Progress(out, av)
         happened: list[Event] = []
         stopping = StopFlag(lambda: out.note("stopping; what was done is kept (once more: stop at once)"))
-        with stopping, progress:
+        with stopping, progress, ExitStack() as listening:
             fleet = Fleet(av.store, at_once, progress.of)
-            for event in _controller(av, fleet, stopping, seed).run(once=once, interval_s=interval_s):
+            controller = _controller(av, fleet, stopping, seed)
+            if metrics_port is not None:
+                controller = _watched(controller)
+                url = listening.enter_context(_metrics(controller, metrics_host, metrics_port))
+                out.note(f"metrics for Prometheus at {url}")
+            for event in controller.run(once=once, interval_s=interval_s):
                 progress.close()
                 happened.append(event)
                 if not as_json:
@@ -125,6 +149,44 @@ def _controller(av: AutoVision, fleet: Fleet, stopping: StopFlag, seed: int) -> 
         stopping.install()
 
     return replace(controller, connect=connect_and_listen)
+
+
+@dataclass
+class _Beat:
+    """Whether to stop; and when that was asked last, which the controller does all the time."""
+
+    stopping: Callable[[], bool]
+    seen_at: float = field(default_factory=time.time)
+
+    def __call__(self) -> bool:
+        self.seen_at = time.time()
+        return self.stopping()
+
+
+def _watched(controller: Controller) -> Controller:
+    return replace(controller, should_stop=_Beat(controller.should_stop))
+
+
+@contextmanager
+def _metrics(controller: Controller, host: str, port: int) -> Iterator[str]:
+    """Serves what Prometheus asks for, on a thread of its own; its URL. Raises `InvalidInput` for a port in use."""
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    from autovision.registry.telemetry import Telemetry
+    from autovision.serving.ports import claim_port
+
+    beat = controller.should_stop
+    assert isinstance(beat, _Beat)
+    registry = CollectorRegistry()
+    registry.register(Telemetry(controller.store, controller.failures, lambda: beat.seen_at))
+    port = claim_port(host, port)
+    server, thread = start_http_server(port, addr=host, registry=registry)
+    try:
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class _Progress:
