@@ -208,10 +208,24 @@ class Deployments(Models):
         )
 
     def create_token(
-        self, name: str, scopes: Collection[Scope], *, expires_at: datetime | None = None
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        *,
+        expires_at: datetime | None = None,
+        max_searches: int | None = None,
+        max_search_s_per_day: float | None = None,
     ) -> tokens.Created:
-        """A token for servers of this store; its secret is in the result and nowhere else."""
-        return tokens.create(self.store, name, scopes, now(), expires_at=expires_at)
+        """A token for servers of this store, and its quotas at the API service; its secret is in the result alone."""
+        return tokens.create(
+            self.store,
+            name,
+            scopes,
+            now(),
+            expires_at=expires_at,
+            max_searches=max_searches,
+            max_search_s_per_day=max_search_s_per_day,
+        )
 
     def tokens(self) -> list[Token]:
         """Every token that was ever made, oldest first."""

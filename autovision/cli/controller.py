@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autovision.cli import remote
 from autovision.cli.decisions import told
 from autovision.cli.deployment import DeploymentName
-from autovision.cli.options import Json, Seed, Store
+from autovision.cli.options import Address, Json, Seed, Store, TokenFile
 from autovision.cli.output import Output, answering, library, table
 from autovision.cli.signals import StopFlag
 
@@ -73,10 +74,20 @@ def run(
 
 
 @app.command()
-def why(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
+def why(
+    deployment: DeploymentName,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Show every decision about a deployment with its reasons, and what each gate said, newest last."""
     with answering(as_json) as out:
-        decisions = library(store).decisions(deployment)
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                decisions = client.decisions(deployment)
+        else:
+            decisions = library(store).decisions(deployment)
         rows = [[each.created_at, each.accepted, told(each)] for each in decisions]
         out.answer(
             decisions,
