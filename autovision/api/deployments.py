@@ -184,6 +184,7 @@ class Deployments(Models):
         """
         from autovision.serving import deploy
         from autovision.serving.scaling import scaling_of
+        from autovision.serving.tls import Tls
 
         scaling = scaling_of(replicas, max_replicas, wait_ms, idle_s)
         names = [model] if isinstance(model, str) else list(model)
@@ -201,7 +202,7 @@ class Deployments(Models):
             scaling=scaling,
             capture=capture,
             cpus=cpus,
-            tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
+            tls=None if tls is None else Tls(Path(tls[0]), Path(tls[1])),
             require_token=require_token,
             runtime=runtime,
             limits=limits,

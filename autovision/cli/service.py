@@ -63,7 +63,6 @@ def run(
 
     if (tls_cert is None) != (tls_key is None):
         raise InvalidInput("--tls-cert and --tls-key belong together; give both, or none for plain HTTP")
-    tls = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
     with answering(as_json) as out:
         from autovision.service.app import build_app
         from autovision.service.dispatch import dispatching
@@ -71,7 +70,9 @@ def run(
         from autovision.serving.auth import TokenBook
         from autovision.serving.client import is_loopback
         from autovision.serving.ports import claim_port
+        from autovision.serving.tls import Tls
 
+        tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key)
         av = library(store)
         required = not is_loopback(host) if require_token is None else require_token
         for line in _exposed(bool(av.tokens()), host, required, encrypted=tls is not None):

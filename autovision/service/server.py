@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from pathlib import Path
 
 import uvicorn
 
 from autovision.errors import AutoVisionError
 from autovision.service.app import Service
+from autovision.serving.tls import Tls
 
 MAX_HEADER_BYTES = 32 * 1024
 MAX_CONNECTIONS = 1000
@@ -30,10 +30,12 @@ class ServiceServer:
 
     Args:
         port: 0 takes any free one.
-        tls: certificate and key, two PEM files; None: plain HTTP.
+        tls: None: plain HTTP.
     """
 
-    def __init__(self, service: Service, host: str, port: int, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, service: Service, host: str, port: int, tls: Tls | None = None) -> None:
+        if tls is not None:
+            tls.check()
         self._service = service
         self._secure = tls is not None
         self._socket = _listener(host, port)
@@ -50,8 +52,8 @@ class ServiceServer:
             access_log=False,
             lifespan="on",
             ws="none",
-            ssl_certfile=None if tls is None else tls[0],
-            ssl_keyfile=None if tls is None else tls[1],
+            ssl_certfile=None if tls is None else tls.cert,
+            ssl_keyfile=None if tls is None else tls.key,
             server_header=False,
             proxy_headers=False,
         )
