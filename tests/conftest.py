@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-RAY = ("tests/integration/", "tests/slow/test_queue_kill.py", "tests/slow/test_search_kill.py", "tests/slow/test_service_jobs.py")
+RAY = (
+    "tests/integration/",
+    "tests/slow/test_queue_kill.py",
+    "tests/slow/test_search_kill.py",
+    "tests/slow/test_service_jobs.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

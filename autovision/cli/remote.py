@@ -138,6 +138,7 @@ def resume(out: Output, address: str, token_file: Path | None, search: str, budg
 def _watched(out: Output, client: ServiceClient, search: str) -> None:
     from autovision.console import SearchProgress
     from autovision.search.progress import ProgressEvent
+    from autovision.service.schema import Progress
 
     view = client.search(search)
     budget_s = view.request.budget_s if view.state.budget_s is None else view.state.budget_s
@@ -145,7 +146,7 @@ def _watched(out: Output, client: ServiceClient, search: str) -> None:
     try:
         with SearchProgress(budget_s, out.err, view.request.metric) as shown:
             for told in client.follow(search):
-                if hasattr(told, "status"):
+                if isinstance(told, Progress):
                     last = told
                     shown.update(ProgressEvent(**_event(told)))
     except KeyboardInterrupt:

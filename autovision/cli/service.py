@@ -25,6 +25,7 @@ def run(
         str | None,
         typer.Option(
             "--address",
+            "--jobs",
             metavar="RAY",
             help="Of a Ray cluster, or its dashboard such as http://ray-head:8265: each search runs there as a Ray "
             "Job. Without it `autovision controller run` works through the queue.",

@@ -10,6 +10,7 @@ GET  /api/v1/tokens  /audit, POST …/revoke                  scope admin
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -115,8 +116,19 @@ def build_app(
 async def _refused(request: Request, error: Exception) -> Response:
     trail = trail_of(request)
     problem, headers = problem_of(error, trail.request_id)
+    if problem.status == 405:
+        # The router names the methods of the first route that fits, and not those of all.
+        headers = {"allow": ", ".join(_methods(request.app, request.url.path))}
     trail.problem = problem.type.rpartition(":")[2]
     return rendered(problem, headers)
+
+
+def _methods(api: FastAPI, path: str) -> list[str]:
+    """What may be done with a path."""
+    for template, documented in api.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
+            return sorted(method.upper() for method in documented)
+    return ["GET"]  # of the documentation itself
 
 
 def _openapi(api: FastAPI) -> dict[str, Any]:
