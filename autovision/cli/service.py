@@ -79,7 +79,8 @@ def run(
         for line in _exposed(bool(av.tokens()), host, required, encrypted=tls is not None):
             out.note(line)
         port = claim_port(host, port)
-        service = build_app(av.store, book=TokenBook(av.store, required=required))
+        book = TokenBook(av.store, required=required)
+        service = build_app(av.store, book=book, local=is_loopback(host))
         server = ServiceServer(service, host, port, tls)
         stopping = StopFlag(lambda: out.note("stopping; what was submitted is kept"))
         with stopping, server, dispatching(av.store, address, at_once, out.note):

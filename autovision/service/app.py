@@ -52,10 +52,10 @@ _ROUTERS: tuple[APIRouter, ...] = (
 class Service:
     """The app. Its lifespan starts and closes the book of tokens."""
 
-    def __init__(self, api: FastAPI, context: Context) -> None:
+    def __init__(self, api: FastAPI, context: Context, *, local: bool) -> None:
         self.api = api
         self.context = context
-        self._app = Hardened(api, context.store, context.limits, context.clock)
+        self._app = Hardened(api, context.store, context.limits, context.clock, local=local)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -71,11 +71,13 @@ def build_app(
     book: TokenBook | None = None,
     limits: Limits | None = None,
     clock: Callable[[], datetime] = now,
+    local: bool = False,
 ) -> Service:
     """The service over a store.
 
     Args:
         book: who may do what; None: everyone may do everything.
+        local: whether it listens on a loopback, and answers to its names alone.
     """
     limits = limits or Limits()
     context = Context(store, AutoVision(store), book, Room(limits), limits, clock)
@@ -110,7 +112,7 @@ def build_app(
     for router in _ROUTERS:
         api.include_router(router, prefix=PREFIX)
     api.openapi = lambda: _openapi(api)  # type: ignore[method-assign]
-    return Service(api, context)
+    return Service(api, context, local=local)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -14,7 +14,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autovision.service import audit
 from autovision.service.context import Limits
-from autovision.service.problems import NotJson, TooLarge, TooSlow, WrongMediaType, problem_of, rendered
+from autovision.service.problems import (
+    FromElsewhere,
+    NotJson,
+    TooLarge,
+    TooSlow,
+    WrongHost,
+    WrongMediaType,
+    problem_of,
+    rendered,
+)
+from autovision.serving.client import is_loopback
 from autovision.serving.problems import Refusal
 from autovision.store import keys
 from autovision.store.protocol import Store
@@ -31,6 +41,7 @@ HEADERS = {
 """of every answer. None allows another origin anything: CORS is off"""
 _HSTS = "max-age=31536000"
 _EMPTY = b""
+_SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class Hardened:
@@ -38,10 +49,23 @@ class Hardened:
 
     A body is read here, to its last byte, before any route sees it: never more than the limit, never for longer than
     its time, and only if it is JSON without NaN, infinities and halves of surrogate pairs.
+
+    Args:
+        local: whether it listens on a loopback, where it may be open: pages in a browser of this machine, whose name
+            leads here (DNS rebinding), are then refused by the name.
     """
 
-    def __init__(self, app: ASGIApp, store: Store, limits: Limits, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        store: Store,
+        limits: Limits,
+        clock: Callable[[], datetime],
+        *,
+        local: bool = False,
+    ) -> None:
         self._app = app
+        self._local = local
         self._store = store
         self._limits = limits
         self._clock = clock
@@ -67,6 +91,7 @@ class Hardened:
             await send(message)
 
         try:
+            self._check_origin(scope)
             body = await self._body(scope, receive)
         except ClientDisconnect:
             return
@@ -74,6 +99,14 @@ class Hardened:
             await rendered(*problem_of(error, trail.request_id))(scope, receive, answer)
             return
         await self._app(scope, _replayed(body, receive), answer)
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Raises for what only a browser sends that was led here: nobody gave its page the right to."""
+        headers = Headers(scope=scope)
+        if scope["method"] not in _SAFE and "origin" in headers:
+            raise FromElsewhere
+        if self._local and not is_loopback(_host_of(headers.get("host", ""))):
+            raise WrongHost
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         limit, request = self._limits.max_body_bytes, Request(scope, receive)
@@ -96,6 +129,13 @@ class Hardened:
         if body:
             _check(request.headers, body)
         return body
+
+
+def _host_of(header: str) -> str:
+    """The host of a `Host` header, without its port."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].lower()
 
 
 def _check(headers: Headers, body: bytes) -> None:

@@ -43,6 +43,22 @@ class WrongMediaType(Refusal):
     title = "Unsupported media type"
 
 
+class FromElsewhere(Refusal):
+    """A web page of another origin sent this request; ask from a program instead."""
+
+    status = 403
+    kind = "cross-origin"
+    title = "From another origin"
+
+
+class WrongHost(Refusal):
+    """The service answers to this machine's own loopback names alone; ask for http://127.0.0.1, or localhost."""
+
+    status = 403
+    kind = "wrong-host"
+    title = "Wrong host"
+
+
 class TooLarge(Refusal):
     """The body is larger than the service takes."""
 

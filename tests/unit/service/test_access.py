@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from autovision.records.service import AuditEntry
 from autovision.records.tokens import Scope
 from autovision.service.app import build_app
 from autovision.store import MemoryStore, keys, records, tokens
-from tests.unit.service.conftest import World, check_problem, until
+from tests.unit.service.conftest import World, check_problem, made, until
 
 OPEN = ("/api/v1/health/live", "/api/v1/health/ready")
 BODIES: dict[str, Any] = {
@@ -169,6 +170,21 @@ def test_every_answer_has_an_id_and_forbids_what_a_browser_could_do(world: World
         assert "default-src 'none'" in each.headers["content-security-policy"]
         assert not [name for name in each.headers if name.startswith("access-control-")]
     assert answers[2].status_code == 405 and set(answers[2].headers["allow"].split(", ")) == {"GET", "POST"}
+
+
+def test_a_page_in_a_browser_cannot_act_and_cannot_lead_its_name_here(store: Any) -> None:
+    with TestClient(made(store, required=False), base_url="http://127.0.0.1:8080") as http:
+        elsewhere = {"origin": "https://elsewhere.example"}
+        refused = http.post("/api/v1/searches", json={"dataset": "pets"}, headers=elsewhere)
+        check_problem(refused, 403, "cross-origin")
+        check_problem(http.post("/api/v1/tokens/ann/revoke", headers=elsewhere), 403, "cross-origin")
+        assert http.get("/api/v1/searches").json()["items"] == []
+    local = build_app(store, local=True)
+    for host in ("127.0.0.1:8080", "localhost", "[::1]:8080"):
+        with TestClient(local, base_url=f"http://{host}") as http:
+            assert http.get("/api/v1/searches").status_code == 200
+    with TestClient(local, base_url="http://rebound.example:8080") as http:
+        check_problem(http.get("/api/v1/searches"), 403, "wrong-host")
 
 
 def test_an_unexpected_fault_gives_nothing_away_and_is_logged_under_the_request_id(
