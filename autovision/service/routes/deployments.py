@@ -120,14 +120,26 @@ def roll_back(
     responses=problems(404, 409),
     dependencies=[acting("deployment.approve")],
 )
-def approve(context: Ctx, caller: Promoter, deployment: Name, approval: Approval) -> Any:
+def approve(
+    request: Request,
+    context: Ctx,
+    caller: Promoter,
+    deployment: Name,
+    approval: Approval,
+    idempotency_key: Key = None,
+) -> Any:
     """Let a model begin that waits for a person's approval."""
     _found(context, deployment)
-    with context.room.heavy():
-        decision = rollout.approve(
-            context.store, deployment, approval.model, person=caller.name, clock=context.clock
-        )
-    return answer(decision)
+
+    def act(subject: str | None, intend: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+        with context.room.heavy():
+            decision = rollout.approve(
+                context.store, deployment, approval.model, person=caller.name, clock=context.clock
+            )
+        return 200, decision.model_dump(mode="json")
+
+    body = acted_once(request, context, caller, idempotency_key, approval.model_dump(mode="json"), act)
+    return answer(Decision.model_validate(body))
 
 
 @router.post(
@@ -136,13 +148,25 @@ def approve(context: Ctx, caller: Promoter, deployment: Name, approval: Approval
     responses=problems(404, 409),
     dependencies=[acting("deployment.reject")],
 )
-def reject(context: Ctx, caller: Promoter, deployment: Name, approval: Approval) -> Any:
+def reject(
+    request: Request,
+    context: Ctx,
+    caller: Promoter,
+    deployment: Name,
+    approval: Approval,
+    idempotency_key: Key = None,
+) -> Any:
     """Refuse a model that waits for a person's approval."""
     _found(context, deployment)
-    decision = rollout.reject(
-        context.store, deployment, approval.model, person=caller.name, clock=context.clock
-    )
-    return answer(decision)
+
+    def act(subject: str | None, intend: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+        decision = rollout.reject(
+            context.store, deployment, approval.model, person=caller.name, clock=context.clock
+        )
+        return 200, decision.model_dump(mode="json")
+
+    body = acted_once(request, context, caller, idempotency_key, approval.model_dump(mode="json"), act)
+    return answer(Decision.model_validate(body))
 
 
 def _found(context: Context, name: str) -> Deployment:

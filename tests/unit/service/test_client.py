@@ -54,12 +54,12 @@ def cli(
 
 def test_a_search_is_submitted_looked_at_stopped_and_resumed(cli: Any, store: Any) -> None:
     code, out, err = cli(
-        "search", "submit", "pets", "--budget-s", "30", "--seed", "4", "--license", "mit", "--json"
+        "search", "submit", "pets", "--budget-s", "30", "--seed", "4", "--license", "Apache-2.0", "--json"
     )
     made = json.loads(out)
     assert (code, err, made["status"]) == (0, "", "queued")
     request, _ = requests.get(store, made["search"])
-    assert (request.budget_s, request.seed, request.licenses) == (30.0, 4, ("mit",))
+    assert (request.budget_s, request.seed, request.licenses) == (30.0, 4, ("apache-2.0",))
     end(store, trial(request.id, 0, 0.75))
     assert request.id in cli("search", "list")[1]
     assert request.id in cli("search", "queue")[1]
