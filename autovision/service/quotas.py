@@ -42,22 +42,21 @@ def judge(
     Args:
         active: those of the ledger's searches that wait or run.
     """
-    free, seconds_left = left_of(token, usage, active, at)
+    left = left_of(token, usage, active, at)
+    free, seconds_left = left.searches, left.search_s
     if free is not None and search not in active and free < 1:
         fault = (
             f"{len(set(active))} searches of this token wait or run, and it may have {token.max_searches} at once; "
             "wait for one to end, or stop one"
         )
-        return Verdict(fault, Left(searches=free, search_s=seconds_left), RETRY_S)
+        return Verdict(fault, left, RETRY_S)
     if seconds_left is not None and seconds > seconds_left:
         fault = (
             f"{seconds:g} s of search are asked for, and {seconds_left:g} of the {token.max_search_s_per_day:g} s that "
             "this token may have within 24 hours are left; ask for less, or later"
         )
-        return Verdict(
-            fault, Left(searches=free, search_s=seconds_left), _until(token, usage, seconds, seconds_left, at)
-        )
-    return Verdict(None, Left(searches=free, search_s=seconds_left), 0)
+        return Verdict(fault, left, _until(token, usage, seconds, seconds_left, at))
+    return Verdict(None, left, 0)
 
 
 def left_of(token: Token, usage: Usage, active: Collection[str], at: datetime) -> Left:
