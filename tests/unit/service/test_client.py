@@ -121,7 +121,7 @@ def test_watching_ends_when_the_search_does(cli: Any, store: Any) -> None:
     ("line", "code", "said"),
     [
         (("search", "show", "nothing"), 3, "no search 'nothing'"),
-        (("search", "show", "../x"), 2, "is not valid"),
+        (("search", "show", "../x"), 3, "no such path"),
         (("search", "submit", "pest"), 3, "did you mean 'pets'"),
         (("search", "submit", "pets", "--budget-s", "-1"), 2, "budget_s is -1.0"),
         (("search", "submit", "pets", "--space", "missing.json"), 2, "missing.json"),

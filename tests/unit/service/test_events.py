@@ -27,9 +27,8 @@ from tests.unit.service.conftest import World, check_problem, made, until
 def trial(search: str, number: int, value: float, at_s: float | None = None) -> TrialResult:
     """A trial that ended so many seconds after noon."""
     ended = datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(seconds=number if at_s is None else at_s)
-    point = CurvePoint(
-        rung=0, epoch=1, seconds=1.0, search_s=float(number), train_loss=0.5, metrics={"accuracy": value}
-    )
+    metrics = {"accuracy": value, "neg_log_loss": value - 1}
+    point = CurvePoint(rung=0, epoch=1, seconds=1.0, search_s=float(number), train_loss=0.5, metrics=metrics)
     return TrialResult(
         search=search,
         trial=f"01-{number:05d}",
@@ -40,7 +39,7 @@ def trial(search: str, number: int, value: float, at_s: float | None = None) -> 
         origin="sampled",
         curve=(point,),
         value=value,
-        metrics={"accuracy": value},
+        metrics=metrics,
         weights_key=f"searches/{search}/weights/{number}",
         created_at=ended,
     )
