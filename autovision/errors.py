@@ -87,6 +87,10 @@ class Interrupted(AutoVisionError):
     exit_code = 130
 
 
+class NotInstalled(AutoVisionError):
+    """Only the client is installed here, and this command needs the rest; `pip install 'autovision[full]'`."""
+
+
 def near(name: str, options: Iterable[str], *, limit: int = 4) -> str:
     """`; did you mean 'a' or 'b'?` for the options closest to `name`, or an empty string if none is close."""
     matches = difflib.get_close_matches(name, list(options), n=limit, cutoff=0.5)

@@ -11,6 +11,7 @@ RAY = (
     "tests/integration/",
     "tests/slow/test_queue_kill.py",
     "tests/slow/test_search_kill.py",
+    "tests/slow/test_service_jobs.py",
 )
 
 

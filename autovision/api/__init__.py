@@ -20,6 +20,6 @@ class AutoVision(Searches, Labelled):
     """Everything that can be done with one store.
 
     Args:
-        store: URI or folder; None: `AUTOVISION_STORE`, or the folder `autovision-store` here.
+        store: URI or folder, or a store that is open; None: `AUTOVISION_STORE`, or the folder `autovision-store` here.
         address: of a Ray cluster; None: `RAY_ADDRESS`, or an embedded Ray that is started when it is needed.
     """

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from autovision import runtime
-from autovision.store import open_store
+from autovision.store import Store, open_store
 
 
 class Base:
     """One store; see `AutoVision` for the arguments."""
 
-    def __init__(self, store: str | Path | None = None, *, address: str | None = None) -> None:
-        self.store = open_store(store)
+    def __init__(self, store: str | Path | Store | None = None, *, address: str | None = None) -> None:
+        self.store = store if isinstance(store, Store) else open_store(store)
         self._address = address
 
     def connect(self) -> None:

@@ -228,6 +228,7 @@ class Deployments(Models):
         """
         from autovision.serving import deploy
         from autovision.serving.scaling import scaling_of
+        from autovision.serving.tls import Tls
 
         scaling = scaling_of(replicas, max_replicas, wait_ms, idle_s)
         names = [model] if isinstance(model, str) else list(model)
@@ -245,17 +246,31 @@ class Deployments(Models):
             scaling=scaling,
             capture=capture,
             cpus=cpus,
-            tls=None if tls is None else deploy.Tls(Path(tls[0]), Path(tls[1])),
+            tls=None if tls is None else Tls(Path(tls[0]), Path(tls[1])),
             require_token=require_token,
             runtime=runtime,
             limits=limits,
         )
 
     def create_token(
-        self, name: str, scopes: Collection[Scope], *, expires_at: datetime | None = None
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        *,
+        expires_at: datetime | None = None,
+        max_searches: int | None = None,
+        max_search_s_per_day: float | None = None,
     ) -> tokens.Created:
-        """A token for servers of this store; its secret is in the result and nowhere else."""
-        return tokens.create(self.store, name, scopes, now(), expires_at=expires_at)
+        """A token for servers of this store, and its quotas at the API service; its secret is in the result alone."""
+        return tokens.create(
+            self.store,
+            name,
+            scopes,
+            now(),
+            expires_at=expires_at,
+            max_searches=max_searches,
+            max_search_s_per_day=max_search_s_per_day,
+        )
 
     def tokens(self) -> list[Token]:
         """Every token that was ever made, oldest first."""

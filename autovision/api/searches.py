@@ -11,6 +11,7 @@ from autovision.errors import InvalidInput
 from autovision.records.models import ModelVersion
 from autovision.records.searches import ClusterView, PriceTable, SearchRequest, SearchState
 from autovision.records.trials import TrialResult
+from autovision.registry import deployments
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.progress import ProgressEvent
@@ -53,8 +54,7 @@ class Searches(Deployments):
             options: any other field of `SearchRequest`, such as `metric`, `scheduler`, `max_trials`, `max_latency_ms`.
         """
         resolved = load_space(space) if isinstance(space, str) else space
-        request = requests.make_request(
-            self.store,
+        request = self.prepare(
             dataset,
             resolved,
             budget_s=budget_s,
@@ -63,11 +63,20 @@ class Searches(Deployments):
             deployment=deployment,
             **options,
         )
-        self._preflight(request)
-        if deployment is not None:
-            self.create_deployment(deployment, request.dataset, resolved)
-        state = requests.submit(self.store, request)
+        state = self.submit(request)
         return self.resume(request.id, on_progress=on_progress, should_stop=should_stop) if wait else state
+
+    def prepare(self, dataset: str, space: Space, *, budget_s: float, **options: Any) -> SearchRequest:
+        """A request that was checked, as far as that is possible without connecting to Ray, and not submitted yet."""
+        request = requests.make_request(self.store, dataset, space, budget_s=budget_s, **options)
+        self._preflight(request)
+        return request
+
+    def submit(self, request: SearchRequest) -> SearchState:
+        """Put a request into the queue; the same again is the search that it already is."""
+        if request.deployment is not None:
+            deployments.create(self.store, request.deployment, request.dataset, request.space)
+        return requests.submit(self.store, request)
 
     def estimate(
         self,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autovision.cli import remote
 from autovision.cli.decisions import told
 from autovision.cli.deployment import DeploymentName
-from autovision.cli.options import Json, Seed, Store
+from autovision.cli.options import Address, Json, Seed, Store, TokenFile
 from autovision.cli.outlook import outlook
 from autovision.cli.output import Output, answering, library, table
 from autovision.cli.signals import StopFlag
@@ -98,22 +99,34 @@ def run(
 
 
 @app.command()
-def why(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
+def why(
+    deployment: DeploymentName,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Show every decision about a deployment with its reasons, and what would have to happen for the next search.
 
     Decisions come newest last, with what each gate said. An evaluation that comes to what the one before did is no new
     decision; it is counted below them.
     """
     with answering(as_json) as out:
-        av = library(store)
-        decisions, state = av.decisions(deployment), av.retraining(deployment)
+        state, ahead = None, []
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                decisions = client.decisions(deployment)
+        else:
+            av = library(store)
+            decisions, state = av.decisions(deployment), av.retraining(deployment)
+            ahead = outlook(state, av.deployment(deployment).policy.time_zone)
         rows = [[each.created_at, each.accepted, told(each)] for each in decisions]
         out.answer(
             {"decisions": decisions, "retraining": state},
             table(["decided (UTC)", "act", "what and why"], rows)
             if rows
             else f"Nothing has been decided about {deployment} yet.",
-            *outlook(state, av.deployment(deployment).policy.time_zone),
+            *ahead,
         )
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autovision.cli.options import Json, Seed, Store
+from autovision.cli import remote
+from autovision.cli.options import Address, Json, Seed, Store, TokenFile
 from autovision.cli.output import Output, answering, facts, library, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from autovision.records.datasets import DatasetVersion
+    from autovision.service.schema import DatasetView
 
 app = typer.Typer(no_args_is_help=True, help="Import, list and show data sets.")
 
@@ -91,15 +93,22 @@ def import_(
 
 
 @app.command("list")
-def list_(store: Store = None, as_json: Json = False) -> None:
+def list_(
+    address: Address = None, token_file: TokenFile = None, store: Store = None, as_json: Json = False
+) -> None:
     """List the data sets, each with its latest version."""
     with answering(as_json) as out:
-        found = library(store).datasets()
+        found: Sequence[DatasetVersion | DatasetView]
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                found = client.datasets()
+        else:
+            found = library(store).datasets()
         rows = [[v.name, v.version, v.n, len(v.classes), v.created_at] for v in found]
         out.answer(
             [
-                {"dataset": v.id, "name": v.name, "version": v.version, "n": v.n, "classes": v.classes,
-                 "digest": v.digest, "created_at": v.created_at}
+                {"dataset": f"{v.name}@{v.version}", "name": v.name, "version": v.version, "n": v.n,
+                 "classes": v.classes, "digest": v.digest, "created_at": v.created_at}
                 for v in found
             ],
             table(["!data set", ">version", ">images", ">classes", "made (UTC)"], rows)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autovision.cli import remote
 from autovision.cli.decisions import decision_facts, gates_table
 from autovision.cli.drift_view import report_facts, reports_table
 from autovision.cli.model import Model
-from autovision.cli.options import Json, Runtime, Store
+from autovision.cli.options import Address, Json, Runtime, Store, TokenFile
 from autovision.cli.output import Output, answering, check_output_file, library, write_file
 from autovision.cli.signals import StopFlag
 
@@ -37,6 +38,8 @@ def promote(
     at_once: Annotated[
         bool, typer.Option("--at-once", help="Leave out the steps of the deployment's rollout policy.")
     ] = False,
+    address: Address = None,
+    token_file: TokenFile = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -46,17 +49,31 @@ def promote(
     the decision is stored with its numbers either way.
     """
     with answering(as_json) as out:
-        decision = library(store).promote(model, to, force=force, at_once=at_once)
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                decision = client.promote(model, to, force=force, at_once=at_once)
+        else:
+            decision = library(store).promote(model, to, force=force, at_once=at_once)
         out.answer(decision, decision_facts(decision), *gates_table(decision))
         if not decision.accepted:
             out.note("refused; --force promotes it nevertheless")
             raise typer.Exit(REFUSED)
 
 
-def rollback(deployment: DeploymentName, store: Store = None, as_json: Json = False) -> None:
+def rollback(
+    deployment: DeploymentName,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """End the rollout that is under way, or serve the champion before this one again."""
     with answering(as_json) as out:
-        decision = library(store).roll_back(deployment)
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                decision = client.roll_back(deployment)
+        else:
+            decision = library(store).roll_back(deployment)
         out.answer(decision, decision_facts(decision))
 
 

@@ -28,12 +28,13 @@ from autovision.cli import (
     report,
     rollout,
     search,
+    service,
     store,
     token,
     weights,
 )
 from autovision.cli.output import printable
-from autovision.errors import AutoVisionError
+from autovision.errors import AutoVisionError, NotInstalled
 
 PROGRAM = "autovision"
 TRACEBACK = "--traceback"
@@ -57,6 +58,7 @@ ORDER = (
         "policy",
         "controller",
         "report",
+        "service",
         "store",
         "demo",
     ),
@@ -91,6 +93,7 @@ app.command("monitor")(deployment.monitor)
 app.add_typer(policy.app, name="policy")
 app.add_typer(controller.app, name="controller")
 app.command("report")(report.report)
+app.add_typer(service.app, name="service")
 app.add_typer(store.app, name="store")
 app.command("demo")(demo.demo)
 
@@ -209,6 +212,11 @@ def _take_traceback(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 def _report(error: Exception) -> int:
     """Print one message for an error; its exit code."""
+    if isinstance(error, ModuleNotFoundError) and _is_foreign(error.name):
+        error = NotInstalled(
+            f"this command needs {error.name!r}, which is not installed here; `pip install 'autovision[full]'`, or "
+            "give --address where a command takes it, so that an API service does the work"
+        )
     if isinstance(error, AutoVisionError):
         _complain(str(error))
         return error.exit_code
@@ -222,6 +230,11 @@ def _report(error: Exception) -> int:
         f"a bug in AutoVision: {type(error).__name__}: {said}; run it again with {TRACEBACK} and report it"
     )
     return BUG
+
+
+def _is_foreign(module: str | None) -> bool:
+    """Whether a module is one of somebody else's, which may be missing; a missing one of ours would be a bug."""
+    return module is not None and module.partition(".")[0] not in ("autovision", "search_spaces")
 
 
 def _report_usage(error: Any) -> int:

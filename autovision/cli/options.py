@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 STORE_VARIABLE = "AUTOVISION_STORE"
+ADDRESS_VARIABLE = "AUTOVISION_ADDRESS"
 RUNTIME_VARIABLE = "AUTOVISION_RUNTIME"
 
 Store = Annotated[
@@ -17,6 +18,23 @@ Store = Annotated[
         metavar="URI",
         envvar=STORE_VARIABLE,
         help="The store: a folder, file:///path or s3://bucket/prefix. Without it: the folder autovision-store here.",
+    ),
+]
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar=ADDRESS_VARIABLE,
+        help="Of an API service, such as https://vision.example:8080: it is asked instead of a store.",
+    ),
+]
+
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", metavar="FILE", help="Holds the token for --address; or AUTOVISION_TOKEN does."
     ),
 ]
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autovision.cli import remote
 from autovision.cli.decisions import decision_facts
 from autovision.cli.deployment import DeploymentName
-from autovision.cli.options import Json, Store
+from autovision.cli.options import Address, Json, Store, TokenFile
 from autovision.cli.output import answering, facts, library, table, text
 from autovision.cli.policies import changed
 
@@ -223,18 +224,40 @@ def advance(deployment: DeploymentName, store: Store = None, as_json: Json = Fal
 
 
 @app.command()
-def approve(deployment: DeploymentName, model: Waiting, store: Store = None, as_json: Json = False) -> None:
+def approve(
+    deployment: DeploymentName,
+    model: Waiting,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Let a model begin that waits for a person's approval."""
     with answering(as_json) as out:
-        decision = library(store).approve(deployment, model)
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                decision = client.approve(deployment, model)
+        else:
+            decision = library(store).approve(deployment, model)
         out.answer(decision, decision_facts(decision))
 
 
 @app.command()
-def reject(deployment: DeploymentName, model: Waiting, store: Store = None, as_json: Json = False) -> None:
+def reject(
+    deployment: DeploymentName,
+    model: Waiting,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Refuse a model that waits for a person's approval."""
     with answering(as_json) as out:
-        decision = library(store).reject(deployment, model)
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                decision = client.reject(deployment, model)
+        else:
+            decision = library(store).reject(deployment, model)
         out.answer(decision, decision_facts(decision))
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autovision.cli import remote
 from autovision.cli import search_views as views
 from autovision.cli.figures import figures_table, plain_figures
 from autovision.cli.files import read_prices
 from autovision.cli.front_view import front_table
-from autovision.cli.options import Json, License, Prices, Search, Store
+from autovision.cli.options import Address, Json, License, Prices, Search, Store, TokenFile
 from autovision.cli.output import Output, answering, check_output_file, library, write_file
 
 if TYPE_CHECKING:
@@ -57,24 +58,32 @@ def estimate(
         out.answer(machine, *views.estimate(found))
 
 
-def list_(store: Store = None, as_json: Json = False) -> None:
+def list_(
+    address: Address = None, token_file: TokenFile = None, store: Store = None, as_json: Json = False
+) -> None:
     """List the searches, oldest first."""
     with answering(as_json) as out:
-        found = library(store).searches()
+        if address is not None:
+            return remote.searches(out, address, token_file)
+        found = [views.summary(*each) for each in library(store).searches()]
         out.answer(
-            [views.summary(request, state) for request, state in found],
+            found,
             views.searches_table(found)
             if found
             else "There is no search yet; `autovision search submit DATASET --wait` makes one.",
         )
 
 
-def queue(store: Store = None, as_json: Json = False) -> None:
+def queue(
+    address: Address = None, token_file: TokenFile = None, store: Store = None, as_json: Json = False
+) -> None:
     """Show the searches that run and those that wait: in which order, with what share, and why they wait."""
     with answering(as_json) as out:
-        found = library(store).queue()
+        if address is not None:
+            return remote.queue(out, address, token_file)
+        found = [views.entry(each) for each in library(store).queue()]
         out.answer(
-            [views.entry(each) for each in found],
+            found,
             *(
                 views.queue(found)
                 if found
@@ -83,11 +92,19 @@ def queue(store: Store = None, as_json: Json = False) -> None:
         )
 
 
-def show(search: Search, store: Store = None, as_json: Json = False) -> None:
+def show(
+    search: Search,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Show what a search was asked, how it stands, its best trials and why trials failed."""
-    from autovision.search.multiobjective.front import front_of
-
     with answering(as_json) as out:
+        if address is not None:
+            return remote.show(out, address, token_file, search)
+        from autovision.search.multiobjective.front import front_of
+
         av = library(store)
         request, state = av.search_of(search)
         trials = av.trials(search)
@@ -107,12 +124,20 @@ def show(search: Search, store: Store = None, as_json: Json = False) -> None:
         )
 
 
-def watch(search: Search, store: Store = None, as_json: Json = False) -> None:
+def watch(
+    search: Search,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Follow a search that runs elsewhere until it has ended; exits with 1 if it failed."""
-    from autovision.console import SearchProgress
-    from autovision.search.requests import granted_s
-
     with answering(as_json) as out:
+        if address is not None:
+            return remote.watch(out, address, token_file, search)
+        from autovision.console import SearchProgress
+        from autovision.search.requests import granted_s
+
         av = library(store)
         request, state = av.search_of(search)
         try:
@@ -131,11 +156,15 @@ def explain(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write a page with plots there.")
     ] = None,
+    address: Address = None,
+    token_file: TokenFile = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
     """Say why a search ended as it did: what mattered, what was pruned and why, where the seconds went."""
     with answering(as_json) as out:
+        if address is not None:
+            return remote.explain(out, address, token_file, search, html)
         if html is not None:
             check_output_file(html, option="--html")
         av = library(store)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autovision.cli import remote
 from autovision.cli import search_views as views
 from autovision.cli.figures import figures_table, plain_figures
 from autovision.cli.files import read_costs, read_prices
-from autovision.cli.options import Json, License, Prices, Search, Seed, Store
+from autovision.cli.options import Address, Json, License, Prices, Search, Seed, Store, TokenFile
 from autovision.cli.output import Output, answering, facts, library
 from autovision.cli.signals import StopFlag
 
@@ -171,19 +172,31 @@ def submit(
             "--dry-run", help="Submit nothing: say whether it can run, when its turn is, and its share."
         ),
     ] = False,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            metavar="KEY",
+            help="With --address: however often the command is run with it, it submits one search.",
+        ),
+    ] = None,
+    address: Address = None,
+    token_file: TokenFile = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
     """Search for the best model of a data set.
 
     Without --wait the search is put into the queue that `autovision controller run` works through. The same
-    request again is the same search: a finished one is shown, a stopped one goes on.
+    request again is the same search: a finished one is shown, a stopped one goes on. With --address it is sent to an
+    API service, as data: images and code stay where they are; --wait then follows it there.
     """
     import secrets
 
+    from autovision.errors import InvalidInput
+
     with answering(as_json) as out:
         began = time.monotonic()
-        av = library(store)
         asked: dict[str, Any] = {
             "space": space,
             "budget_s": budget_s,
@@ -208,8 +221,18 @@ def submit(
             "prices": read_prices(prices, needed=max_cost is not None),
             "priority": priority,
             "warm_start": not cold,
-            "nonce": secrets.token_hex(8) if again else "",
         }
+        if address is not None:
+            if dry_run:
+                raise InvalidInput(
+                    "--dry-run needs the store itself; leave out --address, or submit without it"
+                )
+            declared = remote.declaration(dataset, asked, again=again)
+            return remote.submit(out, address, token_file, declared, key=idempotency_key, wait=wait)
+        if idempotency_key is not None:
+            raise InvalidInput("--idempotency-key is for an API service; give --address, too")
+        asked["nonce"] = secrets.token_hex(8) if again else ""
+        av = library(store)
         if dry_run:
             outlook = av.outlook(dataset, **asked)
             out.answer(asdict(outlook), *views.outlook(outlook))
@@ -223,10 +246,20 @@ def submit(
             _queued(out, state)
 
 
-def stop(search: Search, store: Store = None, as_json: Json = False) -> None:
+def stop(
+    search: Search,
+    address: Address = None,
+    token_file: TokenFile = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
     """Ask whoever runs a search to stop it; what it has done is kept, and `search resume` goes on with it."""
     with answering(as_json) as out:
-        state = library(store).stop(search)
+        if address is not None:
+            with remote.service(out, address, token_file) as client:
+                state = client.stop(search)
+        else:
+            state = library(store).stop(search)
         if state.status.terminal:
             text = f"search {search} is over already: {state.status}"
         elif state.stop_requested:
@@ -246,11 +279,15 @@ def resume(
             help="Extend the budget to so many seconds from here, also of a search that is finished.",
         ),
     ] = None,
+    address: Address = None,
+    token_file: TokenFile = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with a search that was stopped, failed or lost its process, here and now."""
+    """Go on with a search that was stopped, failed or lost its process, here and now; with --address in the queue."""
     with answering(as_json) as out:
+        if address is not None:
+            return remote.resume(out, address, token_file, search, budget_s)
         began = time.monotonic()
         _run(out, library(store), search, began, more_s=budget_s)
 

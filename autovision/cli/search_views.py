@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from autovision.cli.front_view import front_table
@@ -31,17 +31,18 @@ def summary(request: SearchRequest, state: SearchState) -> dict[str, Any]:
     return {**requests.summary(request, state), "seed": request.seed, "created_at": state.created_at}
 
 
-def searches_table(found: Sequence[tuple[SearchRequest, SearchState]]) -> Table:
+def searches_table(found: Sequence[Mapping[str, Any]]) -> Table:
+    """Searches by their `summary`."""
     rows = [
         [
-            request.id,
-            s.status,
-            s.trials,
-            _four(s.best_value),
-            f"{s.spent_s:.0f}/{_budget_s(request, s):.0f}",
-            s.model,
+            each["search"],
+            each["status"],
+            each["trials"],
+            _four(each["best"]),
+            f"{each['spent_s']:.0f}/{each['budget_s']:.0f}",
+            each["model"],
         ]
-        for request, s in found
+        for each in found
     ]
     return table(["!search", "status", ">trials", ">best", ">seconds", "model"], rows)
 
@@ -62,10 +63,10 @@ def entry(each: Entry) -> dict[str, Any]:
     }
 
 
-def queue(found: Sequence[Entry]) -> list[Table]:
-    """Those that run and those that wait, each with what it does or why it does not."""
+def queue(found: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Those that run and those that wait, by their `entry`, each with what it does or why it does not."""
     rows = [
-        ["runs" if e.position is None else e.position, e.request.id, e.request.priority, e.share, e.why]
+        ["runs" if e["position"] is None else e["position"], e["search"], e["priority"], e["share"], e["why"]]
         for e in found
     ]
     return [table([">queue", "!search", ">priority", ">share", "how it stands"], rows)]
@@ -245,6 +246,21 @@ def best_trials(trials: Sequence[TrialResult], metric: str) -> Table:
     )
 
 
+_MAPPINGS = ("ended", "by_backbone", "differs", "changed", "costs", "config")
+"""fields of an explanation that are mappings; all other objects in it are records"""
+
+
+def as_explanation(data: Any) -> Any:
+    """What `explanation` shows, from the JSON form of an `Explanation`, without what it takes to make one."""
+    if isinstance(data, list):
+        return [as_explanation(each) for each in data]
+    if not isinstance(data, dict):
+        return data
+    return SimpleNamespace(
+        **{name: value if name in _MAPPINGS else as_explanation(value) for name, value in data.items()}
+    )
+
+
 def explanation(found: Explanation) -> list[Any]:
     """An explanation in tables, each only where there is something to say."""
     seconds, winner = found.seconds, found.winner
@@ -326,15 +342,13 @@ def progress_event(
 ) -> ProgressEvent:
     """What the store says of a search that runs elsewhere. How many trials run is not known there.
 
-    The state's seconds change at the end of an attempt only; while one runs, time goes on from its last
-    change. `least_s` is what was shown before: time never goes back.
+    `least_s` is what was shown before: time never goes back.
     """
+    from autovision.search.following import elapsed_s
     from autovision.search.progress import ProgressEvent
     from autovision.search.select import counts
 
-    elapsed = max([least_s, state.spent_s, *(point.search_s for trial in trials for point in trial.curve)])
-    if state.status == "running":
-        elapsed = max(elapsed, state.spent_s + (datetime.now(UTC) - state.updated_at).total_seconds())
+    elapsed = elapsed_s(state, max([least_s, *(point.search_s for trial in trials for point in trial.curve)]))
     budget_s = _budget_s(request, state)
     return ProgressEvent(elapsed_s=elapsed, budget_s=budget_s, **counts(trials, request.metric))
 

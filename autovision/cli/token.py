@@ -22,12 +22,28 @@ app = typer.Typer(no_args_is_help=True, help="Create, list and revoke the tokens
 def create(
     scope: Annotated[
         list[str],
-        typer.Option("--scope", metavar="SCOPE", help="predict, feedback or admin; may be repeated."),
+        typer.Option(
+            "--scope",
+            metavar="SCOPE",
+            help="predict, feedback, read, submit, promote or admin; may be repeated.",
+        ),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Whom it is for.")],
     expires_days: Annotated[
         float | None,
         typer.Option("--expires-days", metavar="D", help="Valid for so many days; without it for good."),
+    ] = None,
+    max_searches: Annotated[
+        int | None,
+        typer.Option("--max-searches", metavar="N", help="That wait or run at once, submitted with it."),
+    ] = None,
+    max_search_s_per_day: Annotated[
+        float | None,
+        typer.Option(
+            "--max-search-s-per-day",
+            metavar="SECONDS",
+            help="Budgets of the searches submitted with it within 24 hours, together.",
+        ),
     ] = None,
     store: Store = None,
     as_json: Json = False,
@@ -35,7 +51,8 @@ def create(
     """Create a token and print it, this once: the store keeps its digest alone.
 
     From the first token on, servers of this store answer nobody without one; predict allows asking about images,
-    feedback giving labels, admin reading metrics.
+    feedback giving labels, admin reading metrics. Of the API service, read allows looking, submit searching, promote
+    changing what serves, and admin tokens, the audit log, and others' searches.
     """
     from autovision.errors import InvalidInput
     from autovision.records.base import now
@@ -44,7 +61,13 @@ def create(
         if expires_days is not None and not 0 < expires_days <= 36_500:
             raise InvalidInput(f"--expires-days is {expires_days:g}; give a number above 0, up to 36500")
         ends = None if expires_days is None else now() + timedelta(days=expires_days)
-        made = library(store).create_token(name, [_scope(each) for each in scope], expires_at=ends)
+        made = library(store).create_token(
+            name,
+            [_scope(each) for each in scope],
+            expires_at=ends,
+            max_searches=max_searches,
+            max_search_s_per_day=max_search_s_per_day,
+        )
         out.answer({"secret": made.secret, **_machine(made.token)}, made.secret)
         out.note("send it as `Authorization: Bearer TOKEN`; it cannot be shown again")
 

@@ -1,11 +1,11 @@
-"""Bearer tokens: who may ask a server for what, until when."""
+"""Bearer tokens: who may ask a server or the API service for what, how much of it, until when."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from autovision.records.base import Record
 
@@ -18,7 +18,13 @@ class Scope(StrEnum):
     FEEDBACK = "feedback"
     """labels may be given"""
     ADMIN = "admin"
-    """metrics may be read"""
+    """metrics and the audit log may be read, tokens listed and revoked, gates overruled, others' searches stopped"""
+    READ = "read"
+    """what the store knows may be read: data sets, searches, models, deployments"""
+    SUBMIT = "submit"
+    """searches may be submitted, and one's own stopped and resumed"""
+    PROMOTE = "promote"
+    """models may be promoted, rolled back, approved and rejected"""
 
 
 class Token(Record):
@@ -37,6 +43,14 @@ class Token(Record):
     """None: never"""
     revoked_at: AwareDatetime | None = None
     """None: it was not"""
+    max_searches: int | None = Field(default=None, ge=1)
+    """searches that wait or run at once, submitted with this token; None: any"""
+    max_search_s_per_day: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """budgets of the searches that were submitted with it within 24 hours, in seconds; None: any"""
+
+    @property
+    def has_quota(self) -> bool:
+        return self.max_searches is not None or self.max_search_s_per_day is not None
 
     def is_valid(self, at: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)

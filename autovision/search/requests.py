@@ -9,7 +9,7 @@ from typing import Any
 from autovision import metrics
 from autovision.dataset import catalog
 from autovision.decisions import check_measure
-from autovision.errors import InvalidInput, NotFound, near
+from autovision.errors import Conflict, InvalidInput, NotFound, near
 from autovision.model import licenses as license_names
 from autovision.model import weight_catalog
 from autovision.model.version import read_version
@@ -223,6 +223,27 @@ def request_stop(store: Store, search: str) -> SearchState:
         idle = state.status is not SearchStatus.RUNNING or not lease.is_held(store, f"search-{search}")
         status = SearchStatus.STOPPED if idle else state.status
         return state.with_(stop_requested=not idle, status=status, updated_at=now())
+
+    return records.update(store, keys.search_state(search), SearchState, change)
+
+
+def put_back(store: Store, search: str) -> SearchState:
+    """Put a search that was stopped, or has failed, into the queue again; one that waits or runs is left as it is.
+
+    Raises `NotFound`, and `InvalidInput` for one that is finished.
+    """
+    get(store, search)
+
+    def change(state: SearchState) -> SearchState | None:
+        if state.status is SearchStatus.FINISHED:
+            raise InvalidInput(
+                f"search {search!r} is finished; give it more seconds to go on with it, or submit another one"
+            )
+        if not stop_asked(state) and state.status is not SearchStatus.FAILED:
+            return None
+        if state.status is SearchStatus.RUNNING and lease.is_held(store, f"search-{search}"):
+            raise Conflict(f"search {search!r} is about to stop; resume it when it has")
+        return state.with_(status=SearchStatus.QUEUED, stop_requested=False, error=None, updated_at=now())
 
     return records.update(store, keys.search_state(search), SearchState, change)
 

@@ -36,7 +36,7 @@ def load_space(spec: str) -> Space:
         return _from_file(Path(spec))
     module_name, colon, name = spec.partition(":")
     if not colon:
-        return _shipped(spec)
+        return shipped_space(spec)
     if not all(part.isidentifier() for part in module_name.split(".")) or not name.isidentifier():
         raise InvalidSpace(
             f"search space {spec!r} is not of the form MODULE:NAME, such as search_spaces.quick:Quick"
@@ -46,7 +46,8 @@ def load_space(spec: str) -> Space:
     return _space_in(module, name, spec)
 
 
-def _shipped(spec: str) -> Space:
+def shipped_space(spec: str) -> Space:
+    """The shipped space of that name: what runs is the package's own code, whoever asks. Raises `InvalidSpace`."""
     package = _import(SHIPPED, spec)
     names = {name.lower(): name for name in package.__all__}
     if spec.lower() not in names:

@@ -5,6 +5,7 @@ datasets/<name>/versions/<n>.json                    DatasetVersion: reveals the
 datasets/<name>/manifests/<digest>.parquet           its rows
 datasets/<name>/corrections/<image>/<digest>.json    Label: what somebody says of an image of it
 searches/<id>/request.json  state.json               SearchRequest, SearchState
+searches/<id>/submission.json                        Submission: who submitted it through the API service
 searches/<id>/trials/<trial>.json                    TrialResult
 searches/<id>/begun/<trial>.json                     Begun: a trial, or heads together, that has not ended
 searches/<id>/weights/<trial>-<sha256>.safetensors   what a trial trained
@@ -35,6 +36,9 @@ footprints/<digest>.json                             Footprint: what serving an 
 runtimes/<digest>.json                               RuntimeSpeeds: how fast each runtime is for a network on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
 access/tokens.json                                   TokenList: digests of bearer tokens
+access/usage/<token>.json                            Usage: what was submitted with a token that has quotas
+access/answers/<digest>.json                         Answered: what an idempotency key was answered
+audit/<id>.json                                      AuditEntry: who did what through the API service
 leases/<name>.json                                   Lease
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
 """
@@ -59,6 +63,7 @@ _CONTENT = re.compile(
 _SHARD = re.compile(r"/[0-9a-f]{64}-(\d+)\.arrow$")
 _CAPTURED_IMAGE = re.compile(r"/([^/]+)-([0-9a-f]{64})-(\d+)$")
 _STAMP = "%Y%m%dT%H%M%S.%f"
+_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -86,6 +91,16 @@ def check_request_id(request_id: str) -> str:
             "and '-', such as a UUID, or the id that the answer to the request named"
         )
     return request_id
+
+
+def check_id(value: str, *, what: str) -> str:
+    """`value`, which comes from outside, if it has the form of an id: a longer name; else an `InvalidInput`."""
+    if not _ID.fullmatch(value) or ".." in value:
+        raise InvalidInput(
+            f"{what} {value[:140]!r} is not valid; use 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', beginning and "
+            "ending with a letter or digit"
+        )
+    return value
 
 
 class _Suffixes:
@@ -156,6 +171,19 @@ MODELS = "models/"
 DEPLOYMENTS = "deployments/"
 WEIGHTS_RECORDS = "weights/names/"
 TOKENS = "access/tokens.json"
+AUDIT = "audit/"
+
+
+def token_usage(token: str) -> str:
+    return f"access/usage/{token}.json"
+
+
+def answered(digest: str) -> str:
+    return f"access/answers/{digest}.json"
+
+
+def audit_entry(entry: str) -> str:
+    return f"{AUDIT}{entry}.json"
 
 
 def search_request(search: str) -> str:
@@ -164,6 +192,10 @@ def search_request(search: str) -> str:
 
 def search_state(search: str) -> str:
     return f"searches/{search}/state.json"
+
+
+def submission(search: str) -> str:
+    return f"searches/{search}/submission.json"
 
 
 LIVE = "live/"

@@ -34,9 +34,19 @@ class Created(NamedTuple):
 
 
 def create(
-    store: Store, name: str, scopes: Iterable[Scope], at: datetime, *, expires_at: datetime | None = None
+    store: Store,
+    name: str,
+    scopes: Iterable[Scope],
+    at: datetime,
+    *,
+    expires_at: datetime | None = None,
+    max_searches: int | None = None,
+    max_search_s_per_day: float | None = None,
 ) -> Created:
-    """Store a new token. Raises `InvalidInput` for a name that is none, no scope, or an end that has passed."""
+    """Store a new token; see `Token` for its quotas.
+
+    Raises `InvalidInput` for a name that is none, no scope, an end that has passed, or a quota that is none.
+    """
     keys.check_name(name, what="token name")
     wanted = tuple(scope for scope in Scope if scope in set(scopes))
     if not wanted:
@@ -45,10 +55,23 @@ def create(
         raise InvalidInput(
             f"the token would have expired at {expires_at:%Y-%m-%d %H:%M} UTC; choose a later end"
         )
+    if max_searches is not None and max_searches < 1:
+        raise InvalidInput(f"{max_searches} searches at once: give at least 1, or no quota")
+    if max_search_s_per_day is not None and not 0 < max_search_s_per_day < float("inf"):
+        raise InvalidInput(
+            f"{max_search_s_per_day:g} search seconds a day: give a finite number above 0, or no quota"
+        )
     token_id = secrets.token_hex(4)
     secret = f"av_{token_id}_{secrets.token_urlsafe(32)}"
     token = Token(
-        id=token_id, name=name, scopes=wanted, digest=digest(secret), created_at=at, expires_at=expires_at
+        id=token_id,
+        name=name,
+        scopes=wanted,
+        digest=digest(secret),
+        created_at=at,
+        expires_at=expires_at,
+        max_searches=max_searches,
+        max_search_s_per_day=max_search_s_per_day,
     )
 
     def added(known: TokenList) -> TokenList:

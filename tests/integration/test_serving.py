@@ -33,6 +33,7 @@ from autovision.serving.client import Client, NotAllowed, ServerUnavailable
 from autovision.serving.limits import Limits
 from autovision.serving.readiness import ServerStartFailed, exactly
 from autovision.serving.scaling import LOOK_BACK_S, Scaling
+from autovision.serving.tls import Tls
 from autovision.store import captures, keys, labels, records, tokens
 from autovision.store.protocol import Store
 from tests.integration.shades import (
@@ -433,7 +434,7 @@ def test_replicas_are_added_while_images_wait(cluster: None, store: Store) -> No
 def test_it_answers_over_tls_to_those_who_have_a_token(cluster: None, store: Store, tmp_path: Path) -> None:
     """The last one: from here on the store has a token."""
     made = tokens.create(store, "line-1", [Scope.PREDICT, Scope.ADMIN], AT)
-    files = deploy.Tls(*self_signed(tmp_path))
+    files = Tls(*self_signed(tmp_path))
     trusted = exactly(files.cert)
     with (
         deploy.start(

@@ -27,11 +27,12 @@ from autovision.errors import InvalidImage
 from autovision.image import decode
 from autovision.records.deployments import RetrainingPolicy
 from autovision.registry import policies, policy_files
+from autovision.service.app import build_app as service_app
 from autovision.serving.app import build_app
 from autovision.serving.problems import problem_of
 from autovision.serving.schema import Answer, Problem
 from autovision.space import load_space
-from autovision.store import keys
+from autovision.store import MemoryStore, keys
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "search_spaces/README.md", "cluster/README.md")
@@ -290,6 +291,13 @@ def test_routes_are_those_of_the_server() -> None:
         f"{method} {route.path}" for route in routes for method in (route.methods or set()) - {"HEAD"}
     }
     assert {row[0].strip("`") for row in rows("README.md", "route")} == answered
+
+
+def test_endpoints_are_those_of_the_service() -> None:
+    paths = service_app(MemoryStore()).api.openapi()["paths"]
+    answered = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    named = [name for row in rows("README.md", "endpoint") for name in re.findall(r"`([^`]+)`", row[0])]
+    assert set(named) == answered and len(named) == len(answered)
 
 
 def test_environment_variables_are_read_somewhere() -> None:

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import serialization
 
 from autovision.errors import InvalidInput
 from autovision.serving.client import Client, ServerUnavailable
-from autovision.serving.deploy import Tls
 from autovision.serving.readiness import exactly
+from autovision.serving.tls import Tls
 from tests.unit.serving.worlds import World, self_signed
 
 
