@@ -28,7 +28,7 @@ class TriggerPolicy(Record):
     """labelled requests of the champion that accuracy is judged by, at least"""
     accuracy_alpha: float = Field(default=0.001, gt=0, lt=0.5)
     """probability that one look finds an accuracy too low which is not"""
-    drift_detectors: tuple[str, ...] | None = Field(default=None, strict=False)
+    drift_detectors: tuple[str, ...] | None = None
     """names of those whose alarms count; None: any alarm; none: drift never leads to a re-search"""
     min_labels_per_class: int = Field(default=0, ge=0)
     """new labels of each class of the data set that a re-search needs"""
@@ -36,7 +36,7 @@ class TriggerPolicy(Record):
     """wall seconds that re-searches begun on one day may use; None: any"""
     budget_month_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """the same of a calendar month"""
-    quiet_hours: tuple[str, ...] = Field(default=(), strict=False)
+    quiet_hours: tuple[str, ...] = ()
     """in which no re-search begins, such as `22:00-06:00` or `sat-sun 00:00-24:00`"""
     backoff_s: float = Field(default=3600.0, ge=0, allow_inf_nan=False)
     """no re-search begins so soon after one that failed; doubled with each further failure, a week at most"""

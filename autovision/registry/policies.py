@@ -10,7 +10,6 @@ A section that is given is the whole section: what it leaves out has its default
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -186,14 +185,19 @@ def _checked(type_: type[Record], values: Mapping[str, Any], path: str, faults: 
     if len(faults) > before:
         return None
     try:
-        # As JSON, strictly: a list is a tuple there, and a text is no number.
-        return type_.model_validate_json(json.dumps(plain), strict=True)
+        # Strictly: a text is no number.
+        return type_.model_validate({key: _as_held(value) for key, value in plain.items()}, strict=True)
     except ValidationError as error:
         for each in error.errors(include_url=False):
             where = ".".join([path, *map(str, each["loc"])])
             got = f" (got {each['input']!r})" if each["loc"] else ""
             faults.append(f"{where}: {each['msg'].removeprefix('Value error, ')}{got}")
         return None
+
+
+def _as_held(value: Any) -> Any:
+    """Lists are tuples in records."""
+    return tuple(map(_as_held, value)) if isinstance(value, list) else value
 
 
 def _odd(value: Any) -> str | None:

@@ -46,12 +46,14 @@ def test_a_file_that_is_wrong_changes_nothing_and_is_told_line_by_line(
     cli: Cli, av: AutoVision, tmp_path: Path
 ) -> None:
     file = tmp_path / "pets.yaml"
-    file.write_text("deployments: {pets: {retraining: {window: 60, alfa: 1}, captur: {}}}")
+    file.write_text(
+        "deployments: {pets: {retraining: {window: 60, windows_per_false_alarms: 1}, captur: {}}}"
+    )
     for command in ("apply", "diff"):
         ran = cli("policy", command, file)
         assert (ran.code, ran.out) == (2, "")
         assert (
-            f"error: {file}: deployments.pets.retraining.alfa: there is no such key; did you mean 'alpha'"
+            f"error: {file}: deployments.pets.retraining.windows_per_false_alarms: there is no such key; did you mean 'windows_per_false_alarm'"
             in ran.err
         )
         assert f"{file}: deployments.pets.captur: there is no such section; did you mean 'capture'" in ran.err

@@ -113,7 +113,7 @@ limits = st.none() | st.floats(1e-6, 1e9)
 retraining = st.builds(
     RetrainingPolicy,
     window=st.integers(20, 10**6),
-    alpha=st.floats(1e-9, 0.5),
+    windows_per_false_alarm=st.floats(10, 100_000),
     min_labels=st.integers(1, 10**6),
     volume_labels=st.none() | st.integers(1, 10**6),
     cooldown_s=st.floats(0, 1e9),
@@ -185,12 +185,12 @@ deploymets: {}
 deployments:
   pets:
     retraning: {}
-    retraining: {min_label: 100, window: "100", alpha: .nan}
+    retraining: {min_label: 100, window: "100", windows_per_false_alarm: .nan}
     capture: {keep_days: 2020-01-01}
     rollout: {canary: [0.5, 0.1]}
     gates: [1]
   cats:
-    retraining: {window: "100", alpha: 2, time_zone: Europe/Berln, budget_s: 10, budget_day_s: 5}
+    retraining: {window: "100", windows_per_false_alarm: 2, time_zone: Europe/Berln, budget_s: 10, budget_day_s: 5}
     rollout: {approval: bot}
 """,
     ).splitlines()
@@ -200,7 +200,7 @@ deployments:
         "retraining, gates, rollout, capture",
         "p.yaml: deployments.pets.retraining.min_label: there is no such key; did you mean 'min_labels' or "
         "'volume_labels' or 'min_labels_per_class' or 'schedule_labels'?",
-        "p.yaml: deployments.pets.retraining.alpha: nan is not finite; give a number, or none for no limit",
+        "p.yaml: deployments.pets.retraining.windows_per_false_alarm: nan is not finite; give a number, or none for no limit",
         "p.yaml: deployments.pets.capture.keep_days: datetime.date(2020, 1, 1) is a date; give a text in quotes, a "
         "number, true, false or a list",
         "p.yaml: deployments.pets.rollout: the shares of a canary rise, so that no caller goes back and forth, not "
@@ -210,7 +210,7 @@ deployments:
         "'Europe/Belfast' or 'Europe/Helsinki' or 'Europe/Guernsey'?; give a name of the IANA database, such as "
         "'Europe/Berlin' or 'UTC' (got 'Europe/Berln')",
         "p.yaml: deployments.cats.retraining.window: Input should be a valid integer (got '100')",
-        "p.yaml: deployments.cats.retraining.alpha: Input should be less than 1 (got 2)",
+        "p.yaml: deployments.cats.retraining.windows_per_false_alarm: Input should be greater than or equal to 10 (got 2)",
         "p.yaml: deployments.cats.rollout.approval: Input should be 'automatic', 'manual' or 'both' (got 'bot')",
     ]
 
@@ -302,7 +302,7 @@ def as_old(policy: RetrainingPolicy) -> dict[str, Any]:
     """As versions wrote it that knew of drift and volume alone."""
     names = (
         "window",
-        "alpha",
+        "windows_per_false_alarm",
         "min_labels",
         "volume_labels",
         "cooldown_s",
