@@ -112,6 +112,7 @@ class Reference:
             tuple(classes),
             multi_label,
             project,
+            # As windows are read: what is the same must not differ by its rounding.
             Rows(
                 embedded=project(every[compared], name="reference"),
                 said=said,
@@ -121,7 +122,7 @@ class Reference:
                 right=good,
                 sure=confidence,
                 reviewed=np.zeros(len(good)),
-            ),
+            ).rounded(),
             tuple(images[i] for i in compared) if images else (),
             tuple(metadata[i] for i in compared) if metadata else (),
             tuple(notes),

@@ -148,7 +148,7 @@ def _rows(reference: Reference, observed: Observed) -> tuple[dict[str, str], Row
     rows = Rows(embedded, said, probabilities, confidence, figures, right, sure, reviewed)
     odd = dict(zip(known, quality.odd(figures, reference.rows.figures), strict=True))
     # As they will be read: the verdicts on a window do not depend on whether it was stored before.
-    return odd, Rows.from_bytes("this window", rows.to_bytes())
+    return odd, rows.rounded()
 
 
 def _details(captures: Sequence[Capture], rows: Rows, reference: Reference) -> dict[str, float]:

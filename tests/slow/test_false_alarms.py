@@ -1,7 +1,4 @@
-"""The rate of false alarms over time, of all detectors and scales together, in simulated deployments without drift.
-
-About ten minutes on one core.
-"""
+"""The rate of false alarms over time, of all detectors and scales together, in simulated deployments without drift."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from autovision.monitoring.detectors.permutation import Floats, Outcome, permuta
 _FURTHEST = 6.0
 """in robust standard deviations: one image beyond does not stand for all"""
 _TO_SD = 1.4826
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def robust(normal: Floats, window: Floats) -> tuple[Floats, Floats]:
     """
     rows = np.concatenate([normal, window])
     middle = np.median(rows, axis=0)
-    scale = _TO_SD * np.median(np.abs(rows - middle), axis=0)
-    scale = np.where(scale > 1e-9, scale, np.maximum(rows.std(0), 1e-9))
+    # What differs by rounding alone, such as the size of images that all have the same, does not move.
+    least = _ROUNDING * np.maximum(np.abs(middle), 1.0)
+    scale, sd = _TO_SD * np.median(np.abs(rows - middle), axis=0), rows.std(0)
+    scale = np.where(scale > least, scale, np.where(sd > least, sd, np.inf))
     z = np.clip((rows - middle) / scale, -_FURTHEST, _FURTHEST)
     both = np.concatenate([z, z**2], axis=1)
     return both[: len(normal)], both[len(normal) :]

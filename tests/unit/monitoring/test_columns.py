@@ -44,3 +44,12 @@ def test_one_odd_image_is_no_drift():
     normal, window = rng.normal(size=(150, 3)), rng.normal(size=(50, 3))
     window[0] = 1e9
     assert not columns_test(*robust(normal, window), alpha=0.001, rng=rng)[0].alarm
+
+
+def test_what_differs_by_rounding_alone_does_not_move():
+    """Images of one size: its logarithm in 64 bits, and in 32."""
+    normal, window = np.full((60, 1), np.log(90_000)), np.full((40, 1), np.log(90_000))
+    rounded = window.astype(np.float32).astype(np.float64)
+    assert (rounded != window).all()
+    outcome, moved = columns_test(*robust(normal, rounded), alpha=0.01, rng=np.random.default_rng(0))
+    assert not outcome.alarm and moved == []
