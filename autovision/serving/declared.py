@@ -145,7 +145,7 @@ def edge(arguments: EdgeArguments) -> Any:
         require_token=arguments.require_token,
         limits=arguments.checked_limits(),
     )
-    return edge_application(plan, arguments.nodes)
+    return edge_application(plan, arguments.nodes, grows=False)
 
 
 def _secret() -> str | None:
