@@ -51,7 +51,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise _Fault(
                 f"line {mark.line + 1}: '*' begins an alias here, and a policy file has none; put a text that begins "
                 "with it in quotes, such as '*/5 * * * *'"

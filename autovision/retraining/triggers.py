@@ -99,7 +99,8 @@ def accuracy(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:
         return Finding("accuracy", False, why, f"{missing} more labels of the champion's answers")
     low, high = measured.interval(policy.accuracy_alpha)
     said = f"{measured.right} of {measured.n} labelled answers are right, {measured.value:.1%} [{low:.1%}, {high:.1%}]"
-    faults, calm = [], []
+    faults: list[str] = []
+    calm: list[str] = []
     if policy.accuracy_floor is not None:
         (faults if high < policy.accuracy_floor else calm).append(f"the floor is {policy.accuracy_floor:.1%}")
     if policy.accuracy_margin is not None and snapshot.held_out is not None:
