@@ -41,9 +41,13 @@ def test_no_request_is_answered_with_a_fault_of_the_service(store: Any, first_se
     limits = Limits(poll_s=0.01, stream_s=0.02)
     with ServiceServer(made(store, limits=limits), "127.0.0.1", 0) as server:
         headers = {"Authorization": f"Bearer {secret}"}
-        until(lambda: httpx.get(f"{server.url}/api/v1/me", headers=headers, trust_env=False).is_success)
+        until(
+            lambda: (
+                httpx.get(f"{server.url}/api/v1/me", headers=headers, trust_env=False, timeout=120).is_success
+            )
+        )
         told = Fuzz(server.url, known, EXAMPLES, headers, first_seed)()
-        assert httpx.get(f"{server.url}/api/v1/me", headers=headers, trust_env=False).is_success
+        assert httpx.get(f"{server.url}/api/v1/me", headers=headers, trust_env=False, timeout=120).is_success
     by_status = Counter[int]()
     for (_, status), count in told.items():
         by_status[status] += count

@@ -44,7 +44,7 @@ class Fuzz:
     """(route, status) -> how often"""
 
     def __call__(self) -> Counter[tuple[str, int]]:
-        document = httpx.get(f"{self.url}/api/v1/openapi.json", trust_env=False).json()
+        document = httpx.get(f"{self.url}/api/v1/openapi.json", trust_env=False, timeout=120).json()
         schema = schemathesis.openapi.from_dict(document)
         with requests.Session() as session:
             session.trust_env = False

@@ -144,7 +144,7 @@ def test_a_token_comes_from_a_file_or_the_environment_and_is_shown_nowhere(
     store: Any, server: ServiceServer, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tokens.create(store, "ann", [Scope.READ], datetime.now(UTC), max_searches=1).secret
-    until(lambda: httpx.get(f"{server.url}/api/v1/me", trust_env=False).status_code == 401)
+    until(lambda: httpx.get(f"{server.url}/api/v1/me", trust_env=False, timeout=120).status_code == 401)
     code, _, err = cli("search", "list")
     assert code == 2 and "needs a token" in err
     (tmp_path / "token").write_text(f"{secret}\n")
@@ -221,7 +221,7 @@ def test_it_answers_over_tls_alone_where_it_has_a_certificate(
     with ServiceServer(service, "127.0.0.1", 0, tls) as server:
         assert server.url.startswith("https://")
         trusted = ssl.create_default_context(cafile=tls.cert)
-        with httpx.Client(verify=trusted, trust_env=False) as http:
+        with httpx.Client(verify=trusted, trust_env=False, timeout=120) as http:
             url = server.url.replace("127.0.0.1", "localhost")
             answer = http.get(f"{url}/api/v1/health/ready")
             assert answer.json()["status"] == "ready"

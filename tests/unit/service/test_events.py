@@ -136,7 +136,7 @@ def read(response: httpx.Response) -> list[dict[str, str]]:
 def test_a_stream_lives_as_long_as_the_search_and_is_taken_up_where_it_ended(
     store: Any, server: ServiceServer
 ) -> None:
-    with httpx.Client(base_url=server.url, trust_env=False) as http:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=120) as http:
         url = http.post("/api/v1/searches", json={"dataset": "pets"}).json()["url"]
         search = url.rpartition("/")[2]
         beats: list[str] = []
@@ -190,7 +190,7 @@ def test_a_stream_ends_with_the_token_and_with_the_service(store: Any) -> None:
     service = made(store)
     with (
         ServiceServer(service, "127.0.0.1", 0) as server,
-        httpx.Client(base_url=server.url, trust_env=False) as http,
+        httpx.Client(base_url=server.url, trust_env=False, timeout=120) as http,
     ):
         secrets = [
             tokens.create(store, name, [Scope.READ, Scope.SUBMIT], datetime.now(UTC)).secret
@@ -212,7 +212,7 @@ def test_one_token_has_so_many_streams_and_leaves_them_when_it_goes(store: Any) 
     service = made(store, required=False, limits=limits)
     with (
         ServiceServer(service, "127.0.0.1", 0) as server,
-        httpx.Client(base_url=server.url, trust_env=False) as http,
+        httpx.Client(base_url=server.url, trust_env=False, timeout=120) as http,
     ):
         url = http.post("/api/v1/searches", json={"dataset": "pets"}).json()["url"]
         with http.stream("GET", f"{url}/events") as response:
