@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-RAY = ("tests/integration/", "tests/slow/test_queue_kill.py", "tests/slow/test_search_kill.py")
+RAY = (
+    "tests/integration/",
+    *(f"tests/slow/test_{name}.py" for name in ("as_node", "queue_kill", "search_kill", "serving_declared")),
+)
 
 
 @pytest.hookimpl(optionalhook=True)
