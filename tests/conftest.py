@@ -9,9 +9,10 @@ import pytest
 RAY = (
     "tests/cluster/",
     "tests/integration/",
-    "tests/slow/test_queue_kill.py",
-    "tests/slow/test_search_kill.py",
-    "tests/slow/test_service_jobs.py",
+    *(
+        f"tests/slow/test_{name}.py"
+        for name in ("as_node", "full_disk", "queue_kill", "search_kill", "service_jobs", "serving_declared")
+    ),
 )
 
 

@@ -9,18 +9,42 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
-from autovision import AutoVision
+from autovision import AutoVision, runtime
 from autovision.records.tokens import Scope
 from autovision.serving.declared import SECRET
-from autovision.space import Space
+from autovision.space import Float, Space
 
 FILE = Path(__file__).parents[2] / "cluster" / "serve.yaml"
+
+
+class Tiny(Space):
+    backbone = "test_resnet"
+    weights = "random"
+    resolution = 64
+    lr = Float(1e-3, 1e-1, log=True)
+    epochs = 9
+    batch_size = 16
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Class folders with 70 images each: one redder, the other bluer."""
+    random = np.random.default_rng(0)
+    for number in range(140):
+        pixels = random.integers(60, 160, (72, 72, 3)).astype(np.uint8)
+        pixels[..., 2 * (number % 2)] += 70
+        path = tmp_path / "images" / ("red", "blue")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -40,7 +64,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 @pytest.fixture
-def apply(ray_here: None) -> Iterator[Any]:
+def apply() -> Iterator[Any]:
     """Gives Serve a configuration as its REST API does."""
 
     def deploy(config: dict[str, Any]) -> None:
@@ -49,8 +73,9 @@ def apply(ray_here: None) -> Iterator[Any]:
         assert client is not None
         client.deploy_apps(ServeDeploySchema.model_validate(config))
 
-    yield deploy
-    serve.shutdown()
+    with runtime.connected():
+        yield deploy
+        serve.shutdown()
 
 
 def until(url: str, status: int, **options: Any) -> httpx.Response:
@@ -66,11 +91,11 @@ def until(url: str, status: int, **options: Any) -> httpx.Response:
 
 
 def test_a_declared_server_waits_for_a_model_and_then_answers(
-    apply: Any, config: dict[str, Any], folder: Path, tiny: Space, tmp_path: Path
+    apply: Any, config: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
     av = AutoVision(tmp_path / "store")
     av.import_dataset(folder, "pets")
-    search = av.search("pets", space=tiny, budget_s=120, max_trials=1)
+    search = av.search("pets", space=Tiny(), budget_s=120, max_trials=1)
     assert search.model is not None
     for application in config["applications"]:
         application["args"]["store"] = av.store.uri
