@@ -53,8 +53,8 @@ def test_a_file_that_is_wrong_changes_nothing_and_is_told_line_by_line(
         ran = cli("policy", command, file)
         assert (ran.code, ran.out) == (2, "")
         assert (
-            f"error: {file}: deployments.pets.retraining.windows_per_false_alarms: there is no such key; did you mean 'windows_per_false_alarm'"
-            in ran.err
+            f"error: {file}: deployments.pets.retraining.windows_per_false_alarms: there is no such "
+            "key; did you mean 'windows_per_false_alarm'" in ran.err
         )
         assert f"{file}: deployments.pets.captur: there is no such section; did you mean 'capture'" in ran.err
     assert deployments.get(av.store, "pets").revision == 0

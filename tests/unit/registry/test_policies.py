@@ -200,7 +200,8 @@ deployments:
         "retraining, gates, rollout, capture",
         "p.yaml: deployments.pets.retraining.min_label: there is no such key; did you mean 'min_labels' or "
         "'volume_labels' or 'min_labels_per_class' or 'schedule_labels'?",
-        "p.yaml: deployments.pets.retraining.windows_per_false_alarm: nan is not finite; give a number, or none for no limit",
+        "p.yaml: deployments.pets.retraining.windows_per_false_alarm: nan is not finite; give a number, or "
+        "none for no limit",
         "p.yaml: deployments.pets.capture.keep_days: datetime.date(2020, 1, 1) is a date; give a text in quotes, a "
         "number, true, false or a list",
         "p.yaml: deployments.pets.rollout: the shares of a canary rise, so that no caller goes back and forth, not "
@@ -210,7 +211,8 @@ deployments:
         "'Europe/Belfast' or 'Europe/Helsinki' or 'Europe/Guernsey'?; give a name of the IANA database, such as "
         "'Europe/Berlin' or 'UTC' (got 'Europe/Berln')",
         "p.yaml: deployments.cats.retraining.window: Input should be a valid integer (got '100')",
-        "p.yaml: deployments.cats.retraining.windows_per_false_alarm: Input should be greater than or equal to 10 (got 2)",
+        "p.yaml: deployments.cats.retraining.windows_per_false_alarm: Input should be greater than or "
+        "equal to 10 (got 2)",
         "p.yaml: deployments.cats.rollout.approval: Input should be 'automatic', 'manual' or 'both' (got 'bot')",
     ]
 
