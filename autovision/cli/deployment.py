@@ -15,15 +15,12 @@ from autovision.cli.decisions import decision_facts, gates_table
 from autovision.cli.drift_view import report_facts, reports_table
 from autovision.cli.model import Model
 from autovision.cli.options import Address, Json, Runtime, Store, TokenFile
-from autovision.cli.output import Output, answering, check_output_file, library, write_file
+from autovision.cli.output import REFUSED, Output, answering, check_output_file, library, write_file
 from autovision.cli.signals import StopFlag
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.records.deployments import DriftReport
-
-REFUSED = 8
-"""exit code of a promotion that the gates refused"""
 
 TURN_S = 1.0
 """how often a served deployment's rollout is looked at"""

@@ -16,7 +16,7 @@ from autovision.cli.figures import (
     subgroups,
 )
 from autovision.cli.options import Json, License, Store
-from autovision.cli.output import answering, facts, heading, library, table
+from autovision.cli.output import REFUSED, answering, facts, heading, library, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -156,8 +156,6 @@ def quantize(model: Model, store: Store = None, as_json: Json = False) -> None:
             ),
         )
         if not verdict.accepted:
-            from autovision.cli.deployment import REFUSED  # which imports this module
-
             out.note("refused: `serve` goes on without it")
             raise typer.Exit(REFUSED)
 

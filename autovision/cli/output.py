@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from autovision.api import AutoVision
 
 
+REFUSED = 8
+"""exit code where the gates refused a promotion, or int8"""
 _WHOLE = 40
 """characters up to which an id is never broken"""
 

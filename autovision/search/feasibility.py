@@ -11,9 +11,9 @@ from autovision.errors import (
     WeightsUnavailable,
 )
 from autovision.model import licenses, weights
-from autovision.search.requests import backbones_of, weights_of
 from autovision.space import Space
 from autovision.space.config import TrialConfig
+from autovision.space.named import backbones_of, weights_of
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 

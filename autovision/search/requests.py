@@ -22,8 +22,8 @@ from autovision.registry.searches import all_searches
 from autovision.search.multiobjective.objectives import check_objectives
 from autovision.search.sampling import samplers
 from autovision.search.schedulers import scheduler_of
-from autovision.space import Choice, Constant, Space
-from autovision.space.config import TrialConfig
+from autovision.space import Space
+from autovision.space.named import backbones_of, weights_of
 from autovision.store import keys, lease, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -137,26 +137,6 @@ def check_defined(metric: str, version: DatasetVersion) -> None:
             "import more images of it, give the splits other fractions, assign splits in a manifest, or rank by "
             "another metric, such as balanced_accuracy"
         )
-
-
-def backbones_of(space: Space) -> list[str]:
-    """The backbones that a space may name."""
-    return _values_of(space, "backbone")
-
-
-def weights_of(space: Space) -> list[str]:
-    """The weights that a space may name: values of `TrialConfig.weights`."""
-    return _values_of(space, "weights")
-
-
-def _values_of(space: Space, parameter: str) -> list[str]:
-    match space.parameters.get(parameter):
-        case Choice(values=values):
-            return [str(value) for value in values]
-        case Constant(value=value):
-            return [str(value)]
-        case _:
-            return [str(getattr(TrialConfig(), parameter))]
 
 
 def check_backbones(space: Space) -> None:

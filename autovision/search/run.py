@@ -49,6 +49,7 @@ from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
 from autovision.space import Space
 from autovision.space.config import TrialConfig
+from autovision.space.named import backbones_of
 from autovision.store import keys, lease, records
 from autovision.store.lease import HeldLease, LeaseLost
 from autovision.store.protocol import Store
@@ -463,7 +464,7 @@ def _trials(
         driver,
         stop,
         len(splits.validation),
-        backbones=tuple(requests.backbones_of(space)),
+        backbones=tuple(backbones_of(space)),
         late_starts=late_starts if request.warm_start else lambda: None,
     )
     turn.follow(lambda: (driver.at_work, driver.wants))

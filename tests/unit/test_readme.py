@@ -21,8 +21,8 @@ from typer import Context
 from typer.main import get_command
 
 from autovision import AutoVision
-from autovision.cli.deployment import REFUSED
 from autovision.cli.main import BUG, app, commands
+from autovision.cli.output import REFUSED
 from autovision.errors import InvalidImage
 from autovision.image import decode
 from autovision.records.deployments import RetrainingPolicy

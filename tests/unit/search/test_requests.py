@@ -20,6 +20,7 @@ from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.space import Choice, Float, Space
+from autovision.space.named import backbones_of
 from autovision.store import MemoryStore, keys, lease, records
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def test_the_backbones_of_a_space() -> None:
     class Unnamed(Space):
         lr = Float(1e-3, 1e-2)
 
-    assert requests.backbones_of(Unnamed()) == ["tf_efficientnet_lite0"]
+    assert backbones_of(Unnamed()) == ["tf_efficientnet_lite0"]
 
 
 def test_a_data_set_without_a_test_split_is_refused(
