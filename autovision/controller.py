@@ -165,7 +165,7 @@ class Controller:
         for request, state in all_searches(self.store):
             if (
                 request.deployment == deployment.name
-                and state.model is not None
+                and state.model not in (None, deployment.model)
                 and state.model not in judged
             ):
                 decision = rollout.consider(

@@ -45,7 +45,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 ORDER = (
     *("dataset", "weights", "search", "model", "promote", "rollout", "rollback", "serve"),
-    *("token", "predict", "capture", "feedback", "labels", "monitor", "controller", "store", "demo"),
+    *("token", "predict", "capture", "feedback", "labels", "monitor", "adapt", "controller", "store", "demo"),
 )
 """how the commands are listed: as the loop goes"""
 
@@ -74,6 +74,7 @@ app.add_typer(capture.app, name="capture")
 app.command("feedback")(deployment.feedback)
 app.add_typer(labels.app, name="labels")
 app.command("monitor")(deployment.monitor)
+app.command("adapt")(deployment.adapt)
 app.add_typer(controller.app, name="controller")
 app.add_typer(store.app, name="store")
 app.command("demo")(demo.demo)

@@ -18,6 +18,7 @@ from autovision.registry.searches import all_searches
 from autovision.retraining.join import Joined, join
 from autovision.retraining.policy import Snapshot
 from autovision.space.config import TrialConfig
+from autovision.space.continual import for_successor
 from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
 from autovision.trial.likeness import Likeness
@@ -94,7 +95,9 @@ def build(
 ) -> SearchRequest:
     """The next data set version, old and new images together, and the request that searches on it.
 
-    The new images become the data set's: it outlives what is captured.
+    The new images become the data set's: it outlives what is captured. Each split gets its share of them, of each class
+    in each subgroup that the deployment declares. So does test, the golden set, which nothing is ever trained on. What
+    is searched is the deployment's space and what `space.continual` adds to it.
 
     Doing it again for the same situation gives the same version and the same request.
     """
@@ -110,14 +113,21 @@ def build(
     ]
     captures.adopt_images(store, (capture for capture, _ in situation.joined.rows))
     alike = _likeness(store, deployment)
-    version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
+    version = importer.extend(
+        store,
+        situation.version,
+        sources,
+        seed=seed,
+        stratify_by=_stratified_by(sources, deployment.policy.subgroup),
+        alike=alike,
+    )
     report = situation.snapshot.report
     before = _search_of_champion(store, deployment)
     return SearchRequest(
         dataset=version.name,
         dataset_version=version.version,
         dataset_digest=version.digest,
-        space=deployment.space,
+        space=deployment.space if deployment.model is None else for_successor(deployment.space),
         budget_s=deployment.policy.budget_s,
         max_trials=deployment.policy.max_trials,
         seed=seed,
@@ -135,6 +145,11 @@ def build(
         max_memory_mb=before.max_memory_mb if before else None,
         max_size_mb=before.max_size_mb if before else None,
     )
+
+
+def _stratified_by(sources: Sequence[SourceImage], subgroup: str | None) -> str | None:
+    """The column of the subgroups, if any new image has it."""
+    return subgroup if any(subgroup in source.metadata for source in sources) else None
 
 
 def _likeness(store: Store, deployment: Deployment) -> importer.Alike:

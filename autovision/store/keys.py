@@ -15,6 +15,7 @@ models/<id>/model.json                               ModelVersion: reveals the b
 models/<id>/files/<sha256>-<file>                    its files
 models/<id>/parity/<digest>.json                     RuntimeParity: a runtime compared with PyTorch
 models/<id>/int8/<node kind>.json                    Quantized: the model in int8, and whether it may serve
+models/<id>/taught/<digest of images>.safetensors    what it said of images that its successors learn from
 weights/names/<name>.json                            ImportedWeights: reveals the file
 weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
@@ -227,6 +228,10 @@ def quantized_all(model_id: str) -> str:
 
 def quantized(model_id: str, node: str) -> str:
     return f"{quantized_all(model_id)}{node}.json"
+
+
+def taught(model_id: str, images_digest: str) -> str:
+    return f"models/{model_id}/taught/{images_digest}.safetensors"
 
 
 def weights_record(name: str) -> str:

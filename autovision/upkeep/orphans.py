@@ -15,7 +15,8 @@ _PATTERNS = {
     "trial": r"searches/[^/]+/weights/[^/]+\.safetensors",
     "checkpoint": r"(?P<search>searches/[^/]+/)checkpoints/[^/]+\.safetensors",
     "file": r"models/(?P<model>[^/]+)/files/(?P<digest>[0-9a-f]{64})-[^/]+",
-    "about": r"models/(?P<model>[^/]+)/(?:parity|int8)/[^/]+\.json|evaluations/(?P<of>[^/]+)/[^/]+\.parquet",
+    "about": r"models/(?P<model>[^/]+)/(?:(?:parity|int8)/[^/]+\.json|taught/[^/]+\.safetensors)"
+    r"|evaluations/(?P<of>[^/]+)/[^/]+\.parquet",
     "weights": r"weights/files/(?P<digest>[0-9a-f]{64})\.safetensors",
 }
 """kinds of objects that are there for another one's sake; all others are there for their own"""
