@@ -12,10 +12,10 @@ A constant in the deployment's space (`distill = 0.0`) keeps a re-search from ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autovision.space.parameters import Choice, Constant, Float, Integer, Parameter, declaration_of
+from autovision.space.parameters import Choice, Constant, Float, Integer, Parameter, Value, declaration_of
 from autovision.space.space import Space
 
 
@@ -40,14 +40,15 @@ def for_successor(space: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unfrozen(parameter: Parameter | None) -> tuple[tuple[int, ...], bool]:
     """The numbers of unfrozen stages that are above 0, and whether there are no others."""
+    values: Sequence[Value]
     match parameter:
         case Integer(low=low, high=high):
             values = range(low, high + 1)
-        case Choice(values=values):
-            pass
+        case Choice(values=of):
+            values = of
         case Constant(value=value):
             values = (value,)
         case _:
             values = ()
     found = tuple(int(value) for value in values if isinstance(value, int | float) and value > 0)
-    return found, parameter is not None and parameter.when is None and len(found) == len(list(values))
+    return found, parameter is not None and parameter.when is None and len(found) == len(values)
