@@ -89,7 +89,8 @@ class Paired:
     @property
     def known(self) -> Mask:
         """(N,) which images have none of the classes that are new to the champion."""
-        return ~members(self.labels, len(self.classes))[:, list(self.unknown)].any(1)
+        new: Mask = np.asarray(members(self.labels, len(self.classes))[:, list(self.unknown)].any(1))
+        return ~new
 
     @property
     def said_by_challenger(self) -> Floats:
