@@ -53,10 +53,13 @@ class Answering:
     temperature: float = 1.0
 
     @classmethod
-    def fit(cls, embeddings: Floats, labels: np.ndarray, penalty: float) -> Answering:
-        """A logistic regression on standardised embeddings."""
+    def fit(
+        cls, embeddings: Floats, labels: np.ndarray, penalty: float, weights: Floats | None = None
+    ) -> Answering:
+        """A logistic regression on standardised embeddings, weighted if (N,) weights are given."""
         scaler = StandardScaler().fit(embeddings)
-        head = LogisticRegression(C=penalty, max_iter=1000).fit(scaler.transform(embeddings), labels)
+        head = LogisticRegression(C=penalty, max_iter=1000)
+        head.fit(scaler.transform(embeddings), labels, sample_weight=weights)
         return cls(scaler.mean_, scaler.scale_, head.coef_[0], float(head.intercept_[0]))
 
     @classmethod
@@ -168,9 +171,7 @@ class Lab(Fleet):
         """A model by its id."""
         if model_id not in self._known:
             version = read_version(self._store, model_id)
-            self._known[model_id] = Answering.from_bytes(
-                read_file(self._store, version, bundle.WEIGHTS_FILE)
-            )
+            self._known[model_id] = Answering.from_bytes(read_file(self._store, version, bundle.WEIGHTS_FILE))
         return self._known[model_id]
 
     def _end(self, search: str, began: datetime, ends: datetime, fails: bool) -> SearchState:

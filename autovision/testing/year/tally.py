@@ -18,13 +18,15 @@ from autovision.registry import deployments
 from autovision.retraining.schedule import slots
 from autovision.store import keys, records
 from autovision.testing.year.loop import DEPLOYMENT, Year
-from autovision.testing.year.models import Answering
+from autovision.testing.year.models import PENALTIES, Answering
 from autovision.testing.year.world import KINDS, START, World, at
 
 SAME = 0.05
 """total variation of the kinds' shares up to which a window is like the images that it is compared with"""
 NEAR = 0.03
 """below the best, in accuracy: recovered"""
+_ANEW = 10
+"""days after which the best model is fitted anew"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Tally:
     accuracy: tuple[float, ...]
     """of the model that serves, day by day, by true labels of images that nobody has sent"""
     best: tuple[float, ...]
-    """the same of a regression on all images that may be sent, with true labels"""
+    """the same of a regression on all images that may be sent, with true labels, weighted as the traffic is"""
     searches: int
     """re-searches, those that failed among them"""
     failed: int
@@ -84,7 +86,7 @@ def tally(year: Year) -> Tally:
     """The figures of a year that has been lived."""
     world, plan = year.world, year.world.plan
     accuracy = by_day(world, [year.lab.answering(model) for model in year.served])
-    best = by_day(world, [best_of(world)] * plan.days)
+    best = by_day(world, best_of(world))
     behind = [b - a > NEAR for a, b in zip(accuracy, best, strict=True)]
     recovered = [day for day in range(plan.sudden, plan.days) if not behind[day]]
     again = sorted(year.lab.runs, key=lambda run: run.began_at)[1:]
@@ -126,14 +128,27 @@ def by_day(world: World, models: list[Answering]) -> list[float]:
     ]
 
 
-def best_of(world: World) -> Answering:
-    """A regression on all that may be sent, and the first data set, with true labels."""
-    every = [world.begins, *world.sent.values()]
-    embeddings = np.concatenate([each.embeddings for each in every])
-    truth = np.concatenate([each.truth for each in every])
-    order = np.random.default_rng([world.seed, 4]).permutation(len(truth))
-    held, rest = np.split(order, [len(order) // 5])
-    return Answering.best_of(embeddings[rest], truth[rest], (embeddings[held], truth[held]))
+def best_of(world: World) -> list[Answering]:
+    """Of each day: a regression on all images that may be sent, with true labels, weighted by the traffic."""
+    names = [KINDS[0], *KINDS]
+    parts = [world.begins, *(world.sent[name] for name in KINDS)]
+    embeddings = np.concatenate([each.embeddings for each in parts])
+    truth = np.concatenate([each.truth for each in parts])
+    found: list[Answering] = []
+    for day in range(world.plan.days):
+        if day % _ANEW == 0 or day == world.plan.sudden:
+            shares = world.plan.shares(day)
+            counts = {
+                name: sum(len(p.truth) for n, p in zip(names, parts, strict=True) if n == name)
+                for name in KINDS
+            }
+            weights = np.concatenate(
+                [np.full(len(p.truth), shares[n] / counts[n]) for n, p in zip(names, parts, strict=True)]
+            )
+            found.append(Answering.fit(embeddings, truth, PENALTIES[1], weights * len(weights)))
+        else:
+            found.append(found[-1])
+    return found
 
 
 def _distance(year: Year, report: DriftReport) -> float:
@@ -141,7 +156,9 @@ def _distance(year: Year, report: DriftReport) -> float:
     version = catalog.get(year.store, read_version(year.store, report.model).lineage.dataset)
     rows = [row for row in manifest.read(year.store, version) if row.split != Split.TRAIN]
     normal = _shares(Counter(year.world.by_digest[row.image].kind for row in rows))
-    first, last = ((moment - START) // timedelta(days=1) for moment in (report.window_start, report.window_end))
+    first, last = (
+        (moment - START) // timedelta(days=1) for moment in (report.window_start, report.window_end)
+    )
     drawn = [year.world.plan.shares(day) for day in range(first, last + 1)]
     return 0.5 * sum(abs(float(np.mean([day[name] for day in drawn])) - normal[name]) for name in KINDS)
 
@@ -175,4 +192,3 @@ def _slots(year: Year) -> Slots | None:
         overtaken=len(missed),
         unexplained=len(unexplained),
     )
-

@@ -161,9 +161,7 @@ class World:
         data = sink.getvalue()
         digest = sha256(data).hexdigest()
         truth = CLASSES[int(images.truth[row])]
-        return self.by_digest.setdefault(
-            digest, Arrived(data, digest, kind, images.embeddings[row], truth)
-        )
+        return self.by_digest.setdefault(digest, Arrived(data, digest, kind, images.embeddings[row], truth))
 
 
 def at(day: int, hours: float) -> datetime:
