@@ -34,6 +34,8 @@ DEPLOYMENT = "cells"
 DATASET = "cells"
 NIGHT, BATCHES = 2.0, (8.0, 16.0)
 """hours at which the controller turns; before it does at the latter, requests have come in"""
+LABELS_EVERY = 3
+"""days after which the words that have come meanwhile are stored: the loop reads all labels when there are new ones"""
 _MOST_TURNS = 20
 _TICK = timedelta(milliseconds=1)
 
@@ -110,7 +112,8 @@ class Year:
             self._wait_until(at(day, hours))
             share = self.per_day // len(BATCHES) + (number < self.per_day % len(BATCHES))
             self._serve(self.world.arrivals(day, share))
-            self._label()
+            if number == 0 and day % LABELS_EVERY == 0:
+                self._label()
             if not idle:
                 self._turn()
 
