@@ -34,8 +34,6 @@ DEPLOYMENT = "cells"
 DATASET = "cells"
 NIGHT, BATCHES = 2.0, (8.0, 16.0)
 """hours at which the controller turns; before it does at the latter, requests have come in"""
-LABELS_EVERY = 3
-"""days after which the words that have come meanwhile are stored: the loop reads all labels when there are new ones"""
 _MOST_TURNS = 20
 _TICK = timedelta(milliseconds=1)
 
@@ -50,6 +48,8 @@ class Year:
     per_day: int = 40
     """requests"""
     seed: int = 0
+    labels_every: int = 3
+    """days after which the words that have come meanwhile are stored: the loop reads all labels when there are new ones"""
 
     def __post_init__(self) -> None:
         self.time = FakeClock(START - timedelta(days=1))
@@ -112,7 +112,7 @@ class Year:
             self._wait_until(at(day, hours))
             share = self.per_day // len(BATCHES) + (number < self.per_day % len(BATCHES))
             self._serve(self.world.arrivals(day, share))
-            if number == 0 and day % LABELS_EVERY == 0:
+            if number == 0 and day % self.labels_every == 0:
                 self._label()
             if not idle:
                 self._turn()

@@ -52,7 +52,7 @@ def world(plan: Plan = PLAN) -> World:
 @cache
 def lived(name: str) -> tuple[Year, Tally]:
     policy = QUICK if name == "quick" else POLICIES[name].with_(window=50)
-    year = Year(world(), policy, People(share=0.3, median_days=1.0), per_day=50)
+    year = Year(world(), policy, People(share=0.3, median_days=1.0), per_day=50, labels_every=1)
     year.live()
     return year, tally(year)
 
