@@ -49,7 +49,7 @@ class Year:
     """requests"""
     seed: int = 0
     labels_every: int = 3
-    """days after which the words that have come meanwhile are stored: the loop reads all labels when there are new ones"""
+    """days after which words that have come meanwhile are stored: the loop reads all labels when there are new ones"""
 
     def __post_init__(self) -> None:
         self.time = FakeClock(START - timedelta(days=1))
