@@ -147,17 +147,17 @@ class Lab(Fleet):
             if self.down and not fails:
                 self._going[search] = began, min(ends, self.clock()), True
         with suppress(StoreUnavailable):  # the next turn tries again
-            yield from self._after()
-            yield from self._start(connect)
+            yield from self._ends()
+            yield from self._begins(connect)
 
-    def _after(self) -> Iterator[News]:
+    def _ends(self) -> Iterator[News]:
         for search, (began, ends, fails) in list(self._going.items()):
             if ends <= self.clock():
                 state = self._end(search, began, ends, fails)
                 del self._going[search]
                 yield News(f"search {search}: {state.error or state.model}", state, fault=fails)
 
-    def _start(self, connect: Callable[[], None]) -> Iterator[News]:
+    def _begins(self, connect: Callable[[], None]) -> Iterator[News]:
         for request, state in all_searches(self._store):
             if state.status is SearchStatus.QUEUED:
                 connect()
