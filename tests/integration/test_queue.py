@@ -128,7 +128,7 @@ def at_work(live: LiveSearch) -> bool:
 
 
 def test_two_searches_share_two_places(av: AutoVision, watched: Seen, two_cpus: None) -> None:
-    first = submit(av, space=Slower(), max_trials=9)
+    first = submit(av, space=Slower(), max_trials=24)
     second: list[str] = []
 
     def join_in() -> None:
@@ -151,8 +151,8 @@ def test_two_searches_share_two_places(av: AutoVision, watched: Seen, two_cpus: 
     assert not [line for line in told if line.startswith("error")], told
     ids = (first, second[0])
     assert [status(av, search) for search in ids] == [SearchStatus.FINISHED] * 2
-    assert [len(av.trials(search)) for search in ids] == [9, 2]
-    assert ended[0] < 9, "the second one did not wait for the end of the first"
+    assert [len(av.trials(search)) for search in ids] == [24, 2]
+    assert ended[0] < 24, "the second one did not wait for the end of the first"
     assert max(live.running for live in watched.of(first)) == 2, "alone it had both places"
     both = [
         (live[first], live[second[0]])

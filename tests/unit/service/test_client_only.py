@@ -74,7 +74,7 @@ def test_what_is_heavy_is_not_in_the_client() -> None:
         "fastapi",
         "PIL",
     } <= FULL
-    assert modules(PROJECT["dependencies"]) == {"typer", "rich", "httpx", "pydantic"}
+    assert modules(PROJECT["dependencies"]) == {"typer", "rich", "httpx", "pydantic", "cronsim", "tzdata"}
     for extra in ("demo", "dev"):
         assert any(each.startswith("autovision[full") for each in PROJECT["optional-dependencies"][extra])
 
