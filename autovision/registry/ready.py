@@ -103,7 +103,7 @@ def _place(store: Store, version: ModelVersion, threads: int, wished: str) -> Pa
     made_of = [
         version.model_dump(mode="json"),
         # A verdict on int8 may come later, and change.
-        [str(store.get(key).etag) for key in store.list(keys.quantized_all(version.id))],
+        [blob.etag for _, blob in store.get_many(store.list(keys.quantized_all(version.id)))],
         threads,
         wished,
         code_version(),
