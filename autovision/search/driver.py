@@ -12,28 +12,22 @@ from typing import Any
 
 from autovision.records.searches import SearchRequest
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
-from autovision.search.arms import Arm, ArmRecord, arm_of, arms_of, upper_mean
-from autovision.search.begun import Begun, Member, Running, heads_of, reports_of, told_by
+from autovision.search.arms import Arm, arm_of, arms_of
+from autovision.search.begun import Begun, Member, Running, heads_of, told_by
 from autovision.search.constraints.limits import values_of
 from autovision.search.costing.cost import CostModel, config_of
-from autovision.search.multiobjective.objectives import Trade
+from autovision.search.lessons import Lessons, all_late, best_head
 from autovision.search.progress import ProgressEvent
 from autovision.search.proposer import Drawn, Proposer
-from autovision.search.sampling.sampler import Sampler
-from autovision.search.schedulers import Report, Verdict, scheduler_of
-from autovision.search.select import Tally
+from autovision.search.schedulers import Verdict
 from autovision.search.sharing.shares import UNLIMITED
-from autovision.search.stopping import noise_of
 from autovision.search.warm import Start
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import Store
 from autovision.trial.assignment import Assignment
-from autovision.trial.execution import value_of
 
-_GOOD = 4
-"""one of so many heads of a batch is a good one: the best of many would be better only for their number"""
 _SPARING = 8
 """of the trials that a request still allows, heads are trained together that are at most one of so many"""
 
@@ -79,15 +73,12 @@ class Driver:
     """trials that may be at work at once beside those of other searches"""
 
     def __post_init__(self) -> None:
-        names = self.request.objectives
-        self._sampler = Sampler(self.space, self.request.seed, self.request.sampler, names)
-        self._trade = Trade(names, self.request.seed)
-        self._scheduler = scheduler_of(self.request.scheduler)
-        self._arms = {
-            arm: ArmRecord()
+        arms = [
+            arm
             for arm in arms_of(self.space)
             if dict(arm).get("backbone") not in self.left_out and self._admits(arm)
-        }
+        ]
+        self._lessons = Lessons(self.request, self.space, arms, self.images)
         self.running: dict[str, Running] = {}
         """by the trial, or the first of the heads"""
         self.paused: dict[str, Running] = {}
@@ -97,25 +88,24 @@ class Driver:
         self._finishing: tuple[str | None, float] = None, self.finishing_s(None)
         """the best trial, and what finishing it takes"""
         self._again: list[str] = []
-        self._tally = Tally(self.request.metric)
         begun = records.read_all(self.store, keys.begun(self.request.id), Begun)
         numbers = [r.number for r in self.ledger] + [m.number for b in begun for m in b.members]
         self._next_number = 1 + max(numbers, default=-1)
         self._proposer = Proposer(
             space=self.space,
-            sampler=self._sampler,
+            sampler=self._lessons.sampler,
             cost=self.cost,
             starts=self.starts,
-            arms=self._arms,
+            arms=self._lessons.arms,
             usable=self._usable,
             tried={_digest(r.config) for r in self.ledger}
             | {m.config.digest for b in begun for m in b.members},
-            best_head=self._best_head,
+            best_head=lambda arm: best_head(self.ledger, arm),
             together=self.together and self.request.workers_per_trial == 1,
-            view=lambda arms: self._trade.records(arms, self._next_number),
+            view=lambda arms: self._lessons.trade.records(arms, self._next_number),
             more_s=lambda config: max(0.0, self.finishing_s(config) - self._finishing[1]),
             cost_aware=self.cost_aware,
-            noise=self._noise,
+            noise=self._lessons.noise,
         )
         self._replay(begun)
 
@@ -123,32 +113,12 @@ class Driver:
 
     def _replay(self, begun: list[Begun]) -> None:
         """What the ledger and the trials that were begun teach, as if it had happened here."""
-        metric, ended = self.request.metric, {result.trial for result in self.ledger}
-        self._sampler.replay((result, self._steps(result)) for result in self.ledger)
-        reports: list[tuple[float, int, Report]] = []
-        costs = {result.trial: result.objectives for result in self.ledger}
-        units: dict[str, list[TrialResult]] = {}
-        for result in self.ledger:
-            self._tally.add(result)
-            units.setdefault(result.batch or result.trial, []).append(result)
-            if result.batch is None:
-                reports += reports_of(result, metric)
-        for unit in units.values():
-            if (arm := arm_of(unit[0].parameters, list(self._arms))) is not None:
-                _learn(self._arms[arm], unit)
-                self._trade.learn(arm, unit)
-        for each in begun:
-            running = self._revived(each, ended)
-            if running is not None and not running.assignment.heads:
-                for result in running.results():
-                    reports += reports_of(result, metric, ended=False)
-                    costs[result.trial] = result.objectives
-                    self._tally.consider(result)
-        for _, _, report in sorted(reports, key=lambda item: item[:2]):
-            self._scheduler.judge(report)
-            self._trade.excels(report, self._scheduler.level(report), costs[report.trial])
+        ended = {result.trial for result in self.ledger}
+        self._lessons.replay(self.ledger)
+        revived = [running for each in begun if (running := self._revived(each, ended)) is not None]
+        self._lessons.compare(self.ledger, revived)
         for trial in self.paused:
-            self._scheduler.waits(trial)
+            self._lessons.scheduler.waits(trial)
 
     def _revived(self, begun: Begun, ended: set[str]) -> Running | None:
         """A trial that was begun and has not ended: it goes on, or stays paused."""
@@ -158,44 +128,41 @@ class Driver:
         if not running.members:
             self.store.delete(keys.begun_trial(self.request.id, key))
             return None
-        running.arm = arm_of(running.lead.point, list(self._arms))
+        running.arm = arm_of(running.lead.point, list(self._lessons.arms))
         if running.paused:
-            self._tell_paused(running)
+            self._lessons.pauses(running)
             self.paused[key] = running
         else:
             for member in running.members:
-                member.proposal = self._sampler.ask(member.point).number
+                member.proposal = self._lessons.sampler.ask(member.point).number
             self.running[key] = running
             self._again.append(key)
             if running.arm is not None:
-                self._arms[running.arm].running += 1
+                self._lessons.arms[running.arm].running += 1
         return running
-
-    def _steps(self, result: TrialResult) -> list[tuple[int, float]]:
-        return [(point.rung, value_of(point.metrics, self.request.metric)) for point in result.curve]
 
     # ------------------------------------------------------------------------------------------ deciding
 
     def next(self) -> Assignment | None:
         """The next trial to begin, or to go on with; None if nothing more fits into the budget."""
         remaining = self._until() - self.clock()
-        if remaining <= 0.5 and (self._valued or self.at_work or (self.ledger and not self._again)):
+        if remaining <= 0.5 and (self._lessons.valued or self.at_work or (self.ledger and not self._again)):
             return None  # without any value, the first trial may overrun
         if self._again:
             return self._go_on_with(self.running[self._again.pop(0)])
-        for trial in self._scheduler.promoted():
+        for trial in self._lessons.scheduler.promoted():
             if self.paused[trial].remaining_s <= remaining:
                 return self._resume(trial)
         left = self.request.max_trials - self.begun if self.request.max_trials else 10**9
         # Where trials are what is scarce, each is to learn from those before it.
         most = max(1, left // _SPARING)
-        drawn = self._proposer.draw(remaining, most, first=not self._valued) if left > 0 else []
+        drawn = self._proposer.draw(remaining, most, first=not self._lessons.valued) if left > 0 else []
         self.exhausted = left > 0 and self._proposer.all_tried
         if drawn:
             return self._begin(drawn)
         if self._proposer.out_of_time:
             # Better the best of those that are behind than nothing.
-            for trial in self._scheduler.best_first():
+            for trial in self._lessons.scheduler.best_first():
                 if self.paused[trial].remaining_s <= remaining:
                     return self._resume(trial)
         return None
@@ -229,7 +196,7 @@ class Driver:
             costs=self.request.costs,
             seed=self.request.seed,
             deadline=self._until(),
-            must_report=not self._valued,
+            must_report=not self._lessons.valued,
             search_started=self.search_started,
             initial_model=drawn[0].initial,
             threads=self.threads,
@@ -240,7 +207,7 @@ class Driver:
         running = Running(assignment, members, arm, self.cost.begin(lead.config))
         self.running[lead.trial] = running
         if arm is not None:
-            self._arms[arm].running += 1
+            self._lessons.arms[arm].running += 1
         records.create(self.store, keys.begun_trial(self.request.id, lead.trial), running.record())
         self._report()
         return assignment
@@ -251,12 +218,12 @@ class Driver:
         running.paused = False
         self.running[trial] = running
         if running.arm is not None:
-            self._arms[running.arm].running += 1
+            self._lessons.arms[running.arm].running += 1
         self._save(running)
         return self._go_on_with(running)
 
     def _unpaused(self, trial: str) -> Running:
-        self._scheduler.waits_no_more(trial)
+        self._lessons.scheduler.waits_no_more(trial)
         return self.paused.pop(trial)
 
     def _go_on_with(self, running: Running) -> Assignment:
@@ -266,7 +233,7 @@ class Driver:
         return running.take_up(
             deadline=self._until(),
             search_started=self.search_started,
-            must_report=not self._valued,
+            must_report=not self._lessons.valued,
             threads=self.threads,
             gpu=self.gpu,
             heads=heads_of(running.members, batch=bool(running.assignment.heads)),
@@ -287,45 +254,20 @@ class Driver:
             depths += values_of(self.space.parameters.get("drop_stages"), config.drop_stages)
         return any(self.fault(config.with_(drop_stages=depth)) is None for depth in depths)
 
-    def _best_head(self, arm: Arm) -> TrialConfig | None:
-        """The best head so far on an arm's backbone."""
-        backbone = dict(arm).get("backbone")
-        heads = [
-            result
-            for result in self.ledger
-            if result.value is not None
-            and result.ladder == "probe"
-            and backbone in (None, result.config["backbone"])
-        ]
-        best = max(heads, key=lambda result: (result.value, -result.number), default=None)
-        return None if best is None else TrialConfig.model_validate(best.config)
-
     def _until(self) -> float:
         """Seconds since the epoch, after which no trial works: what is the best so far has to be finished, too."""
-        best = self._tally.best
+        best = self._lessons.best
         trial = None if best is None else best.trial
         if self._finishing[0] != trial:
             config = None if best is None else TrialConfig.model_validate(best.config)
             self._finishing = trial, self.finishing_s(config)
         return self.deadline - self._finishing[1]
 
-    def _noise(self) -> float:
-        """Of values, by how few images they are judged on; of several objectives there is no such figure."""
-        best = self._tally.best
-        if best is None or best.value is None or not self.images or self.request.objectives:
-            return 0.0
-        return noise_of(best.value, self.images)
-
-    @property
-    def _valued(self) -> bool:
-        """Whether any trial has a value."""
-        return self._tally.valued
-
     @property
     def pending_first(self) -> bool:
         """Whether the budget may not end yet, because a trial is about to give the first value of all."""
         first = any(running.assignment.must_report for running in self.running.values())
-        return first and not self._valued
+        return first and not self._lessons.valued
 
     @property
     def at_work(self) -> int:
@@ -359,14 +301,10 @@ class Driver:
         if running.expected is not None:
             self.cost.observe(running.expected, running.curve_of_each(result), result["feature_s"])
         for each in running.results():
-            self._tally.consider(each)
+            self._lessons.tally.consider(each)
         done, verdict = bool(result.get("done")), Verdict.GO_ON
         if not running.assignment.heads:
-            # Whoever ends by itself is one to compare with, too.
-            report = running.report(done=done)
-            verdict = self._scheduler.judge(report)
-            if self._trade.excels(report, self._scheduler.level(report), running.lead.costs):
-                verdict = Verdict.GO_ON
+            report, verdict = self._lessons.judge(running, done=done)
             nearly = running.remaining_s < self.nearly_s and report.score > float("-inf")
             if done or (nearly and verdict is not Verdict.GO_ON):
                 verdict = Verdict.GO_ON
@@ -409,11 +347,11 @@ class Driver:
         if running is None:
             return []
         if running.arm is not None:
-            self._arms[running.arm].running -= 1
+            self._lessons.arms[running.arm].running -= 1
         if running.paused and error is None:
             self.paused[trial] = running
-            self._scheduler.waits(trial)
-            self._tell_paused(running)
+            self._lessons.scheduler.waits(trial)
+            self._lessons.pauses(running)
             self._report()
             return []
         return self._record(running, error)
@@ -435,37 +373,19 @@ class Driver:
         for trial in list(self.paused):
             self._record(self._unpaused(trial), None)
 
-    def _tell_paused(self, running: Running) -> None:
-        """To the sampler a paused trial is a pruned one; should it go on, it is told of again when it has ended."""
-        for member in running.members:
-            if not member.told:
-                (result,) = running.results()
-                if member.proposal >= 0:
-                    self._sampler.tell(member.proposal, TrialState.PRUNED, member.steps, result)
-                else:
-                    self._sampler.replay([(result, member.steps)])
-                member.told = True
-
     def _record(self, running: Running, error: str | None) -> list[TrialResult]:
         results = running.results(error)
-        for member, result in zip(running.members, results, strict=True):
+        for result in results:
             records.create_or_read(self.store, keys.trial(self.request.id, result.trial), result)
             self.ledger.append(result)
-            self._tally.add(result)
-            if not member.told:
-                self._sampler.tell(member.proposal, result.state, member.steps, result)
-            elif result.state is not TrialState.PRUNED:
-                self._sampler.replay([(result, member.steps)])
+        self._lessons.ends(running, results)
         self.store.delete(keys.begun_trial(self.request.id, running.assignment.trial))
         task = running.assignment
         if not task.heads:
             # Nobody goes on from where it got to.
             self.store.delete(keys.checkpoint(self.request.id, task.config.digest, task.seed))
-        if running.arm is not None:
-            _learn(self._arms[running.arm], results)
-            self._trade.learn(running.arm, results)
-            if all(_late(result) for result in results):
-                self._proposer.give_up(running.arm)
+        if running.arm is not None and all_late(results):
+            self._proposer.give_up(running.arm)
         if task.heads:
             configs = [member.config for member in running.members]
             self._proposer.learn_heads(running.cost_s * len(results), configs)
@@ -486,7 +406,7 @@ class Driver:
             running=sum(len(running.members) for running in self.running.values()),
             paused=len(self.paused),
             message=message,
-            **self._tally.counts(),
+            **self._lessons.tally.counts(),
         )
 
 
@@ -495,24 +415,6 @@ def _points(told: dict[str, Any]) -> list[tuple[CurvePoint, float]]:
     if "point" in told:
         return [(CurvePoint.model_validate_json(told["point"]), told["objective"])]
     return [(CurvePoint.model_validate(point), objective) for point, objective in told.get("points", ())]
-
-
-def _learn(record: ArmRecord, results: list[TrialResult]) -> None:
-    """What a trial, or heads that were trained together, teach about their arm."""
-    if all(_late(result) for result in results):
-        return  # which says nothing of how good it is
-    values = [result.value for result in results if result.value is not None]
-    if values:
-        record.values.append(upper_mean(values, _GOOD))
-    else:
-        record.failed += 1
-    record.seconds.append(sum(result.seconds - result.feature_s for result in results))
-    record.each_s.append(record.seconds[-1] / len(results))
-
-
-def _late(result: TrialResult) -> bool:
-    """Whether a trial ended before it had any value, because there was no time for it."""
-    return result.state is TrialState.STOPPED and result.value is None
 
 
 def _digest(config: dict[str, Any]) -> str:

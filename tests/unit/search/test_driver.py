@@ -263,7 +263,7 @@ def test_a_trial_that_waits_to_be_begun_again_is_begun_though_the_budget_is_over
 def test_without_time_what_waits_to_be_begun_again_is_left_once_there_is_a_value(world: World) -> None:
     crashed = driver_of(world, budget_s=20.0, max_trials=2)
     Simulation(crashed, world, workers=1).run(crash_at=world.now + 5.05)
-    assert crashed._valued and crashed.running
+    assert crashed._lessons.valued and crashed.running
     world.now = crashed.deadline
     driver = resumed(world, crashed)
     assert driver.next() is None and driver.at_work == 0, "so that the search ends"
@@ -335,7 +335,7 @@ def test_an_arm_that_was_out_of_time_is_not_begun_again_but_is_no_worse_for_it(w
         return (config.backbone, config.augmentation) == (late.config.backbone, late.config.augmentation)
 
     again = resumed(world, driver)  # with more seconds, say
-    (record,) = [r for a, r in again._arms.items() if is_same(config_of(a, late.config.model_dump()))]
+    (record,) = [r for a, r in again._lessons.arms.items() if is_same(config_of(a, late.config.model_dump()))]
     assert (record.failed, record.values) == (0, [])
     Simulation(driver, world, workers=1).run()
     assert sum(is_same(TrialConfig.model_validate(r.config)) for r in driver.ledger) == 1

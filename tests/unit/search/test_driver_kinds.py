@@ -213,7 +213,7 @@ def test_who_is_on_the_front_is_not_paused_for_being_worse(world: World) -> None
         """Of the first trials of the small backbone, after better ones of the large one have come to their ends."""
         reached = []
         for backbone, accuracy in (("large", 0.85), ("large", 0.86), ("large", 0.87), ("small", 0.6)):
-            proposal = driver._sampler.ask({"backbone": backbone})
+            proposal = driver._lessons.sampler.ask({"backbone": backbone})
             config = driver.space.config(proposal.point)
             driver._begin([Drawn(proposal, config, None, "sampled")])
             trial = next(reversed(driver.running))

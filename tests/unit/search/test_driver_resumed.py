@@ -35,15 +35,15 @@ def test_after_a_crash_the_search_goes_on_from_its_ledger(world: World) -> None:
     before = stored_ledger(crashed)
 
     driver = resumed(world, crashed)
-    for arm, record in crashed._arms.items():
-        known = driver._arms[arm]
+    for arm, record in crashed._lessons.arms.items():
+        known = driver._lessons.arms[arm]
         assert sorted(known.values) == pytest.approx(sorted(record.values))
         assert sorted(known.seconds) == pytest.approx(sorted(record.seconds))
         assert (known.failed, known.running) == (record.failed, record.running)
     assert set(driver.running) == lost
     assert set(driver.paused) == set(crashed.paused)
-    assert {key: scores for key, scores in driver._scheduler._scores.items() if scores} == {
-        key: pytest.approx(scores) for key, scores in crashed._scheduler._scores.items() if scores
+    assert {key: scores for key, scores in driver._lessons.scheduler._scores.items() if scores} == {
+        key: pytest.approx(scores) for key, scores in crashed._lessons.scheduler._scores.items() if scores
     }
 
     told = Simulation(driver, world, workers=3).run()
@@ -64,9 +64,11 @@ def test_failures_count_after_a_crash_as_they_did_before(world: World) -> None:
     world.objective = lambda config: None if config.backbone == "small" else accuracy(config)
     crashed = driver_of(world, max_trials=9)
     Simulation(crashed, world, workers=1).run()
-    assert sum(record.failed for record in crashed._arms.values()) > 0
+    assert sum(record.failed for record in crashed._lessons.arms.values()) > 0
     driver = resumed(world, crashed)
-    assert {a: r.failed for a, r in driver._arms.items()} == {a: r.failed for a, r in crashed._arms.items()}
+    assert {a: r.failed for a, r in driver._lessons.arms.items()} == {
+        a: r.failed for a, r in crashed._lessons.arms.items()
+    }
 
 
 def test_the_bound_on_trials_holds_over_all_attempts(world: World) -> None:

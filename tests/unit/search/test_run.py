@@ -15,12 +15,14 @@ from autovision.records.base import now
 from autovision.records.leases import Lease
 from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
-from autovision.search import requests, run
+from autovision.search import requests, run, trial_phase
+from autovision.search.attempt import Attempt, StopSignal
 from autovision.search.driver import Driver
 from autovision.search.extending import extend
-from autovision.search.run import Ran, finish_search, register, run_search
+from autovision.search.run import finish_search, register, run_search
 from autovision.search.sharing import cluster
 from autovision.search.sharing.turn import Turn
+from autovision.search.trial_phase import Ran
 from autovision.search.watch import Watch
 from autovision.space import Choice, Space
 from autovision.store import MemoryStore, keys, lease, records
@@ -163,7 +165,7 @@ def test_why_a_search_ended_before_its_budget(
         driver.exhausted = exhausted
         driver.close()
 
-    monkeypatch.setattr(run, "run_trials", no_more)
+    monkeypatch.setattr(trial_phase, "run_trials", no_more)
     state = run_search(store, search)
     assert (state.status, state.ended_early) == (SearchStatus.FINISHED, said)
 
@@ -184,21 +186,21 @@ def no_trials(*_: object) -> None:
 @pytest.fixture
 def stop_in_between(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets somebody stop a search right before the given function of `run` is called, and lets no trial run."""
-    monkeypatch.setattr(run, "_trials", no_trials)
+    monkeypatch.setattr(run, "trials_in_turn", no_trials)
 
     def before(name: str) -> None:
         step = getattr(run, name)
 
-        def stopped_first(store: MemoryStore, subject: Any, *rest: Any, **options: Any) -> Any:
-            requests.request_stop(store, getattr(subject, "id", None) or subject.search)
-            return step(store, subject, *rest, **options)
+        def stopped_first(attempt: Attempt, *rest: Any, **options: Any) -> Any:
+            requests.request_stop(attempt.store, attempt.request.id)
+            return step(attempt, *rest, **options)
 
         monkeypatch.setattr(run, name, stopped_first)
 
     return before
 
 
-@pytest.mark.parametrize("step", ["_wait", "_attempt", "_runs"])
+@pytest.mark.parametrize("step", ["_wait", "_run", "_runs"])
 def test_who_stops_a_search_that_is_about_to_begin_is_heeded(
     tiny: History, stop_in_between: Callable[[str], None], step: str
 ) -> None:
@@ -219,18 +221,18 @@ def test_whoever_works_through_the_queue_leaves_what_was_stopped_and_a_person_go
     fields = {"status": SearchStatus.RUNNING, "stop_requested": True}
     requests.set_state(store, search, **({"status": SearchStatus.STOPPED} if left == "stopped" else fields))
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_trials", no_trials)
+        patch.setattr(run, "trials_in_turn", no_trials)
         with pytest.raises(Interrupted, match="stopped before its turn"):
             run_search(store, search, resumes=False)
     assert requests.get(store, search)[1].status is SearchStatus.STOPPED
     ledger = requests.trials(store, tiny.searches[0].id)
 
-    def ran(store: MemoryStore, request: SearchRequest, *_: Any) -> Ran:
-        state = requests.get(store, request.id)[1]
+    def ran(attempt: Attempt, *_: Any) -> Ran:
+        state = requests.get(store, attempt.request.id)[1]
         assert (state.status, state.stop_requested) == (SearchStatus.RUNNING, False)
         return Ran(ledger)
 
-    monkeypatch.setattr(run, "_trials", ran)
+    monkeypatch.setattr(run, "trials_in_turn", ran)
     assert run_search(store, search).status is SearchStatus.FINISHED
 
 
@@ -241,11 +243,11 @@ def test_who_stops_a_search_while_its_process_connects_to_ray_is_heeded(
     store, search = queued(tiny)
     ran: list[str] = []
 
-    def trials(store: MemoryStore, request: SearchRequest, *_: Any) -> Ran:
-        ran.append(request.id)
+    def trials(attempt: Attempt, *_: Any) -> Ran:
+        ran.append(attempt.request.id)
         return Ran(requests.trials(store, tiny.searches[0].id))
 
-    monkeypatch.setattr(run, "_trials", trials)
+    monkeypatch.setattr(run, "trials_in_turn", trials)
     av = AutoVision(tmp_path)
     av.store = store
     monkeypatch.setattr(av, "connect", lambda: requests.request_stop(store, search))
@@ -279,17 +281,16 @@ def test_who_has_lost_his_lease_writes_nothing_over_his_successor(
     ledger = requests.trials(store, tiny.searches[0].id)
     written: dict[str, bytes] = {}
 
-    def trials(store: MemoryStore, request: SearchRequest, *rest: Any) -> Ran:
-        (stop,) = [each for each in rest if isinstance(each, run.StopSignal)]
-        written.update(taken_over(store, search, stop.held))
-        assert stop(), "it has to stop"
+    def trials(attempt: Attempt, *_: Any) -> Ran:
+        written.update(taken_over(store, search, attempt.stop.held))
+        assert attempt.stop(), "it has to stop"
         if then == "fails":
             raise InvalidInput("no trial gave a model")
         if then == "is interrupted":
             raise KeyboardInterrupt
         return Ran(ledger, stopped=then == "stops")
 
-    monkeypatch.setattr(run, "_trials", trials)
+    monkeypatch.setattr(run, "trials_in_turn", trials)
     errors = {"fails": InvalidInput, "is interrupted": KeyboardInterrupt}
     with pytest.raises(errors.get(then, lease.LeaseLost)) as raised:
         run_search(store, search)
@@ -302,11 +303,11 @@ def test_who_loses_his_lease_while_he_waits_leaves_the_search_to_his_successor(
     tiny: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, search = queued(tiny)
-    monkeypatch.setattr(run, "_trials", no_trials)
+    monkeypatch.setattr(run, "trials_in_turn", no_trials)
     written: dict[str, bytes] = {}
     wait = Turn.wait
 
-    def stood_still(turn: Turn, stop: run.StopSignal, tell: Callable[[str], None]) -> None:
+    def stood_still(turn: Turn, stop: StopSignal, tell: Callable[[str], None]) -> None:
         written.update(taken_over(store, search, stop.held))
         wait(turn, stop, tell)
 
