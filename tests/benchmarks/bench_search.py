@@ -460,7 +460,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budgets", type=float, nargs="+", default=list(BUDGETS_S), choices=BUDGETS_S)
     parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))
-    parser.add_argument("--parts", nargs="+", default=list(PARTS_OFF), choices=PARTS_OFF, help="of the ablation")
+    parser.add_argument(
+        "--parts", nargs="+", default=list(PARTS_OFF), choices=PARTS_OFF, help="of the ablation"
+    )
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1_000, 10_000])
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="simulations at once")
     args = parser.parse_args()
