@@ -31,8 +31,10 @@ from curve_table import FINAL_TEST, NAMES, CurveLab, CurveTable, Surrogate
 from autovision.records.trials import TrialResult
 from autovision.search import requests
 from autovision.search.driver import Driver
+from autovision.search.schedulers import SCHEDULERS
 from autovision.search.select import best_trial
 from autovision.search.warm import Start, winners
+from autovision.space import Float, Integer
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys
 from autovision.store.local import LocalStore
@@ -59,6 +61,15 @@ MANY = 20_000
 OURS = "AutoVision"
 PARTS_OFF = ("no stored features", "heads one by one", "no promotion", "not aware of costs", "warm")
 PLAIN = ("random", "TPE + ASHA")
+SCHEDULED = "fine-tuning alone, "
+"""then the scheduler: a space in which every trial trains stages for minutes, which is what there is to cut"""
+
+
+class FineTuning(Demo):
+    """No trial is a head alone."""
+
+    unfreeze = Integer(1, 2, default=1)
+    backbone_lr_ratio = Float(0.02, 0.5, log=True)
 
 
 @functools.cache
@@ -180,10 +191,13 @@ def ours(search: Search, **settings: Any) -> tuple[Driver, Simulation]:
         settings["scheduler"] = "asha"
     if variant == "not aware of costs":
         settings["cost_aware"] = False
+    space = Demo()
+    if variant.startswith(SCHEDULED):
+        space, settings["scheduler"] = FineTuning(), variant.removeprefix(SCHEDULED)
     # A larger data set takes longer, but its curves are as noisy as those that were recorded.
     settings["images"] = search.lab.table.images["validation"]
     driver = simulated_driver(
-        search.lab, Demo(), clock, shelf, budget_s=search.budget_s, seed=search.seed, **settings
+        search.lab, space, clock, shelf, budget_s=search.budget_s, seed=search.seed, **settings
     )
     simulation = Simulation(cast(Policy, driver), lab, clock, shelf, workers=search.workers).run()
     driver.close()
@@ -337,6 +351,51 @@ def ablation(args: Any) -> dict[str, Any]:
     return figures
 
 
+# -------------------------------------------------------------------------------------------------- schedulers
+
+
+def schedulers(args: Any) -> dict[str, Any]:
+    """What pausing and promoting is worth where all trials are long ones, against what only stops, and nothing."""
+    default, *others = SCHEDULERS
+    searches = [
+        Search(data, f"{OURS}, {SCHEDULED}{name}", workers, budget, seed)
+        for data in NAMES
+        for name in SCHEDULERS
+        for workers in args.workers
+        for budget in args.budgets
+        for seed in range(args.seeds)
+    ]
+    found = all_searched(searches, args.jobs)
+    figures: dict[str, Any] = {}
+    rows = []
+    for data in NAMES:
+        for workers in args.workers:
+            for name in (default, *others):
+                row = [data, str(workers), name]
+                for budget in args.budgets:
+                    own, base = (
+                        regrets(
+                            found,
+                            Search(data, f"{OURS}, {SCHEDULED}{each}", workers, budget, 0),
+                            budget,
+                            args.seeds,
+                        )
+                        for each in (name, default)
+                    )
+                    figures[f"{data}/{workers}/{name}/{budget:g}"], cell = compared(own, base)
+                    row.append(cell)
+                last = Search(data, f"{OURS}, {SCHEDULED}{name}", workers, args.budgets[-1], 0)
+                trials = [found[replace(last, seed=seed)].trials for seed in range(args.seeds)]
+                rows.append([*row, f"{statistics.median(trials):.0f}"])
+    common.show(
+        f"Schedulers where every trial is fine-tuned: regret in points, and the paired difference to {default}",
+        ["data", "workers", "scheduler", *(f"{budget:g} s" for budget in args.budgets), "trials"],
+        rows,
+        f"{args.seeds} seeds; mean, then the paired difference [95 % interval]",
+    )
+    return figures
+
+
 # ---------------------------------------------------------------------------------------------------- overhead
 
 
@@ -450,6 +509,7 @@ def restored(driver: Driver, store: MemoryStore) -> tuple[float, float]:
 PARTS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "regret": regret,
     "ablation": ablation,
+    "schedulers": schedulers,
     "overhead": overhead,
 }
 
