@@ -123,6 +123,15 @@ def submit(
             "--max-size-mb", metavar="MB", help="Only models whose file of weights is at most so large."
         ),
     ] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime",
+            metavar="NAME",
+            help="That latency and memory are measured on: evaluated (what models are evaluated with), openvino-f32, "
+            "openvino-bf16, onnx-f32, eager-f32, torch-f32, torch-bf16.",
+        ),
+    ] = "evaluated",
     patience_s: Annotated[
         float | None,
         typer.Option(
@@ -215,6 +224,7 @@ def submit(
             "max_latency_ms": max_latency_ms,
             "max_memory_mb": max_memory_mb,
             "max_size_mb": max_size_mb,
+            "runtime": runtime,
             "patience_s": patience_s,
             "converged": converged,
             "max_cost": max_cost,

@@ -121,6 +121,7 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "priority": request.priority or None,
             "licences": ", ".join(request.licenses),
             "limits": _limits(request),
+            "measured on": request.runtime if request.runtime != "evaluated" else None,
             "stops when": _stops(request),
             "left out": "\n".join(state.notes),
             "estimate": state.estimate,

@@ -34,6 +34,7 @@ _LATER = (
     "max_latency_ms",
     "max_memory_mb",
     "max_size_mb",
+    "runtime",
     "patience_s",
     "converged",
     "max_cost",
@@ -79,11 +80,14 @@ class SearchRequest(Record):
     workers_per_trial: int = Field(default=1, ge=1)
     """that train each trial together, on one GPU each where the cluster has any, else on one CPU each"""
     max_latency_ms: float | None = Field(default=None, gt=0)
-    """of one image at a time, by the runtime that serves, where the search runs; decoding and HTTP not included"""
+    """of one image at a time, on `runtime`, where the search runs; decoding and HTTP not included"""
     max_memory_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes that a process holds at most which serves the model"""
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
+    runtime: str = "evaluated"
+    """that latency and memory are measured on, as limits and as objectives; `evaluated`: the one that models are
+    evaluated with; see `autovision.records.runtimes`"""
     sampler: str = "tpe"
     """what draws configurations; see `autovision.search.sampling.samplers`"""
     objectives: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.search import begun, requests, similarity
-from autovision.search.constraints.footprints import remembered
+from autovision.search.constraints.footprints import remembered, runtime_here
 from autovision.search.constraints.limits import Limits
 from autovision.search.costing.cost import CostModel
 from autovision.search.costing.node import this_node
@@ -394,14 +394,14 @@ def _trials(
     kind = this_node(workers=request.workers_per_trial)
     cost = CostModel(bench, splits, kind, warm=request.warm_start)
     left_out = infeasible_backbones(space, bench, request.licenses)
-    classes = len(splits.version.classes)
+    classes, runtime = len(splits.version.classes), runtime_here(request.runtime)
 
     def measured(config: TrialConfig) -> Footprint:
         text = f"measuring {config.backbone} at {config.resolution or 'its own'} px as it is served"
         on_progress(_last_event(request, [], before, started, text))
-        return measure(config, classes)
+        return measure(config, classes, runtime)
 
-    known = remembered(store, classes, measured)
+    known = remembered(store, classes, measured, runtime)
     limits = Limits(request, classes, known)
     limits.explore(space, frozenset(left_out))
     costs = Costs(request.objectives, classes, known)

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from autovision.records.base import Record
 from autovision.records.datasets import DatasetVersion
+from autovision.records.runtimes import EVALUATED
 from autovision.records.searches import PriceTable, SearchRequest, SearchState
 from autovision.records.tokens import Scope, Token
 from autovision.serving.schema import Problem
@@ -79,6 +80,9 @@ class SearchDeclaration(Body):
     max_latency_ms: Positive | None = None
     max_memory_mb: Positive | None = None
     max_size_mb: Positive | None = None
+    runtime: Text = Field(
+        default=EVALUATED, description="That latency and memory are measured on, such as openvino-f32."
+    )
     patience_s: Positive | None = None
     converged: bool = False
     max_cost: Positive | None = None

@@ -56,7 +56,7 @@ def test_the_same_request_is_the_same_search_unless_asked_again(cli: Any, pets: 
 def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     line = ("search", "submit", "pets@1", "--space", SPACE, "--budget-s", 7.5, "--seed", 9)
     more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
-    more += ("--max-latency-ms", 12.5, "--max-memory-mb", 900, "--max-size-mb", 20)
+    more += ("--max-latency-ms", 12.5, "--max-memory-mb", 900, "--max-size-mb", 20, "--runtime", "eager-f32")
     more += ("--workers-per-trial", 3, "--license", "MIT,apache-2.0", "--license", "CC0-1.0")
     Path("prices.toml").write_text('currency = "EUR"\ncpu = 0.5\n')
     more += ("--patience-s", 90, "--converged", "--max-cost", 2.5, "--prices", "prices.toml")
@@ -68,7 +68,7 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         **{"deployment": "door", "warm_start": False, "dataset_version": 1, "nonce": ""},
         "licenses": ["apache-2.0", "cc0-1.0", "mit"],
         "workers_per_trial": 3,
-        **{"max_latency_ms": 12.5, "max_memory_mb": 900.0, "max_size_mb": 20.0},
+        **{"max_latency_ms": 12.5, "max_memory_mb": 900.0, "max_size_mb": 20.0, "runtime": "eager-f32"},
         **{"patience_s": 90.0, "converged": True, "max_cost": 2.5},
         "prices": {"currency": "EUR", "cpu": 0.5, "gpu": None, "gpus": {}, "nodes": {}},
     }

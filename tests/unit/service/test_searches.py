@@ -24,13 +24,14 @@ SPACE = {
 
 
 def test_a_declaration_becomes_a_search_in_the_queue(open_world: World) -> None:
-    response = open_world.submit(budget_s=60, seed=3, max_latency_ms=20, priority=2)
+    response = open_world.submit(budget_s=60, seed=3, max_latency_ms=20, runtime="eager-f32", priority=2)
     assert response.status_code == 202
     made = response.json()
     assert (made["status"], made["dataset"], made["created"]) == ("queued", "pets@2", True)
     assert response.headers["location"] == made["url"] == f"/api/v1/searches/{made['search']}"
     request, state = requests.get(open_world.store, made["search"])
     assert (request.budget_s, request.seed, request.max_latency_ms, request.priority) == (60, 3, 20, 2)
+    assert request.runtime == "eager-f32"
     assert (request.reason, state.status) == ("submitted by anonymous", SearchStatus.QUEUED)
     shown = open_world.http.get(made["url"]).json()
     assert shown["request"]["space"]["name"] == "Quick" and shown["submitted_by"] == "anonymous"
