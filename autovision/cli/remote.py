@@ -148,7 +148,7 @@ def _watched(out: Output, client: ServiceClient, search: str) -> None:
             for told in client.follow(search):
                 if isinstance(told, Progress):
                     last = told
-                    shown.update(ProgressEvent(**_event(told)))
+                    shown.update(ProgressEvent(**_event(told), most=view.request.max_trials))
     except KeyboardInterrupt:
         out.note(f"no longer watching; search {search} goes on")
         raise typer.Exit(130) from None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autovision.records.searches import SearchRequest, SearchState
     from autovision.records.trials import TrialResult
     from autovision.search.estimates.estimate import Estimate
-    from autovision.search.explain import Cut, Explanation, Winner
+    from autovision.search.explain import Cut, Explanation, Finish, Seconds, Winner
     from autovision.search.progress import ProgressEvent
     from autovision.search.sharing.queue import Entry, Outlook
 
@@ -271,13 +271,18 @@ def explanation(found: Explanation) -> list[Any]:
         facts(
             {
                 "search": found.search,
+                "status": found.status,
+                "error": found.error,
+                "ended early": found.ended_early,
+                "expected": found.expected,
                 "trials": trials or "none",
                 "winner": None
                 if winner is None
                 else f"{winner.trial}, {found.metric} {winner.value:.4f} on validation",
                 "came from": None if winner is None else winner.origin,
                 "runner-up": _runner_up(winner, found.metric),
-                "seconds": f"{seconds.wall:.1f} by the clock{first}",
+                "made of": _made_of(found.finish),
+                "seconds": f"{seconds.wall:.1f} by the clock{_by_the_clock(seconds)}{first}",
                 "of all trials": f"features {seconds.features:.1f}, training {seconds.training:.1f}; "
                 f"of these in pruned trials {seconds.pruned:.1f}, in failed ones {seconds.failed:.1f}",
             }
@@ -298,7 +303,13 @@ def explanation(found: Explanation) -> list[Any]:
         parts.append(table(["what differs", "winner", "runner-up"], rows))
     if found.ladder:
         rows = [
-            [each.name, each.trials, each.batches, f"{each.seconds:.1f}", _four(each.best)]
+            [
+                each.name,
+                "" if each.trials is None else each.trials,
+                "" if each.batches is None else each.batches,
+                f"{each.seconds:.1f}",
+                _four(each.best),
+            ]
             for each in found.ladder
         ]
         parts.append(table(["rung", ">trials", ">computations", ">seconds", f">best {found.metric}"], rows))
@@ -319,6 +330,23 @@ def explanation(found: Explanation) -> list[Any]:
     return parts
 
 
+def _made_of(finish: Finish | None) -> str | None:
+    """What became of the best trials on the way to the model, and how that was decided."""
+    if finish is None:
+        return None
+    parts = [f"the average of {len(finish.trials)} trials' weights"] if len(finish.trials) > 1 else []
+    if finish.refit is not None:
+        parts.append(f"trained again on {finish.refit:,} images of train and validation")
+    return "\n".join([*([", ".join(parts)] if parts else []), *finish.notes]) or None
+
+
+def _by_the_clock(seconds: Seconds) -> str:
+    if not (seconds.feasibility or seconds.finish):
+        return ""
+    rest = max(0.0, seconds.wall - seconds.feasibility - seconds.finish)
+    return f": before the trials {seconds.feasibility:.1f}, with them {rest:.1f}, the finish {seconds.finish:.1f}"
+
+
 def _runner_up(winner: Winner | None, metric: str) -> str | None:
     if winner is None or winner.runner_up is None or winner.lead is None:
         return None
@@ -335,6 +363,8 @@ def _pruned(cuts: Sequence[Cut]) -> Table:
         for each in shown
     ]
     title = f"Pruned, being behind trials of their kind that had cost as much: {len(shown)} of {len(cuts)}"
+    if (shared := sum(each.why == "shared" for each in cuts)) > 0:
+        title += f"; {shared} of them gave a place to another search instead"
     return table(["trial", ">at s", ">epoch", ">value", ">needed", ">of"], rows, title=title)
 
 
@@ -351,7 +381,9 @@ def progress_event(
 
     elapsed = elapsed_s(state, max([least_s, *(point.search_s for trial in trials for point in trial.curve)]))
     budget_s = _budget_s(request, state)
-    return ProgressEvent(elapsed_s=elapsed, budget_s=budget_s, **counts(trials, request.metric))
+    return ProgressEvent(
+        elapsed_s=elapsed, budget_s=budget_s, most=request.max_trials, **counts(trials, request.metric)
+    )
 
 
 def _four(value: float | None) -> str:

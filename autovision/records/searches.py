@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -139,6 +139,19 @@ class SearchStatus(StrEnum):
         return self in (SearchStatus.FINISHED, SearchStatus.FAILED)
 
 
+class Excess(Record):
+    """By how much the smallest of some networks that misses a limit of a request misses it."""
+
+    networks: str
+    """a backbone, and what sets these apart from its other networks"""
+    of: Literal["latency", "memory", "size"]
+    value: float
+    limit: float
+    unit: str
+    runtime: str = ""
+    """that it was measured on; empty: it follows from the configuration"""
+
+
 class SearchState(Record):
     """The one mutable record of a search; changed by compare-and-swap only."""
 
@@ -156,6 +169,12 @@ class SearchState(Record):
     stop_requested: bool = False
     notes: tuple[str, ...] = ()
     """what was found out before the first trial, e.g. which backbones were left out and why"""
+    excesses: tuple[Excess, ...] = ()
+    """of what misses the request's limits"""
+    feasibility_s: float = 0.0
+    """of `spent_s`: before the first trials, in which backbones are loaded and architectures measured"""
+    finishing_s: float = 0.0
+    """of `spent_s`: choosing, averaging, training again, calibrating and evaluating the winner"""
     budget_s: float | None = None
     """wall seconds that it may use in all, once it was extended; None: what the request says"""
     estimate: str | None = None

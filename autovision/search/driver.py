@@ -485,6 +485,8 @@ class Driver:
             budget_s=self.request.budget_s,
             running=sum(len(running.members) for running in self.running.values()),
             paused=len(self.paused),
+            most=self.request.max_trials,
+            finishing_s=self._finishing[1],
             message=message,
             **self._tally.counts(),
         )

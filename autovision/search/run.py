@@ -312,6 +312,7 @@ def _attempt(
                 "finishing the best trial, and evaluating it on the test split",
             )
         )
+        finishing = time.time()
         model = _known_model(store, before, ledger)
         if model is None:
             model = finish(store, request, ledger, bench, cost=ran.cost, deadline=ran.finish_by).id
@@ -326,7 +327,17 @@ def _attempt(
         with suppress(LeaseLost):
             _note(store, request, requests.trials(store, request.id), before, started, stop, **ended)
         raise
-    return _note(store, request, ledger, before, started, stop, status=SearchStatus.FINISHED, model=model)
+    return _note(
+        store,
+        request,
+        ledger,
+        before,
+        started,
+        stop,
+        status=SearchStatus.FINISHED,
+        model=model,
+        finishing_s=before.finishing_s + time.time() - finishing,
+    )
 
 
 def _runs(store: Store, before: SearchState, *, heeds_stop: bool) -> None:
@@ -403,18 +414,29 @@ def _trials(
 
     known = remembered(store, classes, measured, runtime)
     limits = Limits(request, classes, known)
-    limits.explore(space, frozenset(left_out))
     costs = Costs(request.objectives, classes, known)
-    measuring_until = time.time() + _MEASURING_SHARE * (requests.granted_s(request, before) - before.spent_s)
-    guessed = costs.explore(
-        space,
-        lambda config: config.backbone not in left_out and limits.fault(config) is None,
-        until=lambda: time.time() > measuring_until,
-    )
+    try:
+        limits.explore(space, frozenset(left_out))
+        measuring_until = time.time() + _MEASURING_SHARE * (
+            requests.granted_s(request, before) - before.spent_s
+        )
+        guessed = costs.explore(
+            space,
+            lambda config: config.backbone not in left_out and limits.fault(config) is None,
+            until=lambda: time.time() > measuring_until,
+        )
+    finally:
+        # Where nothing meets the limits, too, it is told what there was and by how much it misses them.
+        notes = (*(f"left out {name}: {reason}" for name, reason in left_out.items()), *limits.notes)
+        requests.set_state(
+            store,
+            request.id,
+            notes=notes,
+            excesses=tuple(limits.excesses),
+            feasibility_s=before.feasibility_s + time.time() - started,
+        )
     if guessed:
         on_progress(_last_event(request, [], before, started, guessed))
-    notes = (*(f"left out {name}: {reason}" for name, reason in left_out.items()), *limits.notes)
-    requests.set_state(store, request.id, notes=notes)
     for note in notes:
         on_progress(_last_event(request, [], before, started, note))
     left, scarce = _left_s(request, before)
@@ -434,6 +456,7 @@ def _trials(
         requests.set_state(store, request.id, estimate=str(buys))
         on_progress(_last_event(request, [], before, started, f"estimate: {buys}"))
     granted = requests.granted_s(request, before)
+    unaffordable_s = granted - before.spent_s - left
     driver = Driver(
         store=store,
         request=request,
@@ -448,7 +471,9 @@ def _trials(
         left_out=frozenset(left_out),
         fault=limits.fault,
         costs=costs,
-        emit=lambda event: on_progress(replace(event, budget_s=granted)),
+        emit=lambda event: on_progress(
+            replace(event, budget_s=granted, finishing_s=event.finishing_s + unaffordable_s)
+        ),
         share=turn.share,
         finishing_s=reserve,
         images=len(splits.validation),
