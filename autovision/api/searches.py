@@ -189,11 +189,18 @@ class Searches(Deployments):
             resumes=requests.stop_asked(seen),
         )
 
-    def extend(self, search: str, more_s: float) -> SearchState:
-        """Let a search use so many seconds more than it has, even if it is finished; `resume` then goes on with it."""
+    def extend(
+        self,
+        search: str,
+        more_s: float | None = None,
+        *,
+        more_trials: int | None = None,
+        more_cost: float | None = None,
+    ) -> SearchState:
+        """Let a search use more than it has, even if it is finished; `resume` then goes on with it."""
         from autovision.search.extending import extend
 
-        return extend(self.store, search, more_s)
+        return extend(self.store, search, more_s, more_trials=more_trials, more_cost=more_cost)
 
     def stop(self, search: str) -> SearchState:
         """Ask whoever runs a search to stop it. What it has done is kept; `resume` goes on with it."""

@@ -96,7 +96,8 @@ def outlook(found: Outlook) -> list[Any]:
 def request_facts(request: SearchRequest, state: SearchState) -> Table:
     """What was asked, and how it stands."""
     best = None if state.best_value is None else f"{state.best_value:.4f} on validation, {state.best_trial}"
-    most = "" if request.max_trials is None else f" of {request.max_trials}"
+    trials = request.max_trials if state.max_trials is None else state.max_trials
+    most = "" if trials is None else f" of {trials}"
     extended = "" if state.budget_s is None else f" (extended; asked for {request.budget_s:g})"
     return facts(
         {
@@ -144,7 +145,8 @@ def cost_of(request: SearchRequest, state: SearchState) -> str | None:
         return None
     from autovision.search.estimates.prices import money
 
-    most = "" if request.max_cost is None else f" of {money(request.max_cost, state.currency)}"
+    may = request.max_cost if state.max_cost is None else state.max_cost
+    most = "" if may is None else f" of {money(may, state.currency)}"
     return f"{money(state.cost, state.currency)}{most}, at {money(state.per_hour or 0.0, state.currency)} an hour"
 
 
@@ -380,10 +382,9 @@ def progress_event(
     from autovision.search.select import counts
 
     elapsed = elapsed_s(state, max([least_s, *(point.search_s for trial in trials for point in trial.curve)]))
+    most = request.max_trials if state.max_trials is None else state.max_trials
     budget_s = _budget_s(request, state)
-    return ProgressEvent(
-        elapsed_s=elapsed, budget_s=budget_s, most=request.max_trials, **counts(trials, request.metric)
-    )
+    return ProgressEvent(elapsed_s=elapsed, budget_s=budget_s, most=most, **counts(trials, request.metric))
 
 
 def _four(value: float | None) -> str:

@@ -177,6 +177,10 @@ class SearchState(Record):
     """of `spent_s`: choosing, averaging, training again, calibrating and evaluating the winner"""
     budget_s: float | None = None
     """wall seconds that it may use in all, once it was extended; None: what the request says"""
+    max_trials: int | None = None
+    """the same of trials"""
+    max_cost: float | None = None
+    """the same of what it may cost"""
     estimate: str | None = None
     """what the budget was expected to buy, before the first trial"""
     ended_early: str | None = None

@@ -269,6 +269,16 @@ def granted_s(request: SearchRequest, state: SearchState) -> float:
     return request.budget_s if state.budget_s is None else state.budget_s
 
 
+def granted_trials(request: SearchRequest, state: SearchState) -> int | None:
+    """Trials that a search may begin in all; None: as many as the seconds allow."""
+    return request.max_trials if state.max_trials is None else state.max_trials
+
+
+def granted_cost(request: SearchRequest, state: SearchState) -> float | None:
+    """What a search may cost in all; None: nothing limits that."""
+    return request.max_cost if state.max_cost is None else state.max_cost
+
+
 def set_state(store: Store, search: str, **changes: Any) -> SearchState:
     """Change fields of a search's state."""
 

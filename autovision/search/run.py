@@ -474,6 +474,7 @@ def _trials(
         emit=lambda event: on_progress(
             replace(event, budget_s=granted, finishing_s=event.finishing_s + unaffordable_s)
         ),
+        extended_trials=before.max_trials,
         share=turn.share,
         finishing_s=reserve,
         images=len(splits.validation),
@@ -517,7 +518,7 @@ def _why_ended(driver: Driver, watch: Watch, scarce: str | None) -> str | None:
     Args:
         scarce: what to say if what ended them is that nothing more fits into the seconds that were left.
     """
-    most = driver.request.max_trials
+    most = driver.most
     if watch.ended_early is not None or (most is not None and driver.begun >= most):
         return watch.ended_early
     return "everything in the space was tried" if driver.exhausted else scarce
@@ -537,12 +538,13 @@ def _reported(driver: Driver) -> list[TrialConfig]:
 def _left_s(request: SearchRequest, before: SearchState) -> tuple[float, str | None]:
     """Seconds that an attempt may take, and what to say if it is money that ends it."""
     left = requests.granted_s(request, before) - before.spent_s
-    if request.max_cost is None or not before.per_hour:
+    most = requests.granted_cost(request, before)
+    if most is None or not before.per_hour:
         return left, None
-    affordable = 3600 * (request.max_cost - (before.cost or 0.0)) / before.per_hour
+    affordable = 3600 * (most - (before.cost or 0.0)) / before.per_hour
     if affordable >= left:
         return left, None
-    return affordable, f"it may cost {prices.money(request.max_cost, before.currency)}, and no more"
+    return affordable, f"it may cost {prices.money(most, before.currency)}, and no more"
 
 
 def _last_event(

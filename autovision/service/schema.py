@@ -108,6 +108,10 @@ class Extension(Body):
     budget_s: Seconds | None = Field(
         default=None, description="So many more wall seconds from here, also for one that is finished."
     )
+    max_trials: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        default=None, description="So many more trials than have ended."
+    )
+    max_cost: Positive | None = Field(default=None, description="So much more than it has cost.")
 
 
 class PromotionOrder(Body):

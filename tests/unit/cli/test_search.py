@@ -165,6 +165,10 @@ def test_extend_and_finish(cli: Any, world: Any) -> None:
     assert "(extended; asked for 30)" in shown
     (listed,) = cli("search", "list", "--json").answer
     assert listed["budget_s"] == extended.budget_s
+    extend(store, world.search, 60.0, more_trials=4)
+    assert "3 of 7" in " ".join(cli("search", "show", world.search).out.split())
+    refused = cli("search", "resume", world.search, "--max-cost", 3)
+    assert refused.code == 2 and "nothing tells what the cluster costs" in refused.err
     requests.set_state(store, world.search, status=SearchStatus.RUNNING)
     assert cli("search", "resume", world.search, "--budget-s", 60).code == 4
 

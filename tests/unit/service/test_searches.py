@@ -164,6 +164,8 @@ def test_a_finished_search_goes_on_with_more_seconds_only(open_world: World) -> 
     )
     resumed = open_world.http.post(f"{url}/resume", json={"budget_s": 50}).json()
     assert (resumed["status"], resumed["budget_s"], resumed["model"]) == ("queued", 150.0, "m-1")
+    more = open_world.http.post(f"{url}/resume", json={"max_trials": 5}).json()
+    assert (more["max_trials"], more["budget_s"], more["max_cost"]) == (5, 150.0, None)
 
 
 @pytest.mark.parametrize("name", ["..", "a..b", "%2e%2e%2fpets", "a%00b", "-a", "a" * 200, "nobody"])
