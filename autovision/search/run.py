@@ -251,6 +251,7 @@ def _wait(
 
     try:
         preflight.check_models(request, _classes(store, request), cluster.here())
+        _charged(request)  # a price that is missing is told before anything is spent
         turn.wait(stop, tell)
     except (Interrupted, LeaseLost):
         raise

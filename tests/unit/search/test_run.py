@@ -55,6 +55,18 @@ def test_what_misses_the_limits_is_on_record_where_nothing_meets_them(
     assert 0 < state.feasibility_s <= state.spent_s
 
 
+def test_a_search_whose_cluster_has_no_price_fails_before_it_spends_anything(tiny: History) -> None:
+    store = tiny.copy()
+    table = PriceTable(currency="EUR", gpu=2.0)
+    request = tiny.searches[0].with_(prices=table, max_cost=3.0, nonce="no price")
+    requests.submit(store, request)
+    with pytest.raises(InvalidInput, match="no price of a CPU"):
+        run_search(store, request.id)
+    state = requests.get(store, request.id)[1]
+    assert (state.status, state.spent_s) == (SearchStatus.FAILED, 0.0)
+    assert state.error is not None and "add cpu = PRICE" in state.error
+
+
 class Published(Space):
     backbone = Choice("resnet18", "regnety_002")
 
