@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from autovision.api import AutoVision
 from autovision.cli import search_looks, search_views
 from autovision.records.base import now
 from autovision.records.searches import ClusterView, SearchRequest, SearchState, SearchStatus
@@ -152,6 +153,21 @@ def test_estimate(cli: Any, pets: str) -> None:
     assert "likely not even" in " ".join(cli(*line[:-1], 3).out.split())
     assert cli("search", "list", "--json").answer == [], "nothing was submitted"
     assert cli("search", "estimate", "nothing").code == 3
+
+
+def test_an_estimate_is_of_the_cluster_that_the_environment_names(
+    cli: Any, pets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which costs, and does, more than this machine; without one nothing is started for it."""
+    connected: list[str] = []
+    monkeypatch.setattr(AutoVision, "connect", lambda av: connected.append("now"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    line = ("search", "estimate", pets, "--space", SPACE)
+    assert cli(*line).code == 0 and connected == []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert cli(*line).code == 0 and connected == ["now"]
+    refused = cli(*line, "--workers-per-trial", 10_000)
+    assert refused.code == 2 and "10000 workers per trial need 10000" in refused.err
 
 
 def test_extend_and_finish(cli: Any, world: Any) -> None:
