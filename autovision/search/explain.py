@@ -255,9 +255,7 @@ def explain(
             Judged(each.trial, each.value, each.confirmed)
             for each in (finished.confirmed if finished else ())
         ],
-        finish=None
-        if finished is None
-        else Finish(finished.trials, finished.refit and finished.refit.images, finished.notes),
+        finish=_finish(finished),
         infeasible=state.excesses,
         status=str(state.status),
         error=state.error,
@@ -273,7 +271,15 @@ def _before(state: SearchState) -> list[Rung]:
 def _after(state: SearchState, finished: FinishRecord | None) -> list[Rung]:
     if not state.finishing_s:
         return []
-    return [Rung("finish", finished and len(finished.trials), None, state.finishing_s, None)]
+    trials = None if finished is None else len(finished.trials)
+    return [Rung("finish", trials, None, state.finishing_s, None)]
+
+
+def _finish(finished: FinishRecord | None) -> Finish | None:
+    if finished is None:
+        return None
+    images = None if finished.refit is None else finished.refit.images
+    return Finish(finished.trials, images, finished.notes)
 
 
 def ladder(ledger: Sequence[TrialResult], metric: str) -> list[Rung]:

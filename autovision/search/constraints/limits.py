@@ -126,7 +126,8 @@ class Limits:
     def _bisect(self, family: Family, members: Sequence[TrialConfig]) -> Sequence[TrialConfig]:
         """The members, in the order of their arithmetic, up to the largest that meets the limits."""
         good, bad = -1, len(members)  # the last known to meet them, the first known not to
-        fault, missed = "", None
+        fault = ""
+        missed: Footprint | None = None
         at = bad - 1
         while good + 1 < bad:
             found = self.measure(members[at])
