@@ -551,9 +551,11 @@ def _left_s(request: SearchRequest, before: SearchState) -> tuple[float, str | N
 def _last_event(
     request: SearchRequest, ledger: list[TrialResult], before: SearchState, started: float, message: str
 ) -> ProgressEvent:
+    budget_s = requests.granted_s(request, before)
     return ProgressEvent(
         elapsed_s=before.spent_s + time.time() - started,
-        budget_s=requests.granted_s(request, before),
+        budget_s=budget_s,
+        finishing_s=budget_s,  # no trials run before the first and after the last
         message=message,
         **counts(ledger, request.metric),
     )
