@@ -15,6 +15,7 @@ from autovision.records.models import FinishRecord
 from autovision.records.searches import Excess, SearchRequest, SearchState
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
+from autovision.search.following import elapsed_s
 from autovision.search.multiobjective.front import Front, front_of
 from autovision.search.sampling.sampler import frozen_trial
 from autovision.search.schedulers import Report, scheduler_of
@@ -86,7 +87,7 @@ class Seconds:
     """Where the time went: by the clock, and summed over trials, which run side by side.
 
     Attributes:
-        wall: of the search, by the clock; what is neither `feasibility` nor `finish` had trials run.
+        wall: of the search so far, by the clock; what is neither `feasibility` nor `finish` had trials run.
         feasibility, finish: of `wall`: before the first trials, and after the last; 0 in older records.
         first_value: from its beginning to its first value; None: there was none.
         features, training: of all trials.
@@ -453,7 +454,7 @@ def _seconds(state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
         return sum(result.seconds for result in ledger if result.state is which)
 
     return Seconds(
-        wall=state.spent_s,
+        wall=elapsed_s(state),
         first_value=min((result.curve[0].search_s for result in ledger if result.curve), default=None),
         features=features,
         training=sum(result.seconds for result in ledger) - features,

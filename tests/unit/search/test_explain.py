@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -309,6 +309,12 @@ def test_who_gave_a_place_to_another_search_was_not_behind() -> None:
     assert [each.why for each in found.pruned] == ["shared", "behind"]
     assert "1 of them gave a place to another search instead" in told(found)
     assert "1 of all were not behind" in render(found, request(), state(), lines)
+
+
+def test_the_clock_of_a_search_that_runs_goes_on() -> None:
+    begun = datetime.now(UTC) - timedelta(seconds=30)
+    running = state(status=SearchStatus.RUNNING, spent_s=10.0, updated_at=begun)
+    assert explain(request(), running, []).seconds.wall >= 40.0
 
 
 def test_a_search_without_any_trial_is_explained_too() -> None:
