@@ -12,11 +12,12 @@ from typing import Any
 import optuna
 
 from autovision.records.models import FinishRecord
-from autovision.records.searches import Excess, SearchRequest, SearchState
+from autovision.records.searches import Excess, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
 from autovision.search.following import elapsed_s
 from autovision.search.multiobjective.front import Front, front_of
+from autovision.search.requests import granted_s
 from autovision.search.sampling.sampler import frozen_trial
 from autovision.search.schedulers import Report, scheduler_of
 from autovision.search.select import best_trial
@@ -249,7 +250,7 @@ def explain(
         importance=importance(space, ledger, request.metric),
         pruned=cuts(ledger, request.metric, request.scheduler),
         failures=_failures(ledger),
-        seconds=_seconds(state, ledger),
+        seconds=_seconds(request, state, ledger),
         left_out=state.notes,
         front=front_of(request, ledger, finished.trials[0] if finished else None),
         confirmed=[
@@ -444,7 +445,15 @@ def _failures(ledger: Sequence[TrialResult]) -> list[Failure]:
     ]
 
 
-def _seconds(state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
+def _wall_s(request: SearchRequest, state: SearchState, ledger: Sequence[TrialResult]) -> float:
+    """By the clock; of a search that runs until now, but not beyond its budget: its process may be gone."""
+    if state.status is not SearchStatus.RUNNING:
+        return state.spent_s
+    told_s = max((point.search_s for result in ledger for point in result.curve), default=0.0)
+    return max(told_s, min(elapsed_s(state), granted_s(request, state)))
+
+
+def _seconds(request: SearchRequest, state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
     by_backbone: Counter[str] = Counter()
     for result in ledger:
         by_backbone[str(result.config["backbone"])] += result.seconds  # type: ignore[assignment]
@@ -454,7 +463,7 @@ def _seconds(state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
         return sum(result.seconds for result in ledger if result.state is which)
 
     return Seconds(
-        wall=elapsed_s(state),
+        wall=_wall_s(request, state, ledger),
         first_value=min((result.curve[0].search_s for result in ledger if result.curve), default=None),
         features=features,
         training=sum(result.seconds for result in ledger) - features,

@@ -314,7 +314,10 @@ def test_who_gave_a_place_to_another_search_was_not_behind() -> None:
 def test_the_clock_of_a_search_that_runs_goes_on() -> None:
     begun = datetime.now(UTC) - timedelta(seconds=30)
     running = state(status=SearchStatus.RUNNING, spent_s=10.0, updated_at=begun)
-    assert explain(request(), running, []).seconds.wall >= 40.0
+    assert 40.0 <= explain(request(), running, []).seconds.wall <= request().budget_s
+    gone = running.with_(updated_at=EPOCH)
+    assert explain(request(), gone, []).seconds.wall == request().budget_s, "its process may be gone"
+    assert explain(request(), gone, [trial(3, [0.5, 0.6])]).seconds.wall == 103.0
 
 
 def test_a_search_without_any_trial_is_explained_too() -> None:
