@@ -188,6 +188,8 @@ class SearchProgress:
         best = f"best {self._metric} {event.best_value:.4f}" if _known(event.best_value) else "no value yet"
         others = [(event.paused, "paused"), (event.late, "out of time")]
         more = "".join(f", {count} {name}" for count, name in others if count)
+        if event.more:
+            more += f", about {event.more} to come"
         line = (
             f"[{event.elapsed_s:5.0f} s of {event.budget_s:.0f} s] trials: {event.complete} complete, "
             f"{event.pruned} pruned, {event.failed} failed, {event.running} running{more}; {best}"
@@ -237,7 +239,7 @@ class SearchProgress:
             *([("   ", ""), (f"{event.late} out of time", "yellow")] if event.late else []),
             "   ",
             (f"{event.running} running", "cyan" if event.running else "dim"),
-            ("" if event.more is None else f"   about {event.more} more", "dim"),
+            (f"   about {event.more} to come" if event.more else "", "dim"),
         )
 
     def _best_line(self, event: ProgressEvent) -> Text:

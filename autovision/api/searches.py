@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -86,20 +87,25 @@ class Searches(Deployments):
         budget_s: float = 120.0,
         licenses: Sequence[str] = (),
         prices: PriceTable | None = None,
-        warm_start: bool = True,
+        **options: Any,
     ) -> Estimate:
-        """What a budget buys, before it is spent; on the cluster that this process is connected to, else here.
+        """What a budget buys, before it is spent: on the cluster that this process is connected to, or is to connect to
+        (`RAY_ADDRESS`), else on this machine alone.
 
         Args:
             prices: what the cluster costs; None: what `AUTOVISION_PRICES` says, or nothing.
-            warm_start: whether to predict from what earlier searches measured.
+            options: any other field of `SearchRequest`, such as `warm_start`: whether to predict from what earlier
+                searches measured.
         """
         from autovision.search.estimates import preview
 
         resolved = load_space(space) if isinstance(space, str) else space
         request = requests.make_request(
-            self.store, dataset, resolved, budget_s=budget_s, licenses=licenses, warm_start=warm_start
+            self.store, dataset, resolved, budget_s=budget_s, licenses=licenses, **options
         )
+        # A Ray of one's own would have what this machine has, which is known without starting one.
+        if self._address or os.environ.get("RAY_ADDRESS"):
+            self.connect()
         return preview.preview(self.store, request, prices)
 
     def finish(self, search: str, *, on_progress: OnProgress = lambda event: None) -> SearchState:
@@ -189,11 +195,18 @@ class Searches(Deployments):
             resumes=requests.stop_asked(seen),
         )
 
-    def extend(self, search: str, more_s: float) -> SearchState:
-        """Let a search use so many seconds more than it has, even if it is finished; `resume` then goes on with it."""
+    def extend(
+        self,
+        search: str,
+        more_s: float | None = None,
+        *,
+        more_trials: int | None = None,
+        more_cost: float | None = None,
+    ) -> SearchState:
+        """Let a search use more than it has, even if it is finished; `resume` then goes on with it."""
         from autovision.search.extending import extend
 
-        return extend(self.store, search, more_s)
+        return extend(self.store, search, more_s, more_trials=more_trials, more_cost=more_cost)
 
     def stop(self, search: str) -> SearchState:
         """Ask whoever runs a search to stop it. What it has done is kept; `resume` goes on with it."""

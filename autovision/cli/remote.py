@@ -128,10 +128,12 @@ def explain(out: Output, address: str, token_file: Path | None, search: str, htm
     out.answer(found, *views.explanation(views.as_explanation(found)))
 
 
-def resume(out: Output, address: str, token_file: Path | None, search: str, budget_s: float | None) -> None:
-    """Put a search into the service's queue again."""
+def resume(
+    out: Output, address: str, token_file: Path | None, search: str, more: Mapping[str, float | None]
+) -> None:
+    """Put a search into the service's queue again, with more of what `more` names."""
     with service(out, address, token_file) as client:
-        state = client.resume(search, budget_s)
+        state = client.resume(search, **more)
     out.answer(state, f"search {search} is {state.status}; `autovision search watch {search}` follows it")
 
 
@@ -142,13 +144,14 @@ def _watched(out: Output, client: ServiceClient, search: str) -> None:
 
     view = client.search(search)
     budget_s = view.request.budget_s if view.state.budget_s is None else view.state.budget_s
+    most = view.request.max_trials if view.state.max_trials is None else view.state.max_trials
     last: Progress | None = None
     try:
         with SearchProgress(budget_s, out.err, view.request.metric) as shown:
             for told in client.follow(search):
                 if isinstance(told, Progress):
                     last = told
-                    shown.update(ProgressEvent(**_event(told)))
+                    shown.update(ProgressEvent(**_event(told), most=most))
     except KeyboardInterrupt:
         out.note(f"no longer watching; search {search} goes on")
         raise typer.Exit(130) from None

@@ -36,6 +36,9 @@ def estimate(
     budget_s: Annotated[
         float, typer.Option("--budget-s", metavar="SECONDS", help="Wall seconds that a search may use.")
     ] = 120.0,
+    workers_per_trial: Annotated[
+        int, typer.Option("--workers-per-trial", metavar="N", help="As for `search submit`.")
+    ] = 1,
     license_: License = None,
     cold: Annotated[
         bool, typer.Option("--cold", help="From arithmetic alone, without what earlier searches measured.")
@@ -44,7 +47,10 @@ def estimate(
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a budget buys, before it is spent: heads, fine-tunings, features, memory, money."""
+    """Say what a budget buys, before it is spent: heads, fine-tunings, features, memory, money.
+
+    On the cluster that RAY_ADDRESS names; without it on this machine.
+    """
     with answering(as_json) as out:
         found = library(store).estimate(
             dataset,
@@ -53,6 +59,7 @@ def estimate(
             licenses=license_ or (),
             prices=read_prices(prices),
             warm_start=not cold,
+            workers_per_trial=workers_per_trial,
         )
         machine = {**asdict(found), "cost": found.cost, "basis": found.basis}
         out.answer(machine, *views.estimate(found))

@@ -123,6 +123,15 @@ def submit(
             "--max-size-mb", metavar="MB", help="Only models whose file of weights is at most so large."
         ),
     ] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime",
+            metavar="NAME",
+            help="That latency and memory are measured on: evaluated (what models are evaluated with), openvino-f32, "
+            "openvino-bf16, onnx-f32, eager-f32, torch-f32, torch-bf16.",
+        ),
+    ] = "evaluated",
     patience_s: Annotated[
         float | None,
         typer.Option(
@@ -215,6 +224,7 @@ def submit(
             "max_latency_ms": max_latency_ms,
             "max_memory_mb": max_memory_mb,
             "max_size_mb": max_size_mb,
+            "runtime": runtime,
             "patience_s": patience_s,
             "converged": converged,
             "max_cost": max_cost,
@@ -279,6 +289,14 @@ def resume(
             help="Extend the budget to so many seconds from here, also of a search that is finished.",
         ),
     ] = None,
+    max_trials: Annotated[
+        int | None,
+        typer.Option("--max-trials", metavar="N", help="Extend it to so many trials after those that ended."),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option("--max-cost", metavar="AMOUNT", help="Extend what it may cost to so much from here."),
+    ] = None,
     address: Address = None,
     token_file: TokenFile = None,
     store: Store = None,
@@ -287,9 +305,13 @@ def resume(
     """Go on with a search that was stopped, failed or lost its process, here and now; with --address in the queue."""
     with answering(as_json) as out:
         if address is not None:
-            return remote.resume(out, address, token_file, search, budget_s)
-        began = time.monotonic()
-        _run(out, library(store), search, began, more_s=budget_s)
+            more = {"budget_s": budget_s, "max_trials": max_trials, "max_cost": max_cost}
+            return remote.resume(out, address, token_file, search, more)
+        began, av = time.monotonic(), library(store)
+        if any(more is not None for more in (budget_s, max_trials, max_cost)):
+            state = av.extend(search, budget_s, more_trials=max_trials, more_cost=max_cost)
+            out.note(f"search {search}: {_more(state, budget_s, max_trials, max_cost)}")
+        _run(out, av, search, began)
 
 
 def finish(
@@ -337,23 +359,33 @@ def _queued(out: Output, state: SearchState) -> None:
     )
 
 
-def _run(out: Output, av: AutoVision, search: str, began: float, *, more_s: float | None = None) -> None:
+def _more(state: SearchState, budget_s: float | None, max_trials: int | None, max_cost: float | None) -> str:
+    """What an extended search has got, in words."""
+    parts = []
+    if budget_s is not None:
+        assert state.budget_s is not None, "it was extended just now"
+        parts.append(f"{budget_s:g} s more, after {state.budget_s - budget_s:.0f} s")
+    if max_trials is not None:
+        assert state.max_trials is not None, "it was extended just now"
+        parts.append(f"{max_trials} trials more, after {state.max_trials - max_trials}")
+    if max_cost is not None:
+        parts.append(f"{max_cost:g} {state.currency}".strip() + " more of cost")
+    return "; ".join(parts)
+
+
+def _run(out: Output, av: AutoVision, search: str, began: float) -> None:
     """Run a search to its end, or until a signal, and print its model."""
     from autovision.console import SearchProgress
     from autovision.errors import Interrupted
     from autovision.records.searches import SearchStatus
 
     request, state = av.search_of(search)
-    if state.status is SearchStatus.FINISHED and more_s is None:
+    if state.status is SearchStatus.FINISHED:
         out.note(
             f"search {search} was finished before; `search resume {search} --budget-s 120` goes on with it, and "
             "`search submit … --again` makes a new one"
         )
         return _finished(out, av, request, state, began)
-    if more_s is not None:
-        state = av.extend(search, more_s)
-        assert state.budget_s is not None, "it was extended just now"
-        out.note(f"search {search}: {more_s:g} s more, after {state.budget_s - more_s:.0f} s")
     budget_s = request.budget_s if state.budget_s is None else state.budget_s
     out.note(f"search {search}: {budget_s:g} s on {request.dataset}@{request.dataset_version}")
     resumable = (

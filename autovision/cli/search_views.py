@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from autovision.records.searches import SearchRequest, SearchState
     from autovision.records.trials import TrialResult
     from autovision.search.estimates.estimate import Estimate
-    from autovision.search.explain import Cut, Explanation, Winner
+    from autovision.search.explain import Cut, Explanation, Finish, Seconds, Winner
     from autovision.search.progress import ProgressEvent
     from autovision.search.sharing.queue import Entry, Outlook
 
@@ -96,7 +96,8 @@ def outlook(found: Outlook) -> list[Any]:
 def request_facts(request: SearchRequest, state: SearchState) -> Table:
     """What was asked, and how it stands."""
     best = None if state.best_value is None else f"{state.best_value:.4f} on validation, {state.best_trial}"
-    most = "" if request.max_trials is None else f" of {request.max_trials}"
+    trials = request.max_trials if state.max_trials is None else state.max_trials
+    most = "" if trials is None else f" of {trials}"
     extended = "" if state.budget_s is None else f" (extended; asked for {request.budget_s:g})"
     return facts(
         {
@@ -121,6 +122,7 @@ def request_facts(request: SearchRequest, state: SearchState) -> Table:
             "priority": request.priority or None,
             "licences": ", ".join(request.licenses),
             "limits": _limits(request),
+            "measured on": request.runtime if request.runtime != "evaluated" else None,
             "stops when": _stops(request),
             "left out": "\n".join(state.notes),
             "estimate": state.estimate,
@@ -143,7 +145,8 @@ def cost_of(request: SearchRequest, state: SearchState) -> str | None:
         return None
     from autovision.search.estimates.prices import money
 
-    most = "" if request.max_cost is None else f" of {money(request.max_cost, state.currency)}"
+    may = request.max_cost if state.max_cost is None else state.max_cost
+    most = "" if may is None else f" of {money(may, state.currency)}"
     return f"{money(state.cost, state.currency)}{most}, at {money(state.per_hour or 0.0, state.currency)} an hour"
 
 
@@ -270,13 +273,18 @@ def explanation(found: Explanation) -> list[Any]:
         facts(
             {
                 "search": found.search,
+                "status": found.status,
+                "error": found.error,
+                "ended early": found.ended_early,
+                "expected": found.expected,
                 "trials": trials or "none",
                 "winner": None
                 if winner is None
                 else f"{winner.trial}, {found.metric} {winner.value:.4f} on validation",
                 "came from": None if winner is None else winner.origin,
                 "runner-up": _runner_up(winner, found.metric),
-                "seconds": f"{seconds.wall:.1f} by the clock{first}",
+                "made of": _made_of(found.finish),
+                "seconds": f"{seconds.wall:.1f} by the clock{_by_the_clock(seconds)}{first}",
                 "of all trials": f"features {seconds.features:.1f}, training {seconds.training:.1f}; "
                 f"of these in pruned trials {seconds.pruned:.1f}, in failed ones {seconds.failed:.1f}",
             }
@@ -297,7 +305,13 @@ def explanation(found: Explanation) -> list[Any]:
         parts.append(table(["what differs", "winner", "runner-up"], rows))
     if found.ladder:
         rows = [
-            [each.name, each.trials, each.batches, f"{each.seconds:.1f}", _four(each.best)]
+            [
+                each.name,
+                "" if each.trials is None else each.trials,
+                "" if each.batches is None else each.batches,
+                f"{each.seconds:.1f}",
+                _four(each.best),
+            ]
             for each in found.ladder
         ]
         parts.append(table(["rung", ">trials", ">computations", ">seconds", f">best {found.metric}"], rows))
@@ -318,6 +332,23 @@ def explanation(found: Explanation) -> list[Any]:
     return parts
 
 
+def _made_of(finish: Finish | None) -> str | None:
+    """What became of the best trials on the way to the model, and how that was decided."""
+    if finish is None:
+        return None
+    parts = [f"the average of {len(finish.trials)} trials' weights"] if len(finish.trials) > 1 else []
+    if finish.refit is not None:
+        parts.append(f"trained again on {finish.refit:,} images of train and validation")
+    return "\n".join([*([", ".join(parts)] if parts else []), *finish.notes]) or None
+
+
+def _by_the_clock(seconds: Seconds) -> str:
+    if not (seconds.feasibility or seconds.finish):
+        return ""
+    rest = max(0.0, seconds.wall - seconds.feasibility - seconds.finish)
+    return f": before the trials {seconds.feasibility:.1f}, with them {rest:.1f}, the finish {seconds.finish:.1f}"
+
+
 def _runner_up(winner: Winner | None, metric: str) -> str | None:
     if winner is None or winner.runner_up is None or winner.lead is None:
         return None
@@ -334,6 +365,8 @@ def _pruned(cuts: Sequence[Cut]) -> Table:
         for each in shown
     ]
     title = f"Pruned, being behind trials of their kind that had cost as much: {len(shown)} of {len(cuts)}"
+    if (shared := sum(each.why == "shared" for each in cuts)) > 0:
+        title += f"; {shared} of them gave a place to another search instead"
     return table(["trial", ">at s", ">epoch", ">value", ">needed", ">of"], rows, title=title)
 
 
@@ -349,8 +382,9 @@ def progress_event(
     from autovision.search.select import counts
 
     elapsed = elapsed_s(state, max([least_s, *(point.search_s for trial in trials for point in trial.curve)]))
+    most = request.max_trials if state.max_trials is None else state.max_trials
     budget_s = _budget_s(request, state)
-    return ProgressEvent(elapsed_s=elapsed, budget_s=budget_s, **counts(trials, request.metric))
+    return ProgressEvent(elapsed_s=elapsed, budget_s=budget_s, most=most, **counts(trials, request.metric))
 
 
 def _four(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -34,6 +34,7 @@ _LATER = (
     "max_latency_ms",
     "max_memory_mb",
     "max_size_mb",
+    "runtime",
     "patience_s",
     "converged",
     "max_cost",
@@ -79,11 +80,14 @@ class SearchRequest(Record):
     workers_per_trial: int = Field(default=1, ge=1)
     """that train each trial together, on one GPU each where the cluster has any, else on one CPU each"""
     max_latency_ms: float | None = Field(default=None, gt=0)
-    """of one image at a time, by the runtime that serves, where the search runs; decoding and HTTP not included"""
+    """of one image at a time, on `runtime`, where the search runs; decoding and HTTP not included"""
     max_memory_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes that a process holds at most which serves the model"""
     max_size_mb: float | None = Field(default=None, gt=0)
     """10⁶ bytes of the model's file of weights"""
+    runtime: str = "evaluated"
+    """that latency and memory are measured on, as limits and as objectives; `evaluated`: the one that models are
+    evaluated with; see `autovision.records.runtimes`"""
     sampler: str = "tpe"
     """what draws configurations; see `autovision.search.sampling.samplers`"""
     objectives: tuple[str, ...] = ()
@@ -135,6 +139,19 @@ class SearchStatus(StrEnum):
         return self in (SearchStatus.FINISHED, SearchStatus.FAILED)
 
 
+class Excess(Record):
+    """By how much the smallest of some networks that misses a limit of a request misses it."""
+
+    networks: str
+    """a backbone, and what sets these apart from its other networks"""
+    of: Literal["latency", "memory", "size"]
+    value: float
+    limit: float
+    unit: str
+    runtime: str = ""
+    """that it was measured on; empty: it follows from the configuration"""
+
+
 class SearchState(Record):
     """The one mutable record of a search; changed by compare-and-swap only."""
 
@@ -152,8 +169,18 @@ class SearchState(Record):
     stop_requested: bool = False
     notes: tuple[str, ...] = ()
     """what was found out before the first trial, e.g. which backbones were left out and why"""
+    excesses: tuple[Excess, ...] = ()
+    """of what misses the request's limits"""
+    feasibility_s: float = 0.0
+    """of `spent_s`: before the first trials, in which backbones are loaded and architectures measured"""
+    finishing_s: float = 0.0
+    """of `spent_s`: choosing, averaging, training again, calibrating and evaluating the winner"""
     budget_s: float | None = None
     """wall seconds that it may use in all, once it was extended; None: what the request says"""
+    max_trials: int | None = None
+    """the same of trials"""
+    max_cost: float | None = None
+    """the same of what it may cost"""
     estimate: str | None = None
     """what the budget was expected to buy, before the first trial"""
     ended_early: str | None = None

@@ -35,24 +35,25 @@ def as_served(store: Store, model: ModelVersion, wanted: str = AUTO) -> tuple[Ru
 
 def of_runtime(store: Store, model: ModelVersion, runtime: Runtime) -> Footprint:
     """What serving it on a runtime takes here. Raises `AutoVisionError` where that could not be measured."""
-    threads = default_threads()
     config, classes = TrialConfig.model_validate(model.lineage.config), len(model.classes)
-    made_of = [
-        architecture_of(config).model_dump(mode="json"),
-        classes,
-        runtime,
-        runtimes.node(threads),
-        runtimes.versions(),
-    ]
     int8: Path | None = None
-    if runtime == "openvino-int8" and (verdict := quantized.read(store, model.id, threads)) is not None:
-        int8 = quantized.file_of(store, model, verdict)
-        made_of.append(verdict.files)
-    key = keys.footprint(digest_of(made_of))
+    files: list[object] = []
+    if runtime == "openvino-int8":
+        verdict = quantized.read(store, model.id, default_threads())
+        if verdict is not None:
+            int8, files = quantized.file_of(store, model, verdict), [verdict.files]
+    key = key_of(config, classes, runtime, *files)
     try:
         return records.read(store, key, Footprint)
     except KeyNotFound:
         return records.create_or_read(store, key, measure(config, classes, runtime, int8=int8))[0]
+
+
+def key_of(config: TrialConfig, classes: int, runtime: Runtime, *files: object) -> str:
+    """Where it is kept what a network takes on a runtime of this kind of node; `files`: of one in int8."""
+    architecture = architecture_of(config).model_dump(mode="json")
+    made_of = [architecture, classes, runtime, runtimes.node(default_threads()), runtimes.versions()]
+    return keys.footprint(digest_of([*made_of, *files]))
 
 
 def node() -> str:

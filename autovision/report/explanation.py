@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from autovision.console import format_seconds, format_value
-from autovision.records.searches import SearchRequest, SearchState
+from autovision.records.searches import Excess, SearchRequest, SearchState
 from autovision.records.trials import TrialResult
 from autovision.report.charts import Bar, bar_chart
 from autovision.report.document import document
@@ -15,7 +15,7 @@ from autovision.report.parts import HALF, code, figure, responsive, row, section
 from autovision.report.search_sections import searches_section
 from autovision.report.search_view import SearchView
 from autovision.report.svg import Markup, join, tag
-from autovision.search.explain import Cut, Explanation, Importance, Judged, Winner
+from autovision.search.explain import Cut, Explanation, Finish, Importance, Judged, Winner
 
 _MOST = 40
 """rows of a table; the text and JSON forms have all"""
@@ -33,7 +33,10 @@ def render(
     header = tag(
         "header",
         tag("h1", f"Search {explanation.search}"),
-        tag("p", f"{headline(explanation)} Data set {dataset}, {state.status}.", class_="lead"),
+        tag("p", f"{headline(explanation)} Data set {dataset}, {_stands(explanation)}", class_="lead"),
+        None
+        if explanation.expected is None
+        else tag("p", f"Expected: {explanation.expected}.", class_="soft"),
     )
     return document(
         title=f"AutoVision search {explanation.search}",
@@ -64,6 +67,12 @@ def headline(explanation: Explanation) -> str:
     if explanation.winner is None:
         return f"No model after {trials} trials and {spent}."
     return f"Best {explanation.metric} {explanation.winner.value:.4f} on validation after {trials} trials and {spent}."
+
+
+def _stands(explanation: Explanation) -> str:
+    """How the search stands, and why, as the end of a sentence."""
+    why = explanation.error or explanation.ended_early
+    return f"{explanation.status}{'' if why is None else f': {why}'}."
 
 
 def _winner(explanation: Explanation) -> Markup:
@@ -125,21 +134,37 @@ def _ladder(explanation: Explanation) -> Markup:
         row(
             each.name,
             [
-                str(each.trials),
-                str(each.batches),
+                "" if each.trials is None else str(each.trials),
+                "" if each.batches is None else str(each.batches),
                 format_seconds(each.seconds),
-                "none" if each.best is None else _four(each.best),
+                ("none" if each.batches is not None else "") if each.best is None else _four(each.best),
             ],
             numbers=range(1, 5),
         )
         for each in explanation.ladder
     ]
     columns = ["rung", "trials", "computations", "seconds", f"best {explanation.metric}"]
+    made_of = _made_of(explanation.finish)
     return section(
         "The ladder",
-        "From heads on frozen features, many trained as one computation, to networks of which ever more is trained.",
+        "What can be served is measured; then from heads on frozen features, many trained as one computation, to "
+        "networks of which ever more is trained; and the best is finished.",
         tag("div", table(columns, rows, numbers=range(1, 5)), class_="card") if rows else None,
+        tag("ul", *(tag("li", note) for note in made_of), class_="note") if made_of else None,
     )
+
+
+def _made_of(finish: Finish | None) -> list[str]:
+    """What became of the best trials on the way to the model, and how that was decided."""
+    if finish is None:
+        return []
+    several = (
+        [f"The model is the average of the weights of {', '.join(finish.trials)}."]
+        if len(finish.trials) > 1
+        else []
+    )
+    again = [] if finish.refit is None else [f"It was trained again on {finish.refit:,} images."]
+    return [*several, *again, *finish.notes]
 
 
 def _importance(found: Sequence[Importance]) -> Markup:
@@ -168,17 +193,22 @@ def _seconds(explanation: Explanation) -> Markup:
     seconds = explanation.seconds
     kinds = {"features": seconds.features, "training": seconds.training}
     ends = {"pruned trials": seconds.pruned, "failed trials": seconds.failed}
+    clock = {
+        "before the trials": seconds.feasibility,
+        "with trials": seconds.trials,
+        "the finish": seconds.finish,
+    }
     first = (
         "no value"
         if seconds.first_value is None
         else f"the first value after {format_seconds(seconds.first_value)}"
     )
 
-    def bars(of: dict[str, float], name: str) -> Markup:
+    def bars(of: dict[str, float], name: str, told: str = "Seconds of all trials together.") -> Markup:
         drawn = [Bar(label.removeprefix("tf_"), value, format_seconds(value)) for label, value in of.items()]
         return figure(
             name,
-            "Seconds of all trials together.",
+            told,
             responsive(lambda width: bar_chart(drawn, width=width, label=name, x_label="seconds"), HALF),
         )
 
@@ -187,6 +217,9 @@ def _seconds(explanation: Explanation) -> Markup:
         f"{format_seconds(seconds.wall)} by the clock, {first}. Trials run side by side: theirs add up to more.",
         tag(
             "div",
+            bars(clock, "By the clock", "Seconds that passed.")
+            if seconds.feasibility or seconds.finish
+            else None,
             bars(kinds | ends, "By what was done"),
             bars(dict(seconds.by_backbone), "By backbone"),
             class_="pair",
@@ -212,6 +245,8 @@ def _pruned(cuts: Sequence[Cut]) -> Markup:
         for each in cuts[:_MOST]
     ]
     more = f" The first {_MOST} of {len(cuts)}." if len(cuts) > _MOST else ""
+    if (shared := sum(each.why == "shared" for each in cuts)) > 0:
+        more += f" {shared} of all were not behind: they gave a place to another search."
     return section(
         "What was pruned",
         "A trial goes on if it has what trials of its kind need that have cost about as much; one that was paused goes "
@@ -236,7 +271,40 @@ def _troubles(explanation: Explanation) -> Markup:
         [tag("ul", *(tag("li", note) for note in explanation.left_out))] if explanation.left_out else []
     )
     lead = "Trials that failed, and what was left out before the first one." if content else "Nothing."
-    return section("What could not be", lead, tag("div", *content, class_="card") if content else None)
+    return section(
+        "What could not be",
+        lead,
+        _excesses(explanation.infeasible) if explanation.infeasible else None,
+        tag("div", *content, class_="card") if content else None,
+    )
+
+
+def _excesses(found: Sequence[Excess]) -> Markup:
+    """One drawing for each limit that something misses."""
+    kinds = dict.fromkeys(each.of for each in found)
+    return tag(
+        "div", *(_missing([each for each in found if each.of == kind]) for kind in kinds), class_="pair"
+    )
+
+
+def _missing(found: Sequence[Excess]) -> Markup:
+    first = found[0]
+    bars = [
+        Bar(
+            each.networks.removeprefix("tf_"),
+            each.value,
+            f"{each.value:.4g}, {each.value / each.limit:.2f} x",
+        )
+        for each in found
+    ]
+    on = sorted({each.runtime for each in found if each.runtime})
+    measured = f", measured on {' and '.join(on)}" if on else ""
+    label = f"Networks that miss the limit on {first.of}"
+    return figure(
+        label,
+        f"Of each kind the smallest that misses it: {first.limit:g} {first.unit}{measured}.",
+        responsive(lambda width: bar_chart(bars, width=width, label=label, x_label=first.unit), HALF),
+    )
 
 
 def _four(value: float) -> str:

@@ -13,6 +13,7 @@ from autovision.model.version import read_version
 from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.deployments import Deployment, DriftReport
 from autovision.records.retraining import RetrainingState
+from autovision.records.runtimes import EVALUATED
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.retraining.accuracy import Share
@@ -185,6 +186,7 @@ def build(
         max_latency_ms=before.max_latency_ms if before else None,
         max_memory_mb=before.max_memory_mb if before else None,
         max_size_mb=before.max_size_mb if before else None,
+        runtime=before.runtime if before else EVALUATED,
     )
 
 

@@ -67,7 +67,7 @@ class Attempt:
     def begins(self) -> None:
         """Its seconds count from here on; those of attempts before it that were killed have, too."""
         self.started = time.time()
-        self.before = caught_up(self.store, self.before.with_(**_charged(self.request)))
+        self.before = caught_up(self.store, self.before.with_(**charged(self.request)))
 
     @property
     def number(self) -> int:
@@ -82,13 +82,13 @@ class Attempt:
     def left(self) -> tuple[float, str | None]:
         """Seconds that this attempt may take, and what to say if it is money that ends it."""
         left = self.granted_s - self.before.spent_s
-        if self.request.max_cost is None or not self.before.per_hour:
+        most = requests.granted_cost(self.request, self.before)
+        if most is None or not self.before.per_hour:
             return left, None
-        affordable = 3600 * (self.request.max_cost - (self.before.cost or 0.0)) / self.before.per_hour
+        affordable = 3600 * (most - (self.before.cost or 0.0)) / self.before.per_hour
         if affordable >= left:
             return left, None
-        most = prices.money(self.request.max_cost, self.before.currency)
-        return affordable, f"it may cost {most}, and no more"
+        return affordable, f"it may cost {prices.money(most, self.before.currency)}, and no more"
 
     def classes(self) -> int:
         """Of its data set."""
@@ -103,6 +103,7 @@ class Attempt:
         event = ProgressEvent(
             elapsed_s=self.before.spent_s + time.time() - self.started,
             budget_s=self.granted_s,
+            finishing_s=self.granted_s,  # no trials run before the first and after the last
             message=message,
             **counts(ledger, self.request.metric),
         )
@@ -142,7 +143,7 @@ class Attempt:
         return next((result for result in ledger if result.trial == trial), None)
 
 
-def _charged(request: SearchRequest) -> dict[str, Any]:
+def charged(request: SearchRequest) -> dict[str, Any]:
     """What the cluster costs, as fields of a search's state; none without prices."""
     table = request.prices or prices.configured()
     if table is None:

@@ -69,6 +69,8 @@ class Driver:
     """a trial that would end within so many seconds is neither paused nor stopped for being behind"""
     finishing_s: Callable[[TrialConfig | None], float] = lambda best: 0.0
     """seconds before the deadline that finishing the best configuration so far will take"""
+    extended_trials: int | None = None
+    """that the search may begin in all, since that was extended; None: what the request says"""
     share: Callable[[], int] = lambda: UNLIMITED
     """trials that may be at work at once beside those of other searches"""
 
@@ -153,7 +155,7 @@ class Driver:
         for trial in self._lessons.scheduler.promoted():
             if self.paused[trial].remaining_s <= remaining:
                 return self._resume(trial)
-        left = self.request.max_trials - self.begun if self.request.max_trials else 10**9
+        left = self.most - self.begun if self.most else 10**9
         # Where trials are what is scarce, each is to learn from those before it.
         most = max(1, left // _SPARING)
         drawn = self._proposer.draw(remaining, most, first=not self._lessons.valued) if left > 0 else []
@@ -277,8 +279,12 @@ class Driver:
     @property
     def wants(self) -> int | None:
         """How many trials there is a use for at once; None: as many as there is room for."""
-        most = self.request.max_trials
-        return None if most is None else max(0, most - len(self.ledger))
+        return None if self.most is None else max(0, self.most - len(self.ledger))
+
+    @property
+    def most(self) -> int | None:
+        """Trials that may be begun in all; None: as many as the seconds allow."""
+        return self.request.max_trials if self.extended_trials is None else self.extended_trials
 
     @property
     def begun(self) -> int:
@@ -405,6 +411,8 @@ class Driver:
             budget_s=self.request.budget_s,
             running=sum(len(running.members) for running in self.running.values()),
             paused=len(self.paused),
+            most=self.most,
+            finishing_s=self._finishing[1],
             message=message,
             **self._lessons.tally.counts(),
         )

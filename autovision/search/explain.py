@@ -6,18 +6,20 @@ import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 
 from autovision.records.models import FinishRecord
-from autovision.records.searches import SearchRequest, SearchState
+from autovision.records.searches import Excess, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
+from autovision.search.following import elapsed_s
 from autovision.search.multiobjective.front import Front, front_of
+from autovision.search.requests import granted_s
 from autovision.search.sampling.sampler import frozen_trial
-from autovision.search.schedulers import scheduler_of
+from autovision.search.schedulers import Report, scheduler_of
 from autovision.search.select import best_trial
 from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig
@@ -67,6 +69,8 @@ class Cut:
         value: what it had come to, by which trials are ranked: the metric, less a little of the log loss.
         needed: the least value with which a trial went on at that moment.
         seen: trials that it was compared with, itself included: of its kind, and of about its cost.
+        why: `behind`: it had less than was needed; `no number`: its value was not finite; `shared`: it had what was
+            needed, gave its place to another search of the cluster, and had none again.
     """
 
     trial: str
@@ -76,14 +80,16 @@ class Cut:
     value: float
     needed: float
     seen: int
+    why: str = "behind"
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Where the time went: summed over trials, which run side by side.
+    """Where the time went: by the clock, and summed over trials, which run side by side.
 
     Attributes:
-        wall: of the search.
+        wall: of the search so far, by the clock; what is neither `feasibility` nor `finish` had trials run.
+        feasibility, finish: of `wall`: before the first trials, and after the last; 0 in older records.
         first_value: from its beginning to its first value; None: there was none.
         features, training: of all trials.
         by_backbone: of all trials of each.
@@ -97,6 +103,13 @@ class Seconds:
     by_backbone: Mapping[str, float]
     pruned: float
     failed: float
+    feasibility: float = 0.0
+    finish: float = 0.0
+
+    @property
+    def trials(self) -> float:
+        """Of `wall`: in which trials ran."""
+        return max(0.0, self.wall - self.feasibility - self.finish)
 
 
 @dataclass(frozen=True)
@@ -146,17 +159,34 @@ class Rung:
     """What one rung of the ladder cost, and gave.
 
     Attributes:
-        name: `probe`, heads alone; `shallow` or `deep`, by the stages that were unfrozen.
-        batches: computations that its trials took; heads are trained together.
-        seconds: of all its trials, with features.
+        name: `feasibility`, before any trial; `probe`, heads alone; `shallow` or `deep`, by the stages that were
+            unfrozen; `finish`.
+        trials: on it; of the finish those whose weights the model has.
+        batches: computations that its trials took; heads are trained together. None: it has no trials of its own.
+        seconds: of all its trials, with features; of the first and the last by the clock.
         best: the best value of the metric on validation; None: there was none.
     """
 
     name: str
-    trials: int
-    batches: int
+    trials: int | None
+    batches: int | None
     seconds: float
     best: float | None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How the model was made of the best trials.
+
+    Attributes:
+        trials: whose weights it has, the best first: averaged where they are several.
+        refit: images of train and validation together that these were trained again on; None: they were not.
+        notes: how that was decided.
+    """
+
+    trials: Sequence[str]
+    refit: int | None
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -164,13 +194,17 @@ class Explanation:
     """All of it.
 
     Attributes:
-        ladder: the rungs that trials were on, from the cheapest up.
+        ladder: the rungs, from feasibility to the finish.
         ended: state -> how many trials ended so.
         improvements: each time that something better was found.
         left_out: what was found out before the first trial, such as backbones that could not be used.
+        infeasible: by how much networks miss the limits on latency, memory and size.
+        status: of the search; `error` says why it failed, `ended_early` why it ended before its budget.
+        expected: what the budget was said to buy, before the first trial.
         front: of a search with several objectives.
         confirmed: trials that were judged once more before the model was chosen, the best first. It is the first of
             them, or a trial that cannot be judged so and whose lead on validation was larger.
+        finish: None: there is no model.
     """
 
     search: str
@@ -186,6 +220,12 @@ class Explanation:
     left_out: Sequence[str]
     front: Front | None = None
     confirmed: Sequence[Judged] = ()
+    finish: Finish | None = None
+    infeasible: Sequence[Excess] = ()
+    status: str = ""
+    error: str | None = None
+    ended_early: str | None = None
+    expected: str | None = None
 
 
 def explain(
@@ -204,24 +244,48 @@ def explain(
         search=request.id,
         metric=request.metric,
         ended=dict(Counter(str(result.state) for result in ledger).most_common()),
-        ladder=ladder(ledger, request.metric),
+        ladder=[*_before(state), *ladder(ledger, request.metric), *_after(state, finished)],
         winner=_winner(request, space, ledger, finished),
         improvements=improvements(ledger, request.metric),
         importance=importance(space, ledger, request.metric),
         pruned=cuts(ledger, request.metric, request.scheduler),
         failures=_failures(ledger),
-        seconds=_seconds(state, ledger),
+        seconds=_seconds(request, state, ledger),
         left_out=state.notes,
         front=front_of(request, ledger, finished.trials[0] if finished else None),
         confirmed=[
             Judged(each.trial, each.value, each.confirmed)
             for each in (finished.confirmed if finished else ())
         ],
+        finish=_finish(finished),
+        infeasible=state.excesses,
+        status=str(state.status),
+        error=state.error,
+        ended_early=state.ended_early,
+        expected=state.estimate,
     )
 
 
+def _before(state: SearchState) -> list[Rung]:
+    return [Rung("feasibility", None, None, state.feasibility_s, None)] if state.feasibility_s else []
+
+
+def _after(state: SearchState, finished: FinishRecord | None) -> list[Rung]:
+    if not state.finishing_s:
+        return []
+    trials = None if finished is None else len(finished.trials)
+    return [Rung("finish", trials, None, state.finishing_s, None)]
+
+
+def _finish(finished: FinishRecord | None) -> Finish | None:
+    if finished is None:
+        return None
+    images = None if finished.refit is None else finished.refit.images
+    return Finish(finished.trials, images, finished.notes)
+
+
 def ladder(ledger: Sequence[TrialResult], metric: str) -> list[Rung]:
-    """What each rung of the ladder cost, and gave."""
+    """What each rung that has trials cost, and gave."""
     by_rung: dict[str, list[TrialResult]] = defaultdict(list)
     for result in ledger:
         by_rung[ladder_of(TrialConfig.model_validate(result.config))].append(result)
@@ -266,8 +330,15 @@ def cuts(ledger: Sequence[TrialResult], metric: str, scheduler: str = "halving")
         point = result.curve[-1]
         if result.state is TrialState.PRUNED and report.rung == point.rung:
             needed, seen = judges.needed(report), len(judges.scores(report))
-            found.append(Cut(result.trial, point.rung, point.epoch, search_s, report.value, needed, seen))
+            cut = Cut(result.trial, point.rung, point.epoch, search_s, report.value, needed, seen)
+            found.append(replace(cut, why=_why(report, needed)))
     return found
+
+
+def _why(report: Report, needed: float) -> str:
+    if not math.isfinite(report.value):
+        return "no number"
+    return "behind" if report.score < needed else "shared"
 
 
 def importance(space: Space, ledger: Sequence[TrialResult], metric: str) -> list[Importance]:
@@ -374,7 +445,15 @@ def _failures(ledger: Sequence[TrialResult]) -> list[Failure]:
     ]
 
 
-def _seconds(state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
+def _wall_s(request: SearchRequest, state: SearchState, ledger: Sequence[TrialResult]) -> float:
+    """By the clock; of a search that runs until now, but not beyond its budget: its process may be gone."""
+    if state.status is not SearchStatus.RUNNING:
+        return state.spent_s
+    told_s = max((point.search_s for result in ledger for point in result.curve), default=0.0)
+    return max(told_s, min(elapsed_s(state), granted_s(request, state)))
+
+
+def _seconds(request: SearchRequest, state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
     by_backbone: Counter[str] = Counter()
     for result in ledger:
         by_backbone[str(result.config["backbone"])] += result.seconds  # type: ignore[assignment]
@@ -384,11 +463,13 @@ def _seconds(state: SearchState, ledger: Sequence[TrialResult]) -> Seconds:
         return sum(result.seconds for result in ledger if result.state is which)
 
     return Seconds(
-        wall=state.spent_s,
+        wall=_wall_s(request, state, ledger),
         first_value=min((result.curve[0].search_s for result in ledger if result.curve), default=None),
         features=features,
         training=sum(result.seconds for result in ledger) - features,
         by_backbone=dict(by_backbone.most_common()),
         pruned=of(TrialState.PRUNED),
         failed=of(TrialState.FAILED),
+        feasibility=state.feasibility_s,
+        finish=state.finishing_s,
     )

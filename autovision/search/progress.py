@@ -31,6 +31,10 @@ class ProgressEvent:
     """the search's metric on validation; None: no trial has reported yet"""
     best_config: Mapping[str, Any] = field(default_factory=dict)
     """the configuration that gave `best_value`"""
+    most: int | None = None
+    """trials that the search may begin in all; None: as many as the budget allows"""
+    finishing_s: float = 0.0
+    """at the end of the budget, in which no trials run"""
     message: str | None = None
     """something worth a line of its own, e.g. why a trial failed"""
 
@@ -46,7 +50,11 @@ class ProgressEvent:
 
     @property
     def more(self) -> int | None:
-        """About how many more trials the seconds left should see, at the pace so far; None: too early to say."""
+        """About how many more trials should end, at the pace so far; None: too early to say.
+
+        What ended is known and the seconds for more become fewer, so that the sum of both converges.
+        """
         if self.done < _FEWEST or self.elapsed_s <= 0:
             return None
-        return round(self.done / self.elapsed_s * self.left_s)
+        found = round(self.done / self.elapsed_s * max(0.0, self.left_s - self.finishing_s))
+        return found if self.most is None else min(found, max(0, self.most - self.done))

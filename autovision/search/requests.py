@@ -16,10 +16,11 @@ from autovision.model.version import read_version
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.models import FinishRecord
+from autovision.records.runtimes import AUTO, EVALUATED, RUNTIMES
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
-from autovision.search.multiobjective.objectives import check_objectives
+from autovision.search.multiobjective.objectives import MEASURED, check_objectives
 from autovision.search.sampling import samplers
 from autovision.search.schedulers import scheduler_of
 from autovision.space import Space
@@ -29,6 +30,9 @@ from autovision.store.protocol import KeyNotFound, Store
 
 LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
 """what a request may demand of the model; see `SearchRequest`"""
+_MEASURED_LIMITS = ("max_latency_ms", "max_memory_mb")
+_OF_A_MODEL = (AUTO, "openvino-int8")
+"""of what is no runtime before there is a model"""
 
 
 MOST_PRIORITY = 10
@@ -50,8 +54,9 @@ def make_request(
         licenses: that the backbones' weights may have, in any spelling; empty: any.
 
     Raises:
-        InvalidInput: the budget, the metric, an objective, the sampler, a backbone or the data set cannot be searched
-            with, the metric has no value for validation, or no backbone has weights under one of the licences.
+        InvalidInput: the budget, the metric, an objective, the runtime, the sampler, a backbone or the data set cannot
+            be searched with, the metric has no value for validation, or no backbone has weights under one of the
+            licences.
         NotFound: no such data set, or no imported weights of a name in the space.
     """
     if not 0 < budget_s < float("inf"):
@@ -87,6 +92,11 @@ def make_request(
         options.setdefault("metric", metrics.COST)
     metrics.check_metric(options.get("metric", "accuracy"))
     objectives = options["objectives"] = check_objectives(options.get("objectives", ()))
+    check_runtime(
+        options.get("runtime", EVALUATED),
+        measures=bool(MEASURED & set(objectives))
+        or any(options.get(name) is not None for name in _MEASURED_LIMITS),
+    )
     samplers.check(options.get("sampler", "tpe"), space, 1 + len(objectives))
     check_backbones(space)
     allowed = license_names.parse(licenses)
@@ -114,6 +124,27 @@ def make_request(
         licenses=allowed,
         **options,
     )
+
+
+def check_runtime(name: str, *, measures: bool) -> None:
+    """Raises `InvalidInput` for a runtime that nothing can be measured on before there is a model.
+
+    Args:
+        measures: whether anything is measured on it.
+    """
+    known = [EVALUATED, *(runtime for runtime in RUNTIMES if runtime not in _OF_A_MODEL)]
+    if name in _OF_A_MODEL:
+        raise InvalidInput(
+            f"runtime {name!r} is chosen, or made, for a model that is there; for one that is searched for name one of "
+            f"{', '.join(known)}"
+        )
+    if name not in known:
+        raise InvalidInput(f"no runtime {name!r}; use one of {', '.join(known)}{near(name, known)}")
+    if not measures and name != EVALUATED:
+        raise InvalidInput(
+            f"runtime {name!r} is what latency and memory are measured on, and the search looks at neither; give it "
+            "--max-latency-ms, --max-memory-mb or --objective latency_ms, or leave the runtime out"
+        )
 
 
 def check_defined(metric: str, version: DatasetVersion) -> None:
@@ -236,6 +267,16 @@ def stop_asked(state: SearchState) -> bool:
 def granted_s(request: SearchRequest, state: SearchState) -> float:
     """Wall seconds that a search may use in all: its budget, or what that was extended to."""
     return request.budget_s if state.budget_s is None else state.budget_s
+
+
+def granted_trials(request: SearchRequest, state: SearchState) -> int | None:
+    """Trials that a search may begin in all; None: as many as the seconds allow."""
+    return request.max_trials if state.max_trials is None else state.max_trials
+
+
+def granted_cost(request: SearchRequest, state: SearchState) -> float | None:
+    """What a search may cost in all; None: nothing limits that."""
+    return request.max_cost if state.max_cost is None else state.max_cost
 
 
 def set_state(store: Store, search: str, **changes: Any) -> SearchState:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -20,7 +21,7 @@ from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchState, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.search import begun, requests
-from autovision.search.attempt import Attempt, StopSignal
+from autovision.search.attempt import Attempt, StopSignal, charged
 from autovision.search.finishing.finish import finish
 from autovision.search.progress import ProgressEvent
 from autovision.search.select import best_trial
@@ -179,6 +180,7 @@ def _wait(attempt: Attempt, turn: Turn) -> None:
     """Return when the search may begin; its budget is not spent with waiting."""
     try:
         preflight.check_models(attempt.request, attempt.classes(), cluster.here())
+        charged(attempt.request)  # a price that is missing is told before anything is spent
         turn.wait(attempt.stop, attempt.waits)
     except (Interrupted, LeaseLost):
         raise
@@ -194,9 +196,12 @@ def _run(attempt: Attempt, turn: Turn | None) -> SearchState:
     if turn is None:
         begun.settle(attempt.store, attempt.request.id)
         _check_finishable(attempt)
+    bench = _workbench(attempt.store)
     _runs(attempt, heeds_stop=turn is not None)
     try:
-        ledger, model = _to_a_model(attempt, turn)
+        ran = _tried(attempt, turn, bench)
+        finishing = time.time()
+        model = _model(attempt, ran, bench)
     except (Interrupted, LeaseLost):
         raise
     except (KeyboardInterrupt, Exception) as error:
@@ -208,32 +213,34 @@ def _run(attempt: Attempt, turn: Turn | None) -> SearchState:
         with suppress(LeaseLost):
             attempt.ends(attempt.trials(), **ended)
         raise
-    return attempt.ends(ledger, status=SearchStatus.FINISHED, model=model)
+    finishing_s = attempt.before.finishing_s + time.time() - finishing
+    return attempt.ends(ran.ledger, status=SearchStatus.FINISHED, model=model, finishing_s=finishing_s)
 
 
-def _to_a_model(attempt: Attempt, turn: Turn | None) -> tuple[list[TrialResult], str]:
-    """The ledger, and the id of the model. Raises `Interrupted` if a person stopped the trials."""
-    bench = _workbench(attempt.store)
+def _tried(attempt: Attempt, turn: Turn | None, bench: Workbench) -> Ran:
+    """What trials came to. Raises `Interrupted` if a person stopped them."""
     if turn is None:
-        ran = Ran(attempt.trials())
         attempt.set_state(ended_early="it was finished as it was, on request")
-    else:
-        ran = trials_in_turn(attempt, turn, bench)
-    search, ledger = attempt.request.id, ran.ledger
+        return Ran(attempt.trials())
+    ran = trials_in_turn(attempt, turn, bench)
     if ran.stopped:
-        attempt.ends(ledger, status=SearchStatus.STOPPED, stop_requested=False)
+        search = attempt.request.id
+        attempt.ends(ran.ledger, status=SearchStatus.STOPPED, stop_requested=False)
         raise Interrupted(
-            f"search {search} was stopped after {len(ledger)} trials; "
+            f"search {search} was stopped after {len(ran.ledger)} trials; "
             f"`autovision search resume {search}` goes on with it, `autovision search finish {search}` "
             "registers the best so far"
         )
-    attempt.tell("finishing the best trial, and evaluating it on the test split", ledger)
-    model = _known_model(attempt, ledger)
-    if model is None:
-        model = finish(
-            attempt.store, attempt.request, ledger, bench, cost=ran.cost, deadline=ran.finish_by
-        ).id
-    return ledger, model
+    return ran
+
+
+def _model(attempt: Attempt, ran: Ran, bench: Workbench) -> str:
+    """The id of the model that the trials come to."""
+    attempt.tell("finishing the best trial, and evaluating it on the test split", ran.ledger)
+    known = _known_model(attempt, ran.ledger)
+    if known is not None:
+        return known
+    return finish(attempt.store, attempt.request, ran.ledger, bench, cost=ran.cost, deadline=ran.finish_by).id
 
 
 def _runs(attempt: Attempt, *, heeds_stop: bool) -> None:

@@ -5,8 +5,12 @@
     median    stops whoever is worse than the median of the others at its cost
     none      lets all trials go on to their end
 
-Population-based training is not among them: it changes learning rates in the midst of long trainings, and these
-trainings are short, with a schedule of their own.
+Population-based training (Jaderberg et al. 2017) is not among them. Its trials take over each other's weights and
+change their rates on the way, so that what wins has a history and no configuration: it could not be trained again on
+train and validation, told to a sampler, tried by a later search, or repeated from its seed, and all that is what a
+trial is for here. The schedules that it would find are parameters instead: warm-up, cosine, rates by layer, gradual
+unfreezing. And it takes a population that is at work all at once, for long beside what a checkpoint takes, where most
+trainings here last seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +31,10 @@ _REDUCTION = 3
 _FIRST_COST_S = 0.01
 _LEVELS = 20
 """the last one begins at about a hundred days"""
+_NO_POPULATION = (
+    "what population-based training ends with has no configuration that could be trained again, on more images or by a "
+    "later search; schedules are parameters of the space instead"
+)
 _LEAST_PEERS = 3
 """with fewer, itself included, there is nothing to compare with"""
 
@@ -218,7 +226,8 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
 def scheduler_of(name: str) -> Scheduler:
     """A new scheduler. Raises `InvalidInput` for a name that there is not."""
     if name not in SCHEDULERS:
+        why = f" ({_NO_POPULATION})" if name.lower().startswith(("pbt", "population")) else ""
         raise InvalidInput(
-            f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}{near(name, SCHEDULERS)}"
+            f"there is no scheduler {name!r}; choose one of {', '.join(SCHEDULERS)}{near(name, SCHEDULERS)}{why}"
         )
     return SCHEDULERS[name]()

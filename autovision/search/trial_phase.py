@@ -11,7 +11,7 @@ from autovision.model.footprint import Footprint, measure
 from autovision.records.trials import TrialResult
 from autovision.search import similarity
 from autovision.search.attempt import Attempt
-from autovision.search.constraints.footprints import remembered
+from autovision.search.constraints.footprints import remembered, runtime_here
 from autovision.search.constraints.limits import Limits
 from autovision.search.costing.cost import CostModel
 from autovision.search.costing.node import this_node
@@ -20,6 +20,7 @@ from autovision.search.estimates.estimate import estimate
 from autovision.search.feasibility import infeasible_backbones
 from autovision.search.finishing.finish import evaluated
 from autovision.search.multiobjective.model_costs import Costs
+from autovision.search.progress import ProgressEvent
 from autovision.search.reserve import Reserve
 from autovision.search.select import best_trial
 from autovision.search.sharing.placement import placement
@@ -107,31 +108,36 @@ class TrialPhase:
     def _limit(self) -> None:
         """Measure what the request limits or weighs, as it is served, and say what cannot be tried, and why."""
         attempt, request, space = self._attempt, self._attempt.request, self._space
-        classes = len(self._splits.version.classes)
+        classes, runtime = len(self._splits.version.classes), runtime_here(request.runtime)
 
         def measured(config: TrialConfig) -> Footprint:
             attempt.tell(
                 f"measuring {config.backbone} at {config.resolution or 'its own'} px as it is served"
             )
-            return measure(config, classes)
+            return measure(config, classes, runtime)
 
-        known = remembered(attempt.store, classes, measured)
+        known = remembered(attempt.store, classes, measured, runtime)
         self._limits = Limits(request, classes, known)
-        self._limits.explore(space, frozenset(self._left_out))
         self._costs = Costs(request.objectives, classes, known)
-        until = time.time() + _MEASURING_SHARE * (attempt.granted_s - attempt.before.spent_s)
-        guessed = self._costs.explore(
-            space,
-            lambda config: config.backbone not in self._left_out and self._limits.fault(config) is None,
-            until=lambda: time.time() > until,
-        )
+        try:
+            self._limits.explore(space, frozenset(self._left_out))
+            until = time.time() + _MEASURING_SHARE * (attempt.granted_s - attempt.before.spent_s)
+            guessed = self._costs.explore(
+                space,
+                lambda config: config.backbone not in self._left_out and self._limits.fault(config) is None,
+                until=lambda: time.time() > until,
+            )
+        finally:
+            # Where nothing meets the limits, too, it is told what there was and by how much it misses them.
+            left_out = (f"left out {name}: {reason}" for name, reason in self._left_out.items())
+            notes = (*left_out, *self._limits.notes)
+            attempt.set_state(
+                notes=notes,
+                excesses=tuple(self._limits.excesses),
+                feasibility_s=attempt.before.feasibility_s + time.time() - attempt.started,
+            )
         if guessed:
             attempt.tell(guessed)
-        notes = (
-            *(f"left out {name}: {reason}" for name, reason in self._left_out.items()),
-            *self._limits.notes,
-        )
-        attempt.set_state(notes=notes)
         for note in notes:
             attempt.tell(note)
 
@@ -154,6 +160,13 @@ class TrialPhase:
     def _driver(self, ledger: list[TrialResult]) -> Driver:
         attempt = self._attempt
         granted_s = attempt.granted_s
+        unaffordable_s = granted_s - attempt.before.spent_s - self._left_s
+
+        def emit(event: ProgressEvent) -> None:
+            attempt.on_progress(
+                replace(event, budget_s=granted_s, finishing_s=event.finishing_s + unaffordable_s)
+            )
+
         return Driver(
             store=attempt.store,
             request=attempt.request,
@@ -168,7 +181,8 @@ class TrialPhase:
             left_out=frozenset(self._left_out),
             fault=self._limits.fault,
             costs=self._costs,
-            emit=lambda event: attempt.on_progress(replace(event, budget_s=granted_s)),
+            emit=emit,
+            extended_trials=attempt.before.max_trials,
             share=self._turn.share,
             finishing_s=self._reserve,
             images=len(self._splits.validation),
@@ -206,7 +220,7 @@ def _why_ended(driver: Driver, watch: Watch, scarce: str | None) -> str | None:
     Args:
         scarce: what to say if what ended them is that nothing more fits into the seconds that were left.
     """
-    most = driver.request.max_trials
+    most = driver.most
     if watch.ended_early is not None or (most is not None and driver.begun >= most):
         return watch.ended_early
     return "everything in the space was tried" if driver.exhausted else scarce

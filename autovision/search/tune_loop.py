@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -18,15 +18,41 @@ from ray.tune.stopper import Stopper
 
 from autovision.search import idle_actors
 from autovision.search.driver import Driver
-from autovision.search.sharing.placement import placement
+from autovision.search.sharing.placement import Placement, placement, room
+from autovision.search.sharing.shares import UNLIMITED
 from autovision.trial.group import TrialGroup
 from autovision.trial.worker import TrialWorker
 
 _GRACE_S = 3.0
 """trials end by themselves at the deadline; whoever has not by then is stopped"""
 
+_LOOK_S = 5.0
+"""between two looks at the cluster's nodes"""
 _TRIAL_BYTES = 500e6
 """what the process of a trial of several workers takes; Tune wants a trial to take something"""
+
+
+class Room:
+    """How many trials the cluster has room for, looked up now and then: nodes come and go while a search runs.
+
+    What each worker takes stays as it was when the search began.
+    """
+
+    def __init__(
+        self,
+        place: Placement,
+        workers: int,
+        look: Callable[[], Sequence[Mapping[str, float]]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._place, self._workers, self._look, self._clock = place, workers, look, clock
+        self._trials, self._looked = place.concurrent, clock()
+
+    def __call__(self) -> int:
+        if self._clock() - self._looked > _LOOK_S:
+            self._looked = self._clock()
+            self._trials = room(self._look(), self._place, self._workers)
+        return self._trials
 
 
 class _NeverPickled:
@@ -37,16 +63,20 @@ class _NeverPickled:
 
 
 class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
-    """Asks the driver for trials, and tells it how they ended."""
+    """Asks the driver for trials, and tells it how they ended.
 
-    def __init__(self, driver: Driver) -> None:
+    Args:
+        room: how many trials may be at work at once, however large the search's share is.
+    """
+
+    def __init__(self, driver: Driver, room: Callable[[], int] = lambda: UNLIMITED) -> None:
         super().__init__(metric="objective", mode="max")
-        self._driver = driver
+        self._driver, self._room = driver, room
         self.names: dict[str, str] = {}
         """Tune's trial id -> ours"""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._driver.at_work >= self._driver.share():
+        if self._driver.at_work >= min(self._driver.share(), self._room()):
             return None  # Tune asks again
         assignment = self._driver.next()
         if assignment is None:
@@ -119,7 +149,7 @@ def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
     driver.threads, driver.gpu = place.cpus, place.gpu
     # Several workers take their own CPUs and GPUs: what their trial took besides would be missing for them.
     resources = place.of_worker() if workers == 1 else {"memory": _TRIAL_BYTES}
-    searcher = DriverSearcher(driver)
+    searcher = DriverSearcher(driver, Room(place, workers, nodes))
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="autovision-tune-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,7 +159,6 @@ def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
                 search_alg=searcher,
                 scheduler=DriverScheduler(driver, searcher),
                 num_samples=-1,
-                max_concurrent_trials=place.concurrent,
                 reuse_actors=workers == 1,
             ),
             run_config=tune.RunConfig(

@@ -103,14 +103,17 @@ def _features(result: TrialResult) -> tuple[Any, ...]:
 
 
 def _earlier(store: Store, request: SearchRequest, dataset: str) -> list[TrialResult]:
-    """The trials of other searches on a data set, for the same metric."""
+    """The trials of other searches on a data set, for the same metric; of its own data set by the same costs, too."""
     results = []
     for search in sorted({key.split("/")[1] for key in store.list(keys.SEARCHES)} - {request.id}):
         try:
             other = records.read(store, keys.search_request(search), SearchRequest)
         except KeyNotFound:
             continue
-        if other.dataset == dataset and other.metric == request.metric:
+        comparable = other.metric == request.metric and (
+            other.costs == request.costs or dataset != request.dataset
+        )
+        if other.dataset == dataset and comparable:
             results += records.read_all(store, keys.trials(search), TrialResult)
     return results
 

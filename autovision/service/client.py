@@ -134,9 +134,13 @@ class ServiceClient:
     def stop(self, search: str) -> SearchState:
         return self._act(f"/searches/{_part(search)}/stop", None, SearchState)
 
-    def resume(self, search: str, budget_s: float | None = None) -> SearchState:
-        """Put a search into the queue again, with so many seconds more."""
-        body = {} if budget_s is None else {"budget_s": budget_s}
+    def resume(self, search: str, budget_s: float | None = None, **more: float | None) -> SearchState:
+        """Put a search into the queue again, with so many seconds more.
+
+        Args:
+            more: other fields of an `Extension`.
+        """
+        body = {name: value for name, value in {"budget_s": budget_s, **more}.items() if value is not None}
         return self._act(f"/searches/{_part(search)}/resume", body, SearchState)
 
     def follow(self, search: str) -> Iterator[Progress | TrialResult]:

@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from autovision.records.base import Record
 from autovision.records.datasets import DatasetVersion
+from autovision.records.runtimes import EVALUATED
 from autovision.records.searches import PriceTable, SearchRequest, SearchState
 from autovision.records.tokens import Scope, Token
 from autovision.serving.schema import Problem
@@ -79,6 +80,9 @@ class SearchDeclaration(Body):
     max_latency_ms: Positive | None = None
     max_memory_mb: Positive | None = None
     max_size_mb: Positive | None = None
+    runtime: Text = Field(
+        default=EVALUATED, description="That latency and memory are measured on, such as openvino-f32."
+    )
     patience_s: Positive | None = None
     converged: bool = False
     max_cost: Positive | None = None
@@ -104,6 +108,10 @@ class Extension(Body):
     budget_s: Seconds | None = Field(
         default=None, description="So many more wall seconds from here, also for one that is finished."
     )
+    max_trials: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        default=None, description="So many more trials than have ended."
+    )
+    max_cost: Positive | None = Field(default=None, description="So much more than it has cost.")
 
 
 class PromotionOrder(Body):

@@ -93,8 +93,8 @@ def resume(context: Context, search: str, extension: Extension, caller: Caller) 
     at, more_s = context.clock(), extension.budget_s
     quotas.reserve(context.store, caller.token, search, more_s or 0.0, at)
     try:
-        if more_s is not None:
-            context.av.extend(search, more_s)
+        if any(more is not None for more in (more_s, extension.max_trials, extension.max_cost)):
+            context.av.extend(search, more_s, more_trials=extension.max_trials, more_cost=extension.max_cost)
         return requests.put_back(context.store, search)
     except Exception:
         quotas.give_back(context.store, caller.token, search, at)

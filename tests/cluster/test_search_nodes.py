@@ -10,9 +10,12 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from autovision.records.searches import SearchStatus
+from autovision.errors import Interrupted
+from autovision.records.searches import LiveSearch, SearchStatus
 from autovision.records.trials import TrialState
 from autovision.space.config import TrialConfig
+from autovision.store import keys, records
+from autovision.store.protocol import KeyNotFound
 from autovision.trial.train import rung_epochs
 from tests.slow.searches import Both, Killed, Plan, colours, wait_until
 
@@ -20,6 +23,8 @@ KILLS = 3
 LIVES_S = 2.0
 """of a node, once there is a trial that has ended since the last one was killed"""
 PLAN = Plan(Both(), ("--max-trials", "40", "--seed", "3", "--no-confirm"), cpus=3, after=0)
+LONG = Plan(Both(), ("--max-trials", "10000", "--seed", "3", "--no-confirm"), cpus=1, after=0)
+"""is stopped"""
 
 
 @pytest.fixture
@@ -65,6 +70,30 @@ def test_nodes_that_are_killed_take_no_ended_trial_with_them(cluster: Cluster, t
         assert trial.state is not TrialState.FAILED, trial.error
         if trial.state is TrialState.COMPLETE:
             assert [point.epoch for point in trial.curve] == rung_epochs(trial.config["epochs"])
+
+
+@pytest.mark.timeout(900)
+def test_a_node_that_joins_while_a_search_runs_is_used(tmp_path: Path) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        search = Killed(LONG, colours(tmp_path / "images"), tmp_path, cluster.address)
+        with search.submitted() as process:
+            wait_until(lambda: bool(search.lines()), process)
+            assert at_work(search) <= 1
+            cluster.add_node(num_cpus=1)
+            wait_until(lambda: at_work(search) == 2, process)
+            search.av.stop(search.search)
+            assert process.wait() == Interrupted.exit_code
+    finally:
+        cluster.shutdown()
+
+
+def at_work(search: Killed) -> int:
+    """Trials that a search says it runs; heads that are trained together are one."""
+    try:
+        return records.read(search.av.store, keys.live_search(search.search), LiveSearch).running
+    except KeyNotFound:
+        return 0
 
 
 def worker_of(cluster: Cluster) -> object:

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from autovision.errors import InvalidInput
 from autovision.image import VIEWS
@@ -21,11 +21,12 @@ from autovision.model import backbone as backbones
 from autovision.model.flops import stage_gflops
 from autovision.model.footprint import Footprint, architecture_of, size_mb
 from autovision.model.heads import attends
-from autovision.records.searches import SearchRequest
+from autovision.records.searches import Excess, SearchRequest
 from autovision.space import Choice, Constant, Float, Integer, Parameter, Space
 from autovision.space.config import TrialConfig
 
 Measure = Callable[[TrialConfig], Footprint]
+_Limited = Literal["latency", "memory", "size"]
 
 _GRID = 9
 """values of a range that are considered"""
@@ -54,12 +55,14 @@ class Limits:
     Attributes:
         classes: of the data set.
         notes: what was left out, and by how much it misses the limits.
+        excesses: the same as figures.
     """
 
     request: SearchRequest
     classes: int
     measure: Measure
     notes: list[str] = field(default_factory=list)
+    excesses: list[Excess] = field(default_factory=list)
     _largest: dict[Family, float] = field(default_factory=dict)
     _sizes: dict[TrialConfig, float] = field(default_factory=dict)
 
@@ -99,6 +102,8 @@ class Limits:
                     f"{_spoken(family)}: {len(members) - len(fitting)} of {len(members)} sizes have more than "
                     f"{self.request.max_size_mb:g} MB of weights; the smallest has {self._size(smallest):.1f} MB"
                 )
+                least = min(self._size(member) for member in members if self._size_fault(member) is not None)
+                self._exceeded(family, "size", least, self.request.max_size_mb)
             if fitting and self._measured:
                 fitting = self._bisect(family, fitting)
             admitted += len(fitting)
@@ -122,17 +127,22 @@ class Limits:
         """The members, in the order of their arithmetic, up to the largest that meets the limits."""
         good, bad = -1, len(members)  # the last known to meet them, the first known not to
         fault = ""
+        missed: Footprint | None = None
         at = bad - 1
         while good + 1 < bad:
             found = self.measure(members[at])
             if (reason := self._measured_fault(found)) is None:
                 good = at
             else:
-                bad, fault = at, f"{_spoken_size(members[at])} takes {reason} ({found.runtime})"
+                bad, missed = at, found
+                fault = f"{_spoken_size(members[at])} takes {reason} ({found.runtime})"
             at = 0 if good < 0 and bad == len(members) - 1 and bad > 0 else (good + bad) // 2
         if fault:
             kept = f"up to {_spoken_size(members[good])}" if good >= 0 else "nothing"
             self._note(f"{_spoken(family)}: {fault}; {kept} meets the limits")
+        if missed is not None:
+            self._exceeded(family, "latency", missed.latency_ms, self.request.max_latency_ms, missed.runtime)
+            self._exceeded(family, "memory", missed.memory_mb, self.request.max_memory_mb, missed.runtime)
         self._largest[family] = gflops(members[good]) if good >= 0 else -math.inf
         return members[: good + 1]
 
@@ -162,6 +172,18 @@ class Limits:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
+
+    def _exceeded(
+        self, family: Family, what: _Limited, value: float, limit: float | None, runtime: str = ""
+    ) -> None:
+        """Keep by how much a limit is missed, if it is."""
+        if limit is not None and value > limit:
+            unit = "ms" if what == "latency" else "MB"
+            self.excesses.append(
+                Excess(
+                    networks=_spoken(family), of=what, value=value, limit=limit, unit=unit, runtime=runtime
+                )
+            )
 
 
 def gflops(config: TrialConfig) -> float:

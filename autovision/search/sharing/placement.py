@@ -39,12 +39,25 @@ def placement(nodes: Sequence[Mapping[str, float]], workers: int = 1) -> Placeme
     if gpu:
         fit = [node for node in nodes if node.get("GPU", 0.0) >= 1]
         cpus = max(1, min(int(node.get("CPU", 0.0)) // int(node["GPU"]) for node in fit))
-        places = sum(min(int(node["GPU"]), int(node.get("CPU", 0.0)) // cpus) for node in fit)
     else:
-        cpus, places = 1, sum(int(node.get("CPU", 0.0)) for node in nodes)
+        cpus = 1
+    places = _places(nodes, cpus, gpu=gpu)
     if workers > max(1, places):
         raise InvalidInput(
             f"{workers} workers per trial need {workers} {'GPUs' if gpu else 'CPUs'} at once, one each, and this "
             f"cluster has {places}; ask for at most {places}, or join a larger cluster"
         )
     return Placement(max(1, places // workers), cpus, gpu)
+
+
+def room(nodes: Sequence[Mapping[str, float]], place: Placement, workers: int = 1) -> int:
+    """How many trials like those of a placement the nodes have room for, which may be others since; at least one."""
+    return max(1, _places(nodes, place.cpus, gpu=place.gpu) // workers)
+
+
+def _places(nodes: Sequence[Mapping[str, float]], cpus: int, *, gpu: bool) -> int:
+    """Workers of so many CPUs, and of one GPU each if they have any."""
+    fitting = (int(node.get("CPU", 0.0)) // cpus for node in nodes)
+    if not gpu:
+        return sum(fitting)
+    return sum(min(int(node.get("GPU", 0.0)), each) for node, each in zip(nodes, fitting, strict=True))

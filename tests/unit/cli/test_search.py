@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from autovision.api import AutoVision
 from autovision.cli import search_looks, search_views
 from autovision.records.base import now
 from autovision.records.searches import ClusterView, SearchRequest, SearchState, SearchStatus
@@ -56,7 +57,7 @@ def test_the_same_request_is_the_same_search_unless_asked_again(cli: Any, pets: 
 def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
     line = ("search", "submit", "pets@1", "--space", SPACE, "--budget-s", 7.5, "--seed", 9)
     more = ("--metric", "f1", "--max-trials", 4, "--deployment", "door", "--cold", "--json")
-    more += ("--max-latency-ms", 12.5, "--max-memory-mb", 900, "--max-size-mb", 20)
+    more += ("--max-latency-ms", 12.5, "--max-memory-mb", 900, "--max-size-mb", 20, "--runtime", "eager-f32")
     more += ("--workers-per-trial", 3, "--license", "MIT,apache-2.0", "--license", "CC0-1.0")
     Path("prices.toml").write_text('currency = "EUR"\ncpu = 0.5\n')
     more += ("--patience-s", 90, "--converged", "--max-cost", 2.5, "--prices", "prices.toml")
@@ -68,7 +69,7 @@ def test_every_option_reaches_the_request(cli: Any, pets: str) -> None:
         **{"deployment": "door", "warm_start": False, "dataset_version": 1, "nonce": ""},
         "licenses": ["apache-2.0", "cc0-1.0", "mit"],
         "workers_per_trial": 3,
-        **{"max_latency_ms": 12.5, "max_memory_mb": 900.0, "max_size_mb": 20.0},
+        **{"max_latency_ms": 12.5, "max_memory_mb": 900.0, "max_size_mb": 20.0, "runtime": "eager-f32"},
         **{"patience_s": 90.0, "converged": True, "max_cost": 2.5},
         "prices": {"currency": "EUR", "cpu": 0.5, "gpu": None, "gpus": {}, "nodes": {}},
     }
@@ -154,6 +155,21 @@ def test_estimate(cli: Any, pets: str) -> None:
     assert cli("search", "estimate", "nothing").code == 3
 
 
+def test_an_estimate_is_of_the_cluster_that_the_environment_names(
+    cli: Any, pets: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which costs, and does, more than this machine; without one nothing is started for it."""
+    connected: list[str] = []
+    monkeypatch.setattr(AutoVision, "connect", lambda av: connected.append("now"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    line = ("search", "estimate", pets, "--space", SPACE)
+    assert cli(*line).code == 0 and connected == []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert cli(*line).code == 0 and connected == ["now"]
+    refused = cli(*line, "--workers-per-trial", 10_000)
+    assert refused.code == 2 and "10000 workers per trial need 10000" in refused.err
+
+
 def test_extend_and_finish(cli: Any, world: Any) -> None:
     ran = cli("search", "finish", world.search, "--json")
     assert ran.code == 0 and ran.answer["model"] == world.model, "finished searches are shown as they are"
@@ -165,6 +181,10 @@ def test_extend_and_finish(cli: Any, world: Any) -> None:
     assert "(extended; asked for 30)" in shown
     (listed,) = cli("search", "list", "--json").answer
     assert listed["budget_s"] == extended.budget_s
+    extend(store, world.search, 60.0, more_trials=4)
+    assert "3 of 7" in " ".join(cli("search", "show", world.search).out.split())
+    refused = cli("search", "resume", world.search, "--max-cost", 3)
+    assert refused.code == 2 and "nothing tells what the cluster costs" in refused.err
     requests.set_state(store, world.search, status=SearchStatus.RUNNING)
     assert cli("search", "resume", world.search, "--budget-s", 60).code == 4
 

@@ -42,9 +42,21 @@ def test_plain_lines_hold_the_state_and_never_wrap() -> None:
         START, elapsed_s=31, complete=6, pruned=9, failed=1, best_value=0.8534, best_config=CONFIG
     )
     assert plain(event) == [
-        "[   31 s of 120 s] trials: 6 complete, 9 pruned, 1 failed, 2 running; best accuracy 0.8534 "
-        "(efficientnet_lite1 · lr 0.003 · mlp)"
+        "[   31 s of 120 s] trials: 6 complete, 9 pruned, 1 failed, 2 running, about 46 to come; best "
+        "accuracy 0.8534 (efficientnet_lite1 · lr 0.003 · mlp)"
     ]
+
+
+def test_what_is_to_come_converges_to_what_came() -> None:
+    """Ten trials in ten seconds, and then one in five; 20 s at the end are for the finish."""
+    seen = [(10, 10), (25, 13), (50, 18), (75, 23), (99, 28), (100, 28)]
+    events = [replace(START, elapsed_s=at, complete=count, finishing_s=20.0, most=None) for at, count in seen]
+    sums = [event.done + (event.more or 0) for event in events]
+    off = [abs(each - 28) for each in sums]
+    assert off == sorted(off, reverse=True) and sums[-1] == 28
+    few = replace(events[0], most=12)
+    assert (events[0].more, few.more) == (90, 2)
+    assert replace(START, elapsed_s=10, complete=4).more is None, "too few to say"
 
 
 def test_plain_lines_come_at_most_every_five_seconds() -> None:

@@ -177,11 +177,14 @@ def test_a_re_search_keeps_to_the_licences_and_workers_of_the_search_that_made_t
     key = keys.search_request(tiny.searches[0].id)
     store.delete(key)
     records.create(
-        store, key, tiny.searches[0].with_(licenses=("mit",), workers_per_trial=4, max_size_mb=9.0)
+        store,
+        key,
+        tiny.searches[0].with_(licenses=("mit",), workers_per_trial=4, max_size_mb=9.0, runtime="eager-f32"),
     )
     again = retraining.build(store, deployment, situation, reason="because", seed=0)
     assert (again.licenses, again.workers_per_trial) == (("mit",), 4)
     assert (again.max_size_mb, again.max_latency_ms, again.max_memory_mb) == (9.0, None, None)
+    assert (plain.runtime, again.runtime) == ("evaluated", "eager-f32")
 
 
 def test_doing_it_again_gives_the_same_version_and_the_same_request(

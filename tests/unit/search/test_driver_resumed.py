@@ -81,6 +81,16 @@ def test_the_bound_on_trials_holds_over_all_attempts(world: World) -> None:
     assert len(stored_ledger(driver)) == 8
 
 
+def test_a_bound_that_was_extended_lets_so_many_more_trials_begin(world: World) -> None:
+    first = driver_of(world, max_trials=4)
+    Simulation(first, world, workers=2).run()
+    assert len(stored_ledger(first)) == 4
+    driver = resumed(world, first, extended_trials=7)
+    assert (driver.most, driver.wants, driver.event().most) == (7, 3, 7)
+    Simulation(driver, world, workers=2).run()
+    assert len(stored_ledger(driver)) == 7
+
+
 @pytest.mark.parametrize("crash_after_s", [0.5, 12.5, 60.5])
 def test_in_order_a_resumed_search_draws_what_an_undisturbed_one_draws(crash_after_s: float) -> None:
     class One(Three):

@@ -6,7 +6,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from autovision.cli.search_views import explanation
-from autovision.records.models import Confirmation, FinishRecord
-from autovision.records.searches import SearchRequest, SearchState, SearchStatus
+from autovision.records.models import Confirmation, FinishRecord, Refit
+from autovision.records.searches import Excess, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.report.explanation import headline, render
 from autovision.search.explain import Explanation, cuts, explain, importance, improvements
@@ -248,6 +248,76 @@ def test_seconds_failures_and_what_was_left_out() -> None:
     assert (seconds.features, seconds.training, seconds.pruned, seconds.failed) == (4.0, 9.0, 2.0, 8.0)
     assert seconds.by_backbone == {"test_resnet": 13.0}
     assert found.left_out == ("left out resnet18: no weights",)
+
+
+def test_the_ladder_goes_from_feasibility_to_the_finish_and_the_clock_is_divided_so() -> None:
+    lines = [trial(0, [0.7]), trial(1, [0.75])]
+    record = FinishRecord(
+        search=request().id,
+        ledger="0",
+        trials=(lines[1].trial, lines[0].trial),
+        chosen_key="w",
+        final_key="v",
+        refit=Refit(images=1234, epochs={lines[1].trial: 9}, before_key="w"),
+        notes=("2 trials are averaged: better in 95 %",),
+        created_at=EPOCH,
+    )
+    stands = state(feasibility_s=5.5, finishing_s=10.0, estimate="60 s buy about 3 heads")
+    found = explain(request(), stands, lines, record)
+    assert [(each.name, each.trials, each.seconds) for each in found.ladder] == [
+        ("feasibility", None, 5.5),
+        ("probe", 2, 6.0),
+        ("finish", 2, 10.0),
+    ]
+    assert (found.seconds.feasibility, found.seconds.trials, found.seconds.finish) == (5.5, 40.0, 10.0)
+    assert found.finish is not None and found.finish.refit == 1234
+    page, text = render(found, request(), stands, lines), told(found)
+    for said in ("2 trials are averaged: better in 95 %", "1,234 images", "60 s buy about 3 heads"):
+        assert said in page and said in text
+    assert "By the clock" in page and "before the trials 5.5, with them 40.0, the finish 10.0" in text
+    older = explain(request(), state(), lines)
+    assert [each.name for each in older.ladder] == ["probe"] and older.finish is None
+    assert "By the clock" not in render(older, request(), state(), lines) and "with them" not in told(older)
+
+
+def test_by_how_much_networks_miss_the_limits() -> None:
+    missed = (
+        Excess(
+            networks="tf_efficientnet_lite2", of="latency", value=31.4, limit=20, unit="ms", runtime="paper"
+        ),
+        Excess(networks="resnet50", of="size", value=94.0, limit=47.0, unit="MB"),
+    )
+    why = "nothing in the space meets the limits"
+    stands = state(status=SearchStatus.FAILED, error=why, excesses=missed, notes=("resnet50: 94 MB",))
+    found = explain(request(), stands, [])
+    assert found.infeasible == missed and (found.status, found.error) == ("failed", why)
+    page, text = render(found, request(), stands, []), told(found)
+    assert why in page and why in text and "resnet50: 94 MB" in text
+    for said in ("limit on latency", "efficientnet_lite2", "1.57 x", "20 ms, measured on paper", "2.00 x"):
+        assert said in page
+    assert "miss the limit" not in render(explain(request(), state(), []), request(), state(), [])
+
+
+def test_who_gave_a_place_to_another_search_was_not_behind() -> None:
+    lines = [
+        trial(0, [0.7]),
+        trial(1, [0.8]),
+        trial(2, [0.9], state=TrialState.PRUNED),
+        trial(3, [0.1], state=TrialState.PRUNED),
+    ]
+    found = explain(request(), state(), lines)
+    assert [each.why for each in found.pruned] == ["shared", "behind"]
+    assert "1 of them gave a place to another search instead" in told(found)
+    assert "1 of all were not behind" in render(found, request(), state(), lines)
+
+
+def test_the_clock_of_a_search_that_runs_goes_on() -> None:
+    begun = datetime.now(UTC) - timedelta(seconds=30)
+    running = state(status=SearchStatus.RUNNING, spent_s=10.0, updated_at=begun)
+    assert 40.0 <= explain(request(), running, []).seconds.wall <= request().budget_s
+    gone = running.with_(updated_at=EPOCH)
+    assert explain(request(), gone, []).seconds.wall == request().budget_s, "its process may be gone"
+    assert explain(request(), gone, [trial(3, [0.5, 0.6])]).seconds.wall == 103.0
 
 
 def test_a_search_without_any_trial_is_explained_too() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.errors import Conflict, InvalidInput
-from autovision.records.searches import SearchStatus
+from autovision.records.searches import PriceTable, SearchStatus
 from autovision.search import requests
 from autovision.search.extending import caught_up, extend
 from autovision.store import keys, records
@@ -32,7 +32,7 @@ def test_extending(tiny: History) -> None:
     with pytest.raises(Conflict, match="is being run"):
         extend(store, search, 30.0)
     requests.set_state(store, search, status=SearchStatus.FINISHED)
-    with pytest.raises(InvalidInput, match="give a finite time above 0"):
+    with pytest.raises(InvalidInput, match="give a finite number above 0, such as --budget-s 120"):
         extend(store, search, float("nan"))
 
 
@@ -64,5 +64,40 @@ def test_a_search_whose_last_trials_have_not_ended_may_go_on_with_them(tiny: His
     requests.set_state(store, search, status=SearchStatus.STOPPED, trials=2)
     extend(store, search, 30.0)
     records.create(store, keys.trial(search, going.trial), going)
-    with pytest.raises(InvalidInput, match="ended all of its 2 trials, and more seconds would buy no more"):
+    with pytest.raises(
+        InvalidInput, match="ended all of its 2 trials, and nothing else would buy more; give it"
+    ):
         extend(store, search, 30.0)
+    more = extend(store, search, 30.0, more_trials=3)
+    assert (more.max_trials, more.budget_s) == (5, 30.0)
+    assert requests.granted_trials(request, more) == 5 and requests.granted_trials(request, more.with_()) == 5
+
+
+def test_a_bound_that_is_used_up_is_named_where_another_one_is_extended(tiny: History) -> None:
+    store = tiny.copy()
+    prices = PriceTable(currency="EUR", cpu=1.0)
+    request = tiny.searches[0].with_(nonce="again", max_trials=2, max_cost=3.0, prices=prices)
+    search = requests.submit(store, request).search
+    fields = {"status": SearchStatus.FINISHED, "spent_s": request.budget_s, "cost": 3.0, "currency": "EUR"}
+    requests.set_state(store, search, **fields)
+    with pytest.raises(InvalidInput, match=r"has used all of its .* s; give it seconds, too"):
+        extend(store, search, more_cost=1.0)
+    with pytest.raises(
+        InvalidInput, match=r"has cost the 3.00 EUR that it may; give it more, with --max-cost"
+    ):
+        extend(store, search, 60.0)
+    before = requests.get(store, search)[1]
+    more = extend(store, search, 60.0, more_cost=1.5)
+    assert (more.status, more.max_cost, more.max_trials) == (SearchStatus.STOPPED, 4.5, None)
+    assert requests.granted_cost(request, before) == 3.0 and requests.granted_cost(request, more) == 4.5
+    for nothing in ({}, {"more_trials": 0}, {"more_cost": float("inf")}):
+        with pytest.raises(InvalidInput, match=r"try --budget-s 120|finite number above 0"):
+            extend(store, search, **nothing)  # type: ignore[arg-type]
+
+
+def test_a_cost_without_prices_means_nothing(tiny: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AUTOVISION_PRICES", raising=False)
+    store = tiny.copy()
+    search = requests.submit(store, tiny.searches[0].with_(nonce="again")).search
+    with pytest.raises(InvalidInput, match="nothing tells what the cluster costs"):
+        extend(store, search, more_cost=1.0)

@@ -58,6 +58,22 @@ def test_a_request_names_exactly_what_it_searches_on(store: MemoryStore, tiny: H
         ({"max_latency_ms": 0.0}, "max_latency_ms=0: a limit is a finite number above 0"),
         ({"max_size_mb": -1.0}, "max_size_mb=-1: a limit is a finite number above 0"),
         ({"max_memory_mb": float("inf")}, "max_memory_mb=inf: a limit is a finite number above 0"),
+        (
+            {"max_latency_ms": 9.0, "runtime": "openvino"},
+            "no runtime 'openvino'; use one of evaluated, openvino-f32",
+        ),
+        (
+            {"max_latency_ms": 9.0, "runtime": "auto"},
+            "'auto' is chosen, or made, for a model .*evaluated, open",
+        ),
+        (
+            {"max_latency_ms": 9.0, "runtime": "openvino-int8"},
+            "'openvino-int8' is chosen, or made, for a model",
+        ),
+        (
+            {"max_size_mb": 9.0, "runtime": "eager-f32"},
+            "the search looks at neither; give it --max-latency-ms",
+        ),
         ({"workers_per_trial": 0}, "workers_per_trial=0: a trial needs at least one worker"),
         ({"patience_s": 0.0}, "patience_s=0: it has to be a finite number above 0"),
         ({"max_cost": float("inf")}, "max_cost=inf: it has to be a finite number above 0"),
@@ -76,6 +92,13 @@ def test_what_cannot_be_searched_with_is_refused(
         request_of(store, tiny, **options)
     with pytest.raises(NotFound, match="did you mean 'colours'"):
         requests.make_request(store, "colour", tiny.space, budget_s=60.0)
+
+
+def test_a_runtime_is_part_of_the_request_if_it_is_another_one(store: MemoryStore, tiny: History) -> None:
+    plain = request_of(store, tiny, max_latency_ms=9.0)
+    assert request_of(store, tiny, max_latency_ms=9.0, runtime="evaluated").id == plain.id
+    assert request_of(store, tiny, max_latency_ms=9.0, runtime="eager-f32").id != plain.id
+    assert request_of(store, tiny, objectives=("memory_mb",), runtime="eager-f32").runtime == "eager-f32"
 
 
 def test_an_unknown_backbone_is_refused_wherever_it_stands(store: MemoryStore) -> None:

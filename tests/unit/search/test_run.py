@@ -11,6 +11,7 @@ import pytest
 
 from autovision.api import AutoVision
 from autovision.errors import Conflict, Interrupted, InvalidInput
+from autovision.model.footprint import Footprint
 from autovision.records.base import now
 from autovision.records.leases import Lease
 from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchStatus
@@ -25,10 +26,47 @@ from autovision.search.sharing.turn import Turn
 from autovision.search.trial_phase import Ran
 from autovision.search.watch import Watch
 from autovision.space import Choice, Space
+from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys, lease, records
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
+
+
+def test_what_misses_the_limits_is_on_record_where_nothing_meets_them(
+    tiny: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tiny.copy()
+    request = tiny.searches[0].with_(max_latency_ms=2.0, runtime="eager-f32", nonce="limited")
+    measured_on: list[Any] = []
+
+    def slow(config: TrialConfig, classes: int, runtime: str | None) -> Footprint:
+        measured_on.append(runtime)
+        return Footprint(runtime=f"{runtime}, 1 thread", latency_ms=5.0, memory_mb=100.0, size_mb=1.0)
+
+    monkeypatch.setattr(trial_phase, "measure", slow)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    requests.submit(store, request)
+    with pytest.raises(InvalidInput, match="meets the limits"):
+        run_search(store, request.id)
+    state = requests.get(store, request.id)[1]
+    assert state.status is SearchStatus.FAILED and set(measured_on) == {"eager-f32"}
+    assert state.notes and {each.networks for each in state.excesses} == {"test_resnet"}
+    excess = state.excesses[0]
+    assert (excess.value, excess.limit, excess.runtime) == (5.0, 2.0, "eager-f32, 1 thread")
+    assert 0 < state.feasibility_s <= state.spent_s
+
+
+def test_a_search_whose_cluster_has_no_price_fails_before_it_spends_anything(tiny: History) -> None:
+    store = tiny.copy()
+    table = PriceTable(currency="EUR", gpu=2.0)
+    request = tiny.searches[0].with_(prices=table, max_cost=3.0, nonce="no price")
+    requests.submit(store, request)
+    with pytest.raises(InvalidInput, match="no price of a CPU"):
+        run_search(store, request.id)
+    state = requests.get(store, request.id)[1]
+    assert (state.status, state.spent_s) == (SearchStatus.FAILED, 0.0)
+    assert state.error is not None and "add cpu = PRICE" in state.error
 
 
 class Published(Space):
@@ -64,6 +102,7 @@ def test_a_stopped_search_is_finished_as_it_is(tiny: History) -> None:
     assert state.status is SearchStatus.FINISHED and state.model is not None
     assert state.ended_early == "it was finished as it was, on request"
     assert state.spent_s > 20.0 and state.trials == 1 and state.cost is None
+    assert 0 < state.finishing_s <= state.spent_s - 20.0 and state.feasibility_s == 0
     assert finish_search(store, request.id) == state, "and it is finished once"
 
 

@@ -113,8 +113,15 @@ def test_the_median_is_what_a_trial_must_not_fall_behind() -> None:
 
 
 def test_an_unknown_scheduler_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(InvalidInput, match="no scheduler 'pbt'; choose one of halving, asha, median, none"):
-        scheduler_of("pbt")
+    with pytest.raises(
+        InvalidInput, match=r"no scheduler 'medium'; choose one of .*; did you mean 'median'\?$"
+    ):
+        scheduler_of("medium")
+    for name in ("pbt", "PBT", "population_based"):
+        with pytest.raises(
+            InvalidInput, match=r"choose one of halving, asha, median, none.*no configuration"
+        ):
+            scheduler_of(name)
 
 
 @given(st.lists(VALUES, min_size=3, max_size=60))

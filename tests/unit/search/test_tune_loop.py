@@ -11,8 +11,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from autovision.search.sharing.placement import placement
 from autovision.search.sharing.shares import UNLIMITED
-from autovision.search.tune_loop import BudgetStopper, DriverScheduler, DriverSearcher
+from autovision.search.tune_loop import BudgetStopper, DriverScheduler, DriverSearcher, Room
 from autovision.space.config import TrialConfig
 from autovision.trial.assignment import Assignment
 
@@ -103,6 +104,29 @@ def test_a_trial_that_nobody_can_begin_again_does_not_keep_a_search_waiting() ->
     listener.waiting = 1
     searcher = DriverSearcher(listener)  # type: ignore[arg-type]
     assert searcher.suggest("tune-a") == Searcher.FINISHED
+
+
+def test_nodes_that_join_are_used_and_those_that_leave_are_not_waited_for() -> None:
+    cluster, now = [{"CPU": 2.0}], [0.0]
+    room = Room(placement(cluster), 1, lambda: cluster, lambda: now[0])
+    listener = Listener(*(f"01-{number}" for number in range(6)))
+    searcher = DriverSearcher(listener, room)  # type: ignore[arg-type]
+
+    def begun() -> int:
+        return sum(isinstance(searcher.suggest(f"tune-{now[0]}-{n}"), dict) for n in range(6))
+
+    assert begun() == 2
+    cluster.append({"CPU": 1.0})
+    assert begun() == 0, "it looks now and then"
+    now[0] = 6.0
+    assert begun() == 1
+    del cluster[0]
+    now[0] = 12.0
+    listener.ended("01-0")
+    assert begun() == 0
+    listener.ended("01-1")
+    listener.ended("01-2")
+    assert begun() == 1
 
 
 def test_no_trial_is_begun_beyond_the_share_and_tune_may_ask_again() -> None:

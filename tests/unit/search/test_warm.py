@@ -123,6 +123,16 @@ def test_searches_for_something_else_are_not_looked_at(
     assert [s.origin for s in starting_points(store, request_of(Heads()), Heads())] == ["default"]
 
 
+def test_by_other_costs_the_best_is_another_one(past: Callable[..., MemoryStore], line: Line) -> None:
+    costs = {"a": {"b": 1.0}, "b": {"a": 9.0}}
+    fields: dict[str, Any] = {"metric": "neg_mean_cost", "costs": costs}
+    store = past(line(0, 0.9, config=config(lr=0.05)), **fields)
+    same = starting_points(store, request_of(Heads(), **fields), Heads())
+    assert [start.origin for start in same] == ["ledger", "default"]
+    turned = fields | {"costs": {"a": {"b": 9.0}, "b": {"a": 1.0}}}
+    assert [s.origin for s in starting_points(store, request_of(Heads(), **turned), Heads())] == ["default"]
+
+
 def test_a_search_does_not_begin_from_itself(line: Line) -> None:
     store, request = MemoryStore(), request_of(Heads())
     records.create(store, keys.search_request(request.id), request)

@@ -178,6 +178,8 @@ def test_errors_have_types(store: Any, server: ServiceServer) -> None:
         requests.set_state(store, made.search, status=SearchStatus.RUNNING)
         with pytest.raises(Conflict):
             client.resume(made.search, 10.0)
+        requests.set_state(store, made.search, status=SearchStatus.QUEUED)
+        assert client.resume(made.search, max_trials=3).max_trials == 3
 
 
 @pytest.mark.parametrize(

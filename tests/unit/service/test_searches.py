@@ -24,13 +24,14 @@ SPACE = {
 
 
 def test_a_declaration_becomes_a_search_in_the_queue(open_world: World) -> None:
-    response = open_world.submit(budget_s=60, seed=3, max_latency_ms=20, priority=2)
+    response = open_world.submit(budget_s=60, seed=3, max_latency_ms=20, runtime="eager-f32", priority=2)
     assert response.status_code == 202
     made = response.json()
     assert (made["status"], made["dataset"], made["created"]) == ("queued", "pets@2", True)
     assert response.headers["location"] == made["url"] == f"/api/v1/searches/{made['search']}"
     request, state = requests.get(open_world.store, made["search"])
     assert (request.budget_s, request.seed, request.max_latency_ms, request.priority) == (60, 3, 20, 2)
+    assert request.runtime == "eager-f32"
     assert (request.reason, state.status) == ("submitted by anonymous", SearchStatus.QUEUED)
     shown = open_world.http.get(made["url"]).json()
     assert shown["request"]["space"]["name"] == "Quick" and shown["submitted_by"] == "anonymous"
@@ -163,6 +164,8 @@ def test_a_finished_search_goes_on_with_more_seconds_only(open_world: World) -> 
     )
     resumed = open_world.http.post(f"{url}/resume", json={"budget_s": 50}).json()
     assert (resumed["status"], resumed["budget_s"], resumed["model"]) == ("queued", 150.0, "m-1")
+    more = open_world.http.post(f"{url}/resume", json={"max_trials": 5}).json()
+    assert (more["max_trials"], more["budget_s"], more["max_cost"]) == (5, 150.0, None)
 
 
 @pytest.mark.parametrize("name", ["..", "a..b", "%2e%2e%2fpets", "a%00b", "-a", "a" * 200, "nobody"])

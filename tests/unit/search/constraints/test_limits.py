@@ -95,6 +95,21 @@ def test_what_is_left_out_is_told_with_its_figure() -> None:
     assert f"more than {middle:g} ms (paper)" in note and "meets the limits" in note
 
 
+def test_by_how_much_a_limit_is_missed_is_told_in_figures_of_the_smallest_that_does() -> None:
+    ascending = sorted(map(milliseconds, every()))
+    found, _ = limits_of(max_latency_ms=ascending[6], max_size_mb=1e3)
+    (excess,) = [each for each in found.excesses if each.networks == "test_resnet"]
+    assert (excess.of, excess.unit, excess.runtime) == ("latency", "ms", "paper")
+    next_one = min(ms for ms in ascending if ms > ascending[6])
+    assert (excess.value, excess.limit) == (pytest.approx(next_one), ascending[6])
+    limit = (size_mb(every()[0], 2) + size_mb(every()[2], 2)) / 2
+    small, _ = limits_of(max_size_mb=limit)
+    (excess,) = [each for each in small.excesses if each.networks == "test_resnet"]
+    assert (excess.of, excess.limit, excess.runtime) == ("size", limit, "")
+    assert limit < excess.value <= 1.1 * size_mb(every()[0], 2)
+    assert limits_of(max_latency_ms=1e6)[0].excesses == []
+
+
 def test_memory_is_a_limit_like_latency() -> None:
     middle = sorted(map(milliseconds, every()))[6]
     found, _ = limits_of(max_memory_mb=100 + middle)

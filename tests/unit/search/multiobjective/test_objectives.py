@@ -12,8 +12,9 @@ from autovision.errors import InvalidInput
 from autovision.model.footprint import Footprint
 from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult
+from autovision.registry import footprints
 from autovision.search.arms import ArmRecord
-from autovision.search.constraints.footprints import remembered
+from autovision.search.constraints.footprints import remembered, runtime_here
 from autovision.search.constraints.limits import gflops
 from autovision.search.multiobjective.front import front_of
 from autovision.search.multiobjective.model_costs import Costs
@@ -28,7 +29,7 @@ from autovision.search.schedulers import Report
 from autovision.search.select import best_trial
 from autovision.space import Choice, Integer, Space
 from autovision.space.config import TrialConfig
-from autovision.store import MemoryStore
+from autovision.store import MemoryStore, records
 
 LATENCY = ("latency_ms",)
 Line = Callable[..., TrialResult]
@@ -216,3 +217,24 @@ def test_what_was_measured_is_remembered_for_other_searches() -> None:
     ]
     assert found[0] == found[1]
     assert len(asked) == 2, "more classes are another network"
+
+
+def test_what_was_measured_on_a_named_runtime_is_what_gates_read() -> None:
+    store, asked = MemoryStore(), list[TrialConfig]()
+    config = Sizes().config(Sizes().default())
+    remembered(store, 3, measure_of(asked))(config)
+    for _ in range(2):
+        found = remembered(store, 3, measure_of(asked), "eager-f32")(config)
+    assert len(asked) == 2, "each runtime is measured once"
+    assert records.read(store, footprints.key_of(config, 3, "eager-f32"), Footprint) == found
+
+
+def test_a_runtime_that_the_node_has_not_is_refused_with_those_that_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert runtime_here("evaluated") is None and runtime_here("eager-f32") == "eager-f32"
+    with pytest.raises(
+        InvalidInput, match=r"'torch-bf16' is none of those that this node has, .*eager-f32; name"
+    ):
+        runtime_here("torch-bf16")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from autovision.errors import InvalidInput
-from autovision.search.sharing.placement import Placement, placement
+from autovision.search.sharing.placement import Placement, placement, room
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,28 @@ def test_workers_that_can_never_be_placed_are_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=fault):
         placement(nodes, workers)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "trials"),
+    [
+        ([{"CPU": 2.0}], 1, 2),
+        ([{"CPU": 2.0}, {"CPU": 4.0}], 1, 6),
+        ([{"CPU": 2.0}, {"CPU": 4.0}], 4, 1),
+        ([{"CPU": 16.0, "GPU": 4.0}], 1, 16),
+        ([], 1, 1),
+    ],
+)
+def test_nodes_that_came_or_went_have_room_for_trials_as_they_are(
+    nodes: list[dict[str, float]], workers: int, trials: int
+) -> None:
+    assert room(nodes, placement([{"CPU": 2.0}]), workers) == trials
+
+
+def test_nodes_with_too_few_processors_for_each_gpu_have_room_for_fewer() -> None:
+    place = placement([{"CPU": 16.0, "GPU": 2.0}])
+    assert (place.cpus, place.gpu) == (8, True)
+    assert room([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 8.0}, {"CPU": 64.0}], place) == 3
 
 
 def test_what_a_worker_takes() -> None:
