@@ -72,6 +72,7 @@ class Turn:
         """since when a place is left to one of the queue"""
         self._view = look()
         self._looked = time.monotonic()
+        self._noted = False
         self._mine = LiveSearch(
             search=request.id,
             cluster=self._view.name,
@@ -226,10 +227,13 @@ class Turn:
         ]
 
     def _look_again(self) -> ClusterView:
-        if time.monotonic() - self._looked > _LOOK_S:
-            self._looked = time.monotonic()
-            self._view = self._look().with_(name=self._view.name)
-        cluster.note(self._store, self._view)
+        if not self._noted or time.monotonic() - self._looked > _LOOK_S:
+            if self._noted:
+                self._looked = time.monotonic()
+                self._view = self._look().with_(name=self._view.name)
+            # Of a thousand nodes it is a quarter of a megabyte to read.
+            cluster.note(self._store, self._view)
+            self._noted = True
         return self._view
 
     def _write(self) -> None:

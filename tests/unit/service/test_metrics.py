@@ -16,6 +16,7 @@ from autovision.service.metrics import ServiceMetrics, submitter_of
 from autovision.store import MemoryStore
 from tests.unit.service.conftest import World, check_problem
 
+
 def samples(told: str | bytes) -> dict[tuple[str, ...], float]:
     """Name and values of labels -> value."""
     text = told if isinstance(told, str) else told.decode()
