@@ -55,7 +55,7 @@ class Node:
         self.log = network.folder / f"{name}.log"
         _ip("netns", "add", self.namespace)
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
-        _ip("link", "set", self._cable, "master", network.name)
+        _ip("link", "set", self._cable, "up")
         _ip("-n", self.namespace, "addr", "add", f"{address}/24", "dev", "eth0")
         _ip("-n", self.namespace, "link", "set", "lo", "up")
         _ip("-n", self.namespace, "link", "set", "eth0", "up")
@@ -64,11 +64,11 @@ class Node:
         self.processes: list[psutil.Popen] = []
 
     def cut(self) -> None:
-        """Nothing goes in or out any more; what is inside goes on."""
-        _ip("link", "set", self._cable, "down")
+        """Nothing goes in or out any more, and nobody is told; what is inside goes on."""
+        _ip("link", "set", self._cable, "nomaster")
 
     def connect(self) -> None:
-        _ip("link", "set", self._cable, "up")
+        _ip("link", "set", self._cable, "master", self._network.name)
 
     def run(
         self,

@@ -80,15 +80,15 @@ class Caller:
         over = threading.Event()
 
         def call() -> None:
-            while not over.wait(EVERY_S):
-                sent = time.monotonic()
-                try:
-                    with Client(self.url, timeout_s=120.0, retry_for_s=0.0) as client:
+            with Client(self.url, timeout_s=120.0, retry_for_s=0.0) as client:
+                while not over.wait(EVERY_S):
+                    sent = time.monotonic()
+                    try:
                         answer = client.predict(self.image)
-                except AutoVisionError as error:
-                    self.lost.append((sent, str(error)))
-                else:
-                    self.answers.append((sent, time.monotonic(), answer.model))
+                    except AutoVisionError as error:
+                        self.lost.append((sent, str(error)))
+                    else:
+                        self.answers.append((sent, time.monotonic(), answer.model))
 
         thread = threading.Thread(target=call)
         thread.start()
@@ -143,7 +143,7 @@ class World:
         found = []
         for each in tree(self.nodes[-1]):
             with suppress(psutil.Error):
-                if each.cmdline()[:1] and "ServeReplica:autovision-door" in each.cmdline()[0]:
+                if "ServeReplica:autovision-door" in " ".join(each.cmdline()):
                     found.append(each)
         return found
 
@@ -163,12 +163,16 @@ def world(
         made.nodes = ends.enter_context(kept(lambda: node.start_ray(3)))
         until(lambda: len(network.alive()) == 2)
         store = ("--store", av.store.uri)
-        node.autovision(
-            *("serve", "door", "--host", node.address, "--port", str(PORT), "--no-require-token", *store)
-        )
-        node.autovision("controller", "run", *store)
+        started = [
+            # On every interface, as the head's node has an edge, too.
+            node.autovision(
+                *("serve", "door", "--host", "0.0.0.0", "--port", str(PORT), "--no-require-token", *store)
+            ),
+            node.autovision("controller", "run", *store),
+        ]
 
         def answered() -> bool:
+            assert all(each.poll() is None for each in started), node.log.read_text()
             with suppress(AutoVisionError), Client(caller.url, retry_for_s=0.0) as client:
                 return client.health().status != "waiting"
             return False

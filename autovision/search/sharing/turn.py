@@ -25,6 +25,7 @@ from autovision.records.base import now
 from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight
+from autovision.search.sharing.cluster import ClusterAway
 from autovision.search.sharing.queue import claim_of, in_queue, live
 from autovision.search.sharing.shares import UNLIMITED, Claim, shares, turns
 from autovision.store import keys, lease, records
@@ -230,7 +231,11 @@ class Turn:
         if not self._noted or time.monotonic() - self._looked > _LOOK_S:
             if self._noted:
                 self._looked = time.monotonic()
-                self._view = self._look().with_(name=self._view.name)
+                try:
+                    self._view = self._look().with_(name=self._view.name)
+                except ClusterAway as away:
+                    log.warning("the nodes of search %s are those of before: %s", self._request.id, away)
+                    return self._view
             # Of a thousand nodes it is a quarter of a megabyte to read.
             cluster.note(self._store, self._view)
             self._noted = True
