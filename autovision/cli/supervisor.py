@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from types import FrameType
@@ -109,6 +108,7 @@ def _has_begun(lifeline: socket.socket) -> bool:
 class Lifeline:
     """What the process below knows of the one above: that it lives, and whether there were others before.
 
+    It ends with the one above.
     Without a supervisor it says that there were none, and does nothing.
     """
 
@@ -137,7 +137,5 @@ class Lifeline:
         assert self._socket is not None
         while self._socket.recv(1):
             pass
-        # Nobody is there to be told, or to stop this process in good order, but this.
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60.0)
+        # It was killed, and so is this one: what it had started goes on as if there had been one process.
         os._exit(LOST)
