@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from types import FrameType
 
@@ -135,7 +136,8 @@ class Lifeline:
 
     def _watch(self) -> None:
         assert self._socket is not None
-        while self._socket.recv(1):
-            pass
+        with suppress(OSError):  # the one above was killed with what it had not read yet
+            while self._socket.recv(1):
+                pass
         # It was killed, and so is this one: what it had started goes on as if there had been one process.
         os._exit(LOST)
