@@ -235,7 +235,7 @@ def lose_the_head(world: World, searching: Callable[[str], object], say: Callabl
     until(lambda: len(caller.since(replaced)) >= 20)
 
     lost = [at for at, _ in caller.lost if at >= killed]
-    assert not [at for at, _ in caller.lost if at < killed]
+    assert not [each for each in caller.lost if each[0] < killed], caller.lost[:3]
     last = max(lost, default=killed)
     first_again = min(answered for _, answered, _ in caller.since(last))
     say(
