@@ -44,7 +44,7 @@ from autovision.search.select import best_trial, counts
 from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.placement import placement
 from autovision.search.sharing.turn import Turn, lost, stopped_before_its_turn
-from autovision.search.tune_loop import nodes, run_trials
+from autovision.search.tune_loop import ExecutorLost, nodes, run_trials
 from autovision.search.warm import Start, similar_points, starting_points
 from autovision.search.watch import Watch
 from autovision.space import Space
@@ -59,6 +59,8 @@ _LEASE_S = 30.0
 _POLL_S = 1.0
 _MEASURING_SHARE = 0.2
 """of the seconds that are left may go by before no more architectures are measured, where latency is an objective"""
+_MOST_ATTEMPTS = 4
+"""after so many of them one that Ray broke off without a further trial is a failure"""
 _SKETCHED = 2
 """so many backbones say what a data set looks like"""
 
@@ -318,15 +320,23 @@ def _attempt(
     except (Interrupted, LeaseLost):
         raise
     except (KeyboardInterrupt, Exception) as error:
-        ended = (
-            {"status": SearchStatus.STOPPED}
-            if isinstance(error, KeyboardInterrupt)
-            else {"status": SearchStatus.FAILED, "error": str(error)}
-        )
+        ledger = requests.trials(store, request.id)
         with suppress(LeaseLost):
-            _note(store, request, requests.trials(store, request.id), before, started, stop, **ended)
+            _note(store, request, ledger, before, started, stop, **_ended(error, before, len(ledger)))
         raise
     return _note(store, request, ledger, before, started, stop, status=SearchStatus.FINISHED, model=model)
+
+
+def _ended(error: BaseException, before: SearchState, trials: int) -> dict[str, Any]:
+    """How an attempt ended that an error ended, as fields of a search's state.
+
+    What Ray lost is not the search's fault: it waits to be gone on with, unless attempt after attempt comes to nothing.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": SearchStatus.STOPPED}
+    if isinstance(error, ExecutorLost) and (trials > before.trials or before.attempt + 1 < _MOST_ATTEMPTS):
+        return {"status": SearchStatus.QUEUED}
+    return {"status": SearchStatus.FAILED, "error": str(error)}
 
 
 def _runs(store: Store, before: SearchState, *, heeds_stop: bool) -> None:
