@@ -32,7 +32,12 @@ class Long(Space):
     batch_size = 4
 
 
-PLAN = Plan(Long(), ("--max-trials", "1", "--workers-per-trial", "2", "--no-confirm"), cpus=2, after=0)
+PLAN = Plan(
+    Long(),
+    ("--max-trials", "1", "--workers-per-trial", "2", "--no-confirm", "--no-refit", "--no-soup"),
+    cpus=2,
+    after=0,
+)
 
 
 @pytest.fixture

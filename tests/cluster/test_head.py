@@ -33,7 +33,9 @@ from tests.cluster.network import GCS_PORT, Network, Node, kept, kill, network, 
 from tests.integration.conftest import Tiny
 from tests.slow.searches import Both, colours
 
-TRIALS = 14
+TRIALS = 10
+PLAINLY: dict[str, bool] = {"confirm": False, "refit": False, "soup": False}
+"""its end is not what this is about"""
 AWAY_S = 5.0
 """between the end of the head and its next start"""
 EVERY_S = 0.1
@@ -47,7 +49,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("searched")
     av = AutoVision(root / "store")
     av.import_dataset(colours(root / "images"), "colours", seed=0)
-    model = av.search("colours", space=Tiny(), budget_s=600.0, max_trials=1).model
+    model = av.search("colours", space=Tiny(), budget_s=600.0, max_trials=1, **PLAINLY).model
     assert model is not None
     av.promote(model, "door", force=True)
     runtime.disconnect()
@@ -191,8 +193,8 @@ def lose_the_head(world: World, searching: Callable[[str], object], say: Callabl
         budget_s=1200.0,
         max_trials=TRIALS,
         seed=3,
-        confirm=False,
         wait=False,
+        **PLAINLY,
     ).search
     until(lambda: len(world.lines(search)) >= 3)
     until(lambda: any(each.members[0].curve for each in begun(av, search)) or over(world, search))

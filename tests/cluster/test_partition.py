@@ -22,7 +22,7 @@ from autovision.trial.train import rung_epochs
 from tests.cluster.network import Network, Node, network, until  # noqa: F401
 from tests.slow.searches import Both, colours
 
-TRIALS = 20
+TRIALS = 14
 MOMENT_S = 3.0
 
 
@@ -64,6 +64,8 @@ def test_a_search_ends_with_its_ledger_though_a_node_is_cut_off(
         max_trials=TRIALS,
         seed=3,
         confirm=False,
+        refit=False,
+        soup=False,
         wait=False,
     ).search
     head, _, cut = nodes
