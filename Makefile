@@ -17,7 +17,7 @@ help:
 	@echo "make demo    set up, then run the whole loop on real images (BUDGET_S=$(BUDGET_S) SEED=$(SEED))"
 	@echo "make test    set up, then run all checks and tests (WORKERS=$(WORKERS) processes; 0: in one, as pytest does)"
 	@echo "make test-all  the tests, the slow proofs, and those on several nodes"
-	@echo "make lint    style, types and layers"
+	@echo "make lint    style, types, layers, and licences and known faults of dependencies"
 	@echo "make bench   benchmarks: tables, and JSON in bench-results/ (over an hour; tests/benchmarks/ has the longer forms)"
 	@echo "make clean   remove the environment and what the commands above left"
 
@@ -37,6 +37,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --collect-only -qq tests
+	$(BIN)/pip-licenses --summary > /dev/null
+	$(BIN)/python tests/audit.py
 
 bench: $(READY)
 	mkdir -p bench-results

@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from autovision.errors import AutoVisionError
+
 _QUIET = {
     # Tune would write CSV, JSON and TensorBoard files of every trial; the ledger in the store is the record.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -30,8 +32,17 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
+class RayUnavailable(AutoVisionError):
+    """Ray cannot be reached; check RAY_ADDRESS, and that the cluster's head runs."""
+
+    exit_code = 7
+
+
 def connect(address: str | None = None) -> None:
-    """Connect to the Ray cluster at `address` (or `RAY_ADDRESS`), or start an embedded one; once per process."""
+    """Connect to the Ray cluster at `address` (or `RAY_ADDRESS`), or start an embedded one; once per process.
+
+    Raises `RayUnavailable`.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
@@ -50,7 +61,14 @@ def connect(address: str | None = None) -> None:
     # Ray puts its own handler in the place of whatever the caller does on SIGTERM.
     main = threading.current_thread() is threading.main_thread()
     on_terminate = signal.getsignal(signal.SIGTERM) if main else None
-    ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
+    try:
+        ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
+    except (ConnectionError, TimeoutError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise RayUnavailable(
+            f"no Ray cluster answers at {address or 'this machine'}: {said}; check RAY_ADDRESS, that its head "
+            "runs, and that a node of it runs on this machine"
+        ) from error
     # What Ray prints of its own processes goes to stdout, where `--json` has to stand alone; its log files keep it.
     ray._private.worker._worker_logs_enabled = False
     if on_terminate is not None:

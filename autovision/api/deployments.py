@@ -208,6 +208,7 @@ class Deployments(Models):
         require_token: bool | None = None,
         runtime: str = "auto",
         limits: Limits | None = None,
+        again: bool = False,
     ) -> ServerHandle:
         """Serve over HTTP: a deployment's champion, followed as it changes, or one model version for good; or several.
 
@@ -225,6 +226,7 @@ class Deployments(Models):
             runtime: what runs the network, such as `openvino-f32`; `auto`: the fastest that agrees with PyTorch;
                 `evaluated`: the one that the model was evaluated with.
             limits: what requests may hold, one by one and together.
+            again: whether an earlier process did the same, and what is left of it in the cluster is taken over.
         """
         from autovision.serving import deploy
         from autovision.serving.scaling import scaling_of
@@ -250,6 +252,7 @@ class Deployments(Models):
             require_token=require_token,
             runtime=runtime,
             limits=limits,
+            again=again,
         )
 
     def create_token(

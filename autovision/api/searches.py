@@ -73,11 +73,15 @@ class Searches(Deployments):
         self._preflight(request)
         return request
 
-    def submit(self, request: SearchRequest) -> SearchState:
-        """Put a request into the queue; the same again is the search that it already is."""
+    def submit(self, request: SearchRequest, by: str | None = None) -> SearchState:
+        """Put a request into the queue; the same again is the search that it already is.
+
+        Args:
+            by: who shares the queue with others; None: whoever works on the store itself.
+        """
         if request.deployment is not None:
             deployments.create(self.store, request.deployment, request.dataset, request.space)
-        return requests.submit(self.store, request)
+        return requests.submit(self.store, request, by=by)
 
     def estimate(
         self,

@@ -18,6 +18,7 @@ from autovision.cli.options import Address, Json, Seed, Store, TokenFile
 from autovision.cli.outlook import outlook
 from autovision.cli.output import Output, answering, library, table
 from autovision.cli.signals import StopFlag
+from autovision.cli.supervisor import Lifeline
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
@@ -83,6 +84,8 @@ def run(
         with stopping, progress, ExitStack() as listening:
             fleet = Fleet(av.store, at_once, progress.of)
             controller = _controller(av, fleet, stopping, seed)
+            # Asked for the first time when it leads.
+            controller = replace(controller, should_stop=_Begun(Lifeline(), controller.should_stop))
             if metrics_port is not None:
                 controller = _watched(controller)
                 url = listening.enter_context(_metrics(controller, metrics_host, metrics_port))
@@ -162,6 +165,18 @@ def _controller(av: AutoVision, fleet: Fleet, stopping: StopFlag, seed: int) -> 
         stopping.install()
 
     return replace(controller, connect=connect_and_listen)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Whether to stop; who starts this command anew when it is lost is told that it has come to its work."""
+
+    lifeline: Lifeline
+    stopping: Callable[[], bool]
+
+    def __call__(self) -> bool:
+        self.lifeline.begun()
+        return self.stopping()
 
 
 @dataclass

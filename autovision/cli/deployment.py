@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from autovision.cli.model import Model
 from autovision.cli.options import Address, Json, Runtime, Store, TokenFile
 from autovision.cli.output import REFUSED, Output, answering, check_output_file, library, write_file
 from autovision.cli.signals import StopFlag
+from autovision.cli.supervisor import LOST, Lifeline
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
@@ -143,6 +145,7 @@ def serve(
     from autovision.errors import InvalidInput
     from autovision.serving.limits import Limits
     from autovision.serving.ports import claim_port
+    from autovision.serving.presence import Presence
     from autovision.serving.scaling import scaling_of
 
     if (tls_cert is None) != (tls_key is None):
@@ -154,7 +157,8 @@ def serve(
         champions = {name: _served(av, name) for name in names}
         for line in _exposed(av, host, require_token, encrypted=tls_cert is not None):
             out.note(line)
-        if port != 0:
+        lifeline = Lifeline()
+        if port != 0 and not lifeline.again:
             claim_port(host, port)  # said at once, not after Ray has started
         for name, champion in champions.items():
             starting = champion or "no model yet: the first that is promoted will answer"
@@ -172,14 +176,21 @@ def serve(
             require_token=require_token,
             runtime=runtime,
             limits=limits,
+            again=lifeline.again,
         )
+        lifeline.begun()
         # From here on only: Ray has taken SIGTERM for itself while it connected.
         with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
             _say_where(out, server.url, server.urls, champions)
             turns = [_Turns(av, name, out) for name in names]
+            presence = Presence(server.url)
             while not stopping():
                 for each in turns:
                     each.take()
+                if lifeline.held and presence.lost():
+                    out.note(f"nothing answers at {server.url} any more; it is started anew")
+                    # Ray may be gone: nothing can be stopped in good order, and all is in the store.
+                    os._exit(LOST)
                 time.sleep(0.2)
 
 

@@ -30,6 +30,7 @@ from autovision.cli import (
     search,
     service,
     store,
+    supervisor,
     token,
     weights,
 )
@@ -128,7 +129,8 @@ def root(
 
 def main() -> NoReturn:
     """The entry point."""
-    sys.exit(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    sys.exit(supervisor.supervise(arguments) if supervisor.is_due(arguments) else run(arguments))
 
 
 def run(arguments: Sequence[str]) -> int:

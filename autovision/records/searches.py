@@ -190,6 +190,8 @@ class SearchState(Record):
     per_hour: float | None = None
     """what the cluster costs for an hour, when it was last begun"""
     currency: str = ""
+    submitted_by: str | None = None
+    """name of the token that it was submitted with; None: on the store itself"""
     created_at: AwareDatetime
     updated_at: AwareDatetime
 

@@ -24,6 +24,7 @@ from autovision.records.searches import SearchState, SearchStatus
 from autovision.search import job, requests
 from autovision.search.progress import ProgressEvent
 from autovision.search.sharing import cluster, queue
+from autovision.search.sharing.cluster import ClusterAway
 from autovision.store.protocol import Store
 
 _TAIL = 2000
@@ -92,6 +93,8 @@ class Fleet:
         self._not_before: dict[str, float] = {}
         self._losses: dict[str, tuple[int, int]] = {}
         """search -> how many trials it had when it lost its process, and how often since then"""
+        self._away = False
+        """whether the cluster did not answer when it was asked last"""
 
     @property
     def searches(self) -> tuple[str, ...]:
@@ -113,7 +116,14 @@ class Fleet:
         if self.full or not queue.waiting(self._store):
             return
         connect()
-        view = cluster.here()
+        try:
+            view = cluster.here()
+        except ClusterAway as away:
+            if not self._away:
+                yield News(str(away), fault=True)
+            self._away = True
+            return
+        self._away = False
         cluster.note(self._store, view)
         for request in queue.ready(self._store, view, self.searches):
             if self.full:

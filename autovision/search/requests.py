@@ -189,15 +189,18 @@ def check_weights(store: Store, space: Space, allowed: tuple[str, ...]) -> None:
         unlicensed_backbones(store, space, allowed)
 
 
-def submit(store: Store, request: SearchRequest, at: datetime | None = None) -> SearchState:
+def submit(
+    store: Store, request: SearchRequest, at: datetime | None = None, by: str | None = None
+) -> SearchState:
     """Put a request into the queue; the same request again is the search that it already is.
 
     Args:
         at: when it was asked for; None: now.
+        by: name of the token that it was asked for with; None: on the store itself.
     """
     records.create_or_read(store, keys.search_request(request.id), request)
     at = at or now()
-    state = SearchState(search=request.id, created_at=at, updated_at=at)
+    state = SearchState(search=request.id, submitted_by=by, created_at=at, updated_at=at)
     return records.create_or_read(store, keys.search_state(request.id), state)[0]
 
 

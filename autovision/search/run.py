@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from autovision.errors import AutoVisionError, Conflict, Interrupted, InvalidInput, NotFound, near
 from autovision.features import budget
@@ -28,12 +29,15 @@ from autovision.search.select import best_trial
 from autovision.search.sharing import cluster, preflight
 from autovision.search.sharing.turn import Turn, stopped_before_its_turn
 from autovision.search.trial_phase import Ran, trials_in_turn
+from autovision.search.tune_loop import ExecutorLost
 from autovision.store import keys, lease, records
 from autovision.store.lease import LeaseLost
 from autovision.store.protocol import Store
 from autovision.trial.trial import Workbench
 
 _LEASE_S = 30.0
+_MOST_ATTEMPTS = 4
+"""after so many of them one that Ray broke off without a further trial is a failure"""
 
 
 def run_search(
@@ -205,13 +209,9 @@ def _run(attempt: Attempt, turn: Turn | None) -> SearchState:
     except (Interrupted, LeaseLost):
         raise
     except (KeyboardInterrupt, Exception) as error:
-        ended = (
-            {"status": SearchStatus.STOPPED}
-            if isinstance(error, KeyboardInterrupt)
-            else {"status": SearchStatus.FAILED, "error": str(error)}
-        )
+        ledger = attempt.trials()
         with suppress(LeaseLost):
-            attempt.ends(attempt.trials(), **ended)
+            attempt.ends(ledger, **_ended(error, attempt.before, len(ledger)))
         raise
     finishing_s = attempt.before.finishing_s + time.time() - finishing
     return attempt.ends(ran.ledger, status=SearchStatus.FINISHED, model=model, finishing_s=finishing_s)
@@ -241,6 +241,18 @@ def _model(attempt: Attempt, ran: Ran, bench: Workbench) -> str:
     if known is not None:
         return known
     return finish(attempt.store, attempt.request, ran.ledger, bench, cost=ran.cost, deadline=ran.finish_by).id
+
+
+def _ended(error: BaseException, before: SearchState, trials: int) -> dict[str, Any]:
+    """How an attempt ended that an error ended, as fields of a search's state.
+
+    What Ray lost is not the search's fault: it waits to be gone on with, unless attempt after attempt comes to nothing.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": SearchStatus.STOPPED}
+    if isinstance(error, ExecutorLost) and (trials > before.trials or before.attempt + 1 < _MOST_ATTEMPTS):
+        return {"status": SearchStatus.QUEUED}
+    return {"status": SearchStatus.FAILED, "error": str(error)}
 
 
 def _runs(attempt: Attempt, *, heeds_stop: bool) -> None:

@@ -16,12 +16,15 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from autovision.errors import AutoVisionError
 from autovision.search import idle_actors
 from autovision.search.driver import Driver
 from autovision.search.sharing.placement import Placement, placement, room
 from autovision.search.sharing.shares import UNLIMITED
 from autovision.trial.group import TrialGroup
 from autovision.trial.worker import TrialWorker
+
+log = logging.getLogger(__name__)
 
 _GRACE_S = 3.0
 """trials end by themselves at the deadline; whoever has not by then is stopped"""
@@ -30,6 +33,12 @@ _LOOK_S = 5.0
 """between two looks at the cluster's nodes"""
 _TRIAL_BYTES = 500e6
 """what the process of a trial of several workers takes; Tune wants a trial to take something"""
+
+
+class ExecutorLost(AutoVisionError):
+    """Ray Tune broke off; the search goes on from what is stored once it is resumed."""
+
+    exit_code = 7
 
 
 class Room:
@@ -143,7 +152,7 @@ class BudgetStopper(_NeverPickled, Stopper):  # type: ignore[misc]
 
 
 def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
-    """Run trials until the budget ends, nothing fits any more, or `should_stop()` says so."""
+    """Run trials until the budget ends, nothing fits any more, or `should_stop()` says so. Raises `ExecutorLost`."""
     workers = driver.request.workers_per_trial
     place = placement(nodes(), workers)
     driver.threads, driver.gpu = place.cpus, place.gpu
@@ -170,7 +179,17 @@ def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except AutoVisionError:
+            raise
+        except Exception as error:
+            log.exception("Ray Tune broke off")
+            said = " ".join(str(error).split())[:300]
+            raise ExecutorLost(
+                f"Ray Tune broke off, as it does when the head or a node is lost ({type(error).__name__}: {said}); "
+                f"`autovision search resume {driver.request.id}` goes on from what is stored, and so does a controller"
+            ) from error
     if not driver.suspended:
         driver.close()
 

@@ -12,9 +12,8 @@ from fastapi.security.base import SecurityBase
 from autovision.records.tokens import Scope, Token
 from autovision.service.audit import trail_of
 from autovision.service.context import Context
+from autovision.service.metrics import ANONYMOUS
 from autovision.serving.problems import Forbidden
-
-ANONYMOUS = "anonymous"
 
 BEARER: SecurityBase = HTTPBearer(
     auto_error=False, scheme_name="token", description="Made with `autovision token create`."

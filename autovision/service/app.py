@@ -5,7 +5,7 @@ GET  /api/v1/me                                             any valid token
 GET  /api/v1/datasets  /models  /deployments  /queue  …     scope read
 POST /api/v1/searches  …/stop  …/resume                     scope submit
 POST /api/v1/deployments/…/promote  …/rollback  …           scope promote
-GET  /api/v1/tokens  /audit, POST …/revoke                  scope admin
+GET  /api/v1/tokens  /audit  /metrics, POST …/revoke        scope admin
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from autovision.records.base import now
 from autovision.service.audit import trail_of
 from autovision.service.context import Context, Limits, Room
 from autovision.service.hardening import Hardened
+from autovision.service.metrics import ServiceMetrics
 from autovision.service.problems import problem_of, rendered
-from autovision.service.routes import access, datasets, deployments, health, models, searches
+from autovision.service.routes import access, datasets, deployments, health, metrics, models, searches
 from autovision.service.schema import PREFIX, ServiceProblem
 from autovision.serving.auth import TokenBook
 from autovision.store.protocol import Store
@@ -46,6 +47,7 @@ _ROUTERS: tuple[APIRouter, ...] = (
     searches.router,
     models.router,
     deployments.router,
+    metrics.router,
 )
 
 
@@ -55,7 +57,9 @@ class Service:
     def __init__(self, api: FastAPI, context: Context, *, local: bool) -> None:
         self.api = api
         self.context = context
-        self._app = Hardened(api, context.store, context.limits, context.clock, local=local)
+        self._app = Hardened(
+            api, context.store, context.limits, context.clock, context.metrics.observe, local=local
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -80,7 +84,9 @@ def build_app(
         local: whether it listens on a loopback, and answers to its names alone.
     """
     limits = limits or Limits()
-    context = Context(store, AutoVision(store), book, Room(limits), limits, clock)
+    room = Room(limits)
+    counted = ServiceMetrics(store, lambda: room.streams)
+    context = Context(store, AutoVision(store), book, room, limits, counted, clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

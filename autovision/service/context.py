@@ -14,6 +14,7 @@ from fastapi import Depends, Request
 
 from autovision.api import AutoVision
 from autovision.records.base import now
+from autovision.service.metrics import ServiceMetrics
 from autovision.service.problems import Busy, TooManyStreams
 from autovision.serving.auth import TokenBook
 from autovision.store.protocol import Store
@@ -45,6 +46,12 @@ class Room:
         self._lock = threading.Lock()
         self._streams: Counter[str] = Counter()
         self._heavy = 0
+
+    @property
+    def streams(self) -> int:
+        """Open now."""
+        with self._lock:
+            return self._streams.total()
 
     @contextmanager
     def stream(self, caller: str) -> Iterator[None]:
@@ -91,6 +98,7 @@ class Context:
     book: TokenBook | None
     room: Room
     limits: Limits
+    metrics: ServiceMetrics
     clock: Callable[[], datetime] = now
     closing: threading.Event = field(default_factory=threading.Event)
 

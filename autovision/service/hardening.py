@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -42,6 +43,8 @@ HEADERS = {
 _HSTS = "max-age=31536000"
 _EMPTY = b""
 _SAFE = ("GET", "HEAD", "OPTIONS")
+Observe = Callable[[str, str | None, int, float], None]
+"""method, route, status and seconds of an answer"""
 
 
 class Hardened:
@@ -51,6 +54,7 @@ class Hardened:
     its time, and only if it is JSON without NaN, infinities and halves of surrogate pairs.
 
     Args:
+        observe: told of every answer when it begins.
         local: whether it listens on a loopback, where it may be open: pages in a browser of this machine, whose name
             leads here (DNS rebinding), are then refused by the name.
     """
@@ -61,6 +65,7 @@ class Hardened:
         store: Store,
         limits: Limits,
         clock: Callable[[], datetime],
+        observe: Observe,
         *,
         local: bool = False,
     ) -> None:
@@ -69,12 +74,13 @@ class Hardened:
         self._store = store
         self._limits = limits
         self._clock = clock
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        at = self._clock()
+        at, began = self._clock(), time.monotonic()
         trail = audit.begin(scope, keys.timestamped_id(at))
         secure = scope.get("scheme") == "https"
 
@@ -86,6 +92,7 @@ class Hardened:
                 if secure:
                     headers.setdefault("strict-transport-security", _HSTS)
                 headers[REQUEST_ID_HEADER] = trail.request_id
+                self._observe(scope["method"], _route_of(scope), message["status"], time.monotonic() - began)
                 if trail.counts:
                     await run_in_threadpool(audit.note, self._store, trail, message["status"], self._clock())
             await send(message)
@@ -129,6 +136,11 @@ class Hardened:
         if body:
             _check(request.headers, body)
         return body
+
+
+def _route_of(scope: Scope) -> str | None:
+    """The documented path, without `/api/v1`, of the route that a request took; None: it took none."""
+    return getattr(scope.get("route"), "path", None)
 
 
 def _host_of(header: str) -> str:

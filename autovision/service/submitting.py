@@ -72,7 +72,7 @@ def submit(context: Context, request: SearchRequest, caller: Caller) -> Submitte
                 at=at,
             )
             records.create_or_read(store, keys.submission(request.id), own)
-            context.av.submit(request)
+            context.av.submit(request, by=caller.name)
         except Exception:
             quotas.give_back(store, caller.token, request.id, at)
             raise

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Self
 
 import ray
@@ -86,6 +86,7 @@ def start(
     tls: Tls | None = None,
     require_token: bool | None = None,
     limits: Limits | None = None,
+    again: bool = False,
 ) -> ServerHandle:
     """Serve champions of deployments, following their changes, and pinned models; returns when they answer.
 
@@ -102,6 +103,8 @@ def start(
         tls: None: plain HTTP.
         require_token: whether a token is needed where the store has none, too; None: unless `host` is this
             machine's own loopback.
+        again: whether an earlier process did the same: what is left of it in the cluster goes on as it is if all of
+            it is there, and is stopped first if a part is missing.
 
     Raises:
         InvalidInput: a port in use, a certificate that cannot be used, or nothing to serve.
@@ -116,8 +119,14 @@ def start(
         tls.check()
     if require_token is None:
         require_token = not is_loopback(host)
-    port = claim_port(host, port)
-    _check_free(expects)
+    if not again:
+        port = claim_port(host, port)
+        _check_free(expects)
+    elif (handle := _left(host, port, tls, list(expects))) is not None:
+        _wait_ready(handle, tls, expects, ready_timeout_s)
+        return handle
+    else:
+        port = _claim_again(host, port, ready_timeout_s)
     server = secrets.token_hex(6)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     # Of an embedded Ray there is one node for good: nothing listens on the network but what was asked for.
@@ -157,14 +166,46 @@ def start(
             for name, application in apps.items()
         ]
         serve.run_many(run, wait_for_applications_running=False)
-        deadline = monotonic() + ready_timeout_s
-        for name, url in handle.urls.items():
-            wait_ready(url, plan.cert, expects[name], deadline, [app_of(name), edge])
     except BaseException:
         # Ctrl-C included: nothing half-started stays behind.
         handle.stop()
         raise
+    _wait_ready(handle, tls, expects, ready_timeout_s)
     return handle
+
+
+def _wait_ready(handle: ServerHandle, tls: Tls | None, expects: Mapping[str, bool], timeout_s: float) -> None:
+    """Return when all answer; whatever keeps one from it, or Ctrl-C, leaves nothing behind."""
+    deadline, cert = monotonic() + timeout_s, None if tls is None else tls.cert.absolute()
+    try:
+        for name, url in handle.urls.items():
+            wait_ready(url, cert, expects[name], deadline, [app_of(name), handle.edge])
+    except BaseException:
+        handle.stop()
+        raise
+
+
+def _left(host: str, port: int, tls: Tls | None, names: Sequence[str]) -> ServerHandle | None:
+    """What an earlier process of the same server left, if it is whole; else what is left of it is stopped."""
+    handle = ServerHandle(*_urls(host, port, tls, names), f"{APP}-edge-{port}")
+    ours = [handle.edge, *map(app_of, names)]
+    running = serve.status().applications
+    if all(each in running for each in ours):
+        return handle
+    _stop([each for each in ours if each in running])
+    return None
+
+
+def _claim_again(host: str, port: int, patience_s: float) -> int:
+    """A port that an edge of before may hold for a moment yet. Raises `InvalidInput` if somebody keeps it."""
+    deadline = monotonic() + patience_s
+    while True:
+        try:
+            return claim_port(host, port)
+        except InvalidInput:
+            if monotonic() > deadline:
+                raise
+        sleep(0.5)
 
 
 def _configs(

@@ -9,11 +9,13 @@ again, and they go on from their checkpoint in the store. The trial itself takes
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
@@ -27,6 +29,10 @@ _LOSSES = 3
 """so often may a trial lose workers"""
 _LOOK_S = 0.5
 """between two looks of Ray Train at its workers, and of a trial at the clock"""
+_ROOM_S = 60.0
+"""so long a trial waits for nodes in the place of those that it lost"""
+_COUNT_S = 5.0
+"""between two looks at the nodes"""
 _END_S = 30.0
 """workers that were told to stop have this long; then they are killed with their trial"""
 
@@ -46,6 +52,7 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         self._task = Assignment.model_validate(config["assignment"])
         self._started = time.time()
         self._waits = False
+        self._counted = self._had_room = time.monotonic()
         # Train's controller reads it here; by default a trial would end two seconds late.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_LOOK_S))
         self._desk = ray.remote(num_cpus=0)(Desk).remote(self._task.before)
@@ -95,6 +102,8 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         while (news := ray.get(self._desk.news.remote(_LOOK_S))) is None:
             if time.time() >= self._task.deadline and not ray.get(self._desk.started.remote()):
                 return without_value("stopped", self._no_room(), self._started)
+            if (fault := self._lost_room()) is not None:
+                return without_value("failed", fault, self._started)
         if "outcome" not in news:
             error = news["error"] or "its workers ended without a result; see Ray's logs for the cause"
             return without_value("failed", error, self._started)
@@ -102,11 +111,30 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         return dict(news)
 
     def _no_room(self) -> str:
-        task = self._task
-        each = f"{task.threads} CPUs" + (" and a GPU" if task.gpu else "")
         return (
-            f"the budget ended before {task.workers} workers with {each} each could start; "
+            f"the budget ended before {self._task.workers} workers with {self._each} each could start; "
             f"free in the cluster is {_told(ray.available_resources())}"
+        )
+
+    @property
+    def _each(self) -> str:
+        return f"{self._task.threads} CPUs" + (" and a GPU" if self._task.gpu else "")
+
+    def _lost_room(self) -> str | None:
+        """What to say when the nodes that there are have had no room for the workers for long; None: they have."""
+        now = time.monotonic()
+        if now - self._counted < _COUNT_S:
+            return None
+        self._counted = now
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if room_for(nodes, self._task.threads, self._task.gpu) >= self._task.workers:
+            self._had_room = now
+        if now - self._had_room < _ROOM_S:
+            return None
+        return (
+            f"its {self._task.workers} workers need {self._each} each, and for {now - self._had_room:.0f} s the "
+            f"cluster has had {_told(ray.cluster_resources())}, as nodes were lost; join others, or ask for fewer "
+            "workers per trial"
         )
 
     def cleanup(self) -> None:
@@ -114,6 +142,13 @@ class TrialGroup(tune.Trainable):  # type: ignore[misc]
         ray.get(self._desk.stop.remote())
         self._run.join(_END_S)
         self._scratch.cleanup()
+
+
+def room_for(nodes: Iterable[Mapping[str, float]], cpus: int, gpu: bool) -> int:
+    """How many workers nodes have room for, whatever else runs there."""
+    return sum(
+        int(min(node.get("CPU", 0.0) // cpus, node.get("GPU", 0.0) if gpu else math.inf)) for node in nodes
+    )
 
 
 def _told(resources: dict[str, float]) -> str:

@@ -69,7 +69,8 @@ def wait_until(done: Callable[[], object]) -> None:
 def test_a_search_survives_its_process_and_the_controller(av: AutoVision, controller: psutil.Popen) -> None:
     search = av.search("colours", space=Small(), budget_s=600.0, max_trials=6, wait=False).search
     wait_until(lambda: av.trials(search))
-    (process,) = [p for p in controller.children() if "autovision.search.job" in p.cmdline()]
+    below = controller.children(recursive=True)
+    (process,) = [p for p in below if "autovision.search.job" in p.cmdline()]
     process.kill()
     before = len(av.trials(search))
     wait_until(lambda: len(av.trials(search)) > before)

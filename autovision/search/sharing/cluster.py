@@ -7,11 +7,20 @@ import socket
 from datetime import timedelta
 
 import ray
+from ray.exceptions import RayError
 
+from autovision.errors import AutoVisionError
 from autovision.records.base import now
 from autovision.records.searches import ClusterView
 from autovision.store import keys, records
 from autovision.store.protocol import Store
+
+
+class ClusterAway(AutoVisionError):
+    """Ray's head does not answer; it is asked again, and what runs goes on meanwhile."""
+
+    exit_code = 7
+
 
 _HEAD = "node:__internal_head__"
 _FRESH = timedelta(minutes=5)
@@ -21,11 +30,18 @@ def here() -> ClusterView:
     """The cluster that this process is connected to; without a connection, this machine.
 
     It is named by the host of its head: two embedded Rays on one machine share its processors, and so one name.
+
+    Raises `ClusterAway`.
     """
     if not ray.is_initialized():
         own = {"CPU": float(len(os.sched_getaffinity(0)))}
         return ClusterView(name=_safe(socket.gethostname()), nodes=(own,), seen_at=now())
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    try:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+    except RayError as error:
+        raise ClusterAway(
+            f"Ray's head does not answer ({type(error).__name__}); it is asked again"
+        ) from error
     heads = [node["NodeManagerHostname"] for node in alive if _HEAD in node["Resources"]]
     name = _safe(heads[0] if heads else socket.gethostname())
     return ClusterView(name=name, nodes=tuple(node["Resources"] for node in alive), seen_at=now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -11,10 +11,13 @@ from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, 
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight
+from autovision.search.sharing.fairness import Use, Wish, ahead, had
 from autovision.search.sharing.shares import Claim, shares, turns
 from autovision.store import keys, records
 from autovision.store.lease import is_held
 from autovision.store.protocol import Store
+
+_ACTIVE = (SearchStatus.QUEUED, SearchStatus.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,45 @@ def claim_of(search: LiveSearch) -> Claim:
     )
 
 
-def claim_in_queue(request: SearchRequest, submitted_at: datetime) -> Claim:
-    """What a search would ask for that nobody works on."""
+def claim_in_queue(request: SearchRequest, submitted_at: datetime, ahead: float = 0.0) -> Claim:
+    """What a search would ask for that nobody works on.
+
+    Args:
+        ahead: seconds that its user will have had before it.
+    """
     return Claim(
-        request.id, submitted_at, request.priority, request.workers_per_trial, wants=request.max_trials
+        request.id,
+        submitted_at,
+        request.priority,
+        request.workers_per_trial,
+        wants=request.max_trials,
+        ahead=ahead,
     )
+
+
+def aheads(
+    found: Iterable[tuple[SearchRequest, SearchState]], waits: Collection[str], at: datetime
+) -> dict[str, float]:
+    """Search -> seconds that whoever submitted it will have had before it, of those that wait. Pure.
+
+    Those that run are counted with all that they may take, so that who has many at once does not seem to have little.
+
+    Args:
+        found: all searches.
+        waits: ids of those that have not begun.
+    """
+    wishes, uses = [], []
+    for request, state in found:
+        user, granted_s = state.submitted_by, requests.granted_s(request, state)
+        if request.id in waits:
+            rank = (-request.priority, state.created_at, request.id)
+            wishes.append(Wish(request.id, user, rank, max(0.0, granted_s - state.spent_s)))
+            uses.append(Use(user, state.spent_s, state.updated_at))
+        elif state.status in _ACTIVE:
+            uses.append(Use(user, max(granted_s, state.spent_s), None))
+        else:
+            uses.append(Use(user, state.spent_s, state.updated_at))
+    return ahead(wishes, had(uses, at))
 
 
 def waiting(store: Store, clock: Callable[[], datetime] = now) -> list[tuple[SearchRequest, SearchState]]:
@@ -63,13 +100,30 @@ def waiting(store: Store, clock: Callable[[], datetime] = now) -> list[tuple[Sea
 
     One that is said to run, but whose process is gone, is among them.
     """
+    return [(request, state) for request, state, _ in in_queue(store, clock=clock)]
+
+
+def in_queue(
+    store: Store, own: str | None = None, clock: Callable[[], datetime] = now
+) -> list[tuple[SearchRequest, SearchState, Claim]]:
+    """As `waiting`, with what each asks for.
+
+    Args:
+        own: id of a search that is to be among them though it has a process.
+    """
+    everything = all_searches(store)
     found = [
         (request, state)
-        for request, state in all_searches(store)
-        if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING)
-        and not is_held(store, f"search-{request.id}", clock)
+        for request, state in everything
+        if state.status in _ACTIVE
+        and (request.id == own or not is_held(store, f"search-{request.id}", clock))
     ]
-    return sorted(found, key=lambda pair: claim_in_queue(pair[0], pair[1].created_at).rank)
+    before = aheads(everything, {request.id for request, _ in found}, clock())
+    claimed = [
+        (request, state, claim_in_queue(request, state.created_at, before[request.id]))
+        for request, state in found
+    ]
+    return sorted(claimed, key=lambda each: each[2].rank)
 
 
 def ready(
@@ -90,8 +144,7 @@ def ready(
         claims.append(replace(claim_in_queue(request, state.created_at), begun_at=clock()))
     found = []
     fitting = []
-    for request, state in waiting(store, clock):
-        claim = claim_in_queue(request, state.created_at)
+    for request, _, claim in in_queue(store, clock=clock):
         if request.id in started:
             continue
         if preflight.faults(request, view):
@@ -108,21 +161,22 @@ def entries(store: Store, clock: Callable[[], datetime] = now) -> list[Entry]:
     taken = {each.search: each for each in live(store, clock)}
     controlled = is_held(store, "controller", clock)
     view = cluster.known(store)
-    known = [
-        (request, state)
-        for request, state in all_searches(store)
-        if state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING)
-    ]
+    everything = all_searches(store)
+    known = [(request, state) for request, state in everything if state.status in _ACTIVE]
+    begun = {search for search, each in taken.items() if each.begun_at is not None}
+    before = aheads(everything, {request.id for request, _ in known} - begun, clock())
     running = [
         Entry(request, state, None, each.share, each.running, each.cluster, _how(each))
         for request, state in known
         if (each := taken.get(request.id)) is not None and each.begun_at is not None
     ]
-    claims: dict[str, Claim] = {search: claim_of(each) for search, each in taken.items()}
+    claims: dict[str, Claim] = {
+        search: replace(claim_of(each), ahead=before.get(search, 0.0)) for search, each in taken.items()
+    }
     queued = []
     for request, state in known:
         if request.id not in claims:
-            claims[request.id] = claim_in_queue(request, state.created_at)
+            claims[request.id] = claim_in_queue(request, state.created_at, before[request.id])
         if claims[request.id].begun_at is None:
             queued.append((request, state))
     queued.sort(key=lambda pair: claims[pair[0].id].rank)
@@ -195,10 +249,13 @@ def outlook(
 ) -> Outlook:
     """What would happen to a request on a cluster, from what the store says."""
     at = clock()
-    mine = claim_in_queue(request, at)
     others = [claim_of(each) for each in live(store, clock) if each.cluster == view.name]
-    others += [claim_in_queue(asked, state.created_at) for asked, state in waiting(store, clock)]
+    others += [claim for _, _, claim in in_queue(store, clock=clock)]
     others = [claim for claim in others if claim.search != request.id]
+    new = request, SearchState(search=request.id, created_at=at, updated_at=at)
+    known = [pair for pair in all_searches(store) if pair[0].id != request.id]
+    waits = {claim.search for claim in others if claim.begun_at is None} | {request.id}
+    mine = claim_in_queue(request, at, aheads([*known, new], waits, at)[request.id])
     ahead = sorted(
         (claim for claim in others if claim.begun_at is None and claim.rank < mine.rank),
         key=lambda claim: claim.rank,

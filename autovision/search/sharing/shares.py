@@ -22,6 +22,7 @@ class Claim:
         workers: places that each of its trials takes.
         wants: trials that it has a use for at once; None: as many as there is room for.
         begun_at: None: it waits for its turn.
+        ahead: seconds that its user will have had before it; see `fairness`.
     """
 
     search: str
@@ -30,11 +31,12 @@ class Claim:
     workers: int = 1
     wants: int | None = None
     begun_at: datetime | None = None
+    ahead: float = 0.0
 
     @property
-    def rank(self) -> tuple[int, datetime, str]:
-        """Sorts a queue: higher priority first, then who was submitted earlier."""
-        return -self.priority, self.submitted_at, self.search
+    def rank(self) -> tuple[int, float, datetime, str]:
+        """Sorts a queue: higher priority first, then whose user has had less, then who was submitted earlier."""
+        return -self.priority, self.ahead, self.submitted_at, self.search
 
     @property
     def least(self) -> int:
@@ -103,7 +105,7 @@ def turns(places: int, claims: Iterable[Claim]) -> Mapping[str, str | None]:
     return found
 
 
-def _seniority(claim: Claim) -> tuple[datetime, tuple[int, datetime, str]]:
+def _seniority(claim: Claim) -> tuple[datetime, tuple[int, float, datetime, str]]:
     """Who began earlier goes first; of those that did not begin, nobody asks."""
     return claim.begun_at or claim.submitted_at, claim.rank
 

@@ -25,7 +25,8 @@ from autovision.records.base import now
 from autovision.records.searches import ClusterView, LiveSearch, SearchRequest, SearchStatus
 from autovision.search import requests
 from autovision.search.sharing import cluster, preflight
-from autovision.search.sharing.queue import claim_in_queue, claim_of, live, waiting
+from autovision.search.sharing.cluster import ClusterAway
+from autovision.search.sharing.queue import claim_of, in_queue, live
 from autovision.search.sharing.shares import UNLIMITED, Claim, shares, turns
 from autovision.store import keys, lease, records
 from autovision.store.lease import LeaseLost
@@ -72,6 +73,7 @@ class Turn:
         """since when a place is left to one of the queue"""
         self._view = look()
         self._looked = time.monotonic()
+        self._noted = False
         self._mine = LiveSearch(
             search=request.id,
             cluster=self._view.name,
@@ -146,25 +148,29 @@ class Turn:
         places, others = preflight.places(self._view), [claim_of(each) for each in self._others()]
         mine = claim_of(self._mine)
         reason = turns(places, [*others, mine])[mine.search]
-        queued = self._queued() if reason is None else []
-        if reason is not None or (reason := turns(places, [*others, *queued, mine])[mine.search]) is None:
+        queued = self._queued() if reason is None else {}
+        mine = queued.pop(mine.search, mine)
+        if (
+            reason is not None
+            or (reason := turns(places, [*others, *queued.values(), mine])[mine.search]) is None
+        ):
             self._left_since = None
             return reason
         if self._left_since is None:
             self._left_since = time.monotonic()
         return reason if time.monotonic() - self._left_since < _TAKING_UP_S else None
 
-    def _queued(self) -> list[Claim]:
-        """Those without a process that a controller will start on this cluster, as far as the store tells."""
+    def _queued(self) -> dict[str, Claim]:
+        """This search, and those without a process that a controller will start on this cluster, as the store tells."""
         if not (self._behind_queue and lease.is_held(self._store, "controller")):
-            return []
+            return {}
         if any(view.name != self._view.name for view in cluster.all_known(self._store)):
-            return []  # the controller may be of that one
-        return [
-            claim_in_queue(request, state.created_at)
-            for request, state in waiting(self._store)
-            if request.id != self._request.id and not preflight.faults(request, self._view)
-        ]
+            return {}  # the controller may be of that one
+        return {
+            request.id: claim
+            for request, _, claim in in_queue(self._store, own=self._request.id)
+            if request.id == self._request.id or not preflight.faults(request, self._view)
+        }
 
     def _stopped(self) -> bool:
         return requests.get(self._store, self._request.id)[1].status is SearchStatus.STOPPED
@@ -222,10 +228,17 @@ class Turn:
         ]
 
     def _look_again(self) -> ClusterView:
-        if time.monotonic() - self._looked > _LOOK_S:
-            self._looked = time.monotonic()
-            self._view = self._look().with_(name=self._view.name)
-        cluster.note(self._store, self._view)
+        if not self._noted or time.monotonic() - self._looked > _LOOK_S:
+            if self._noted:
+                self._looked = time.monotonic()
+                try:
+                    self._view = self._look().with_(name=self._view.name)
+                except ClusterAway as away:
+                    log.warning("the nodes of search %s are those of before: %s", self._request.id, away)
+                    return self._view
+            # Of a thousand nodes it is a quarter of a megabyte to read.
+            cluster.note(self._store, self._view)
+            self._noted = True
         return self._view
 
     def _write(self) -> None:

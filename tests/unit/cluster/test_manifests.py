@@ -279,7 +279,7 @@ def matches(selector: Manifest, labels: dict[str, str]) -> bool:
 def test_monitors_find_pods_and_ports(built: Built, pod_templates: Templates) -> None:
     templates = [template for _, template in pod_templates("base")]
     monitors = [each["spec"] for each in built("monitoring") if each["kind"] == "PodMonitor"]
-    assert len(monitors) == 3
+    assert len(monitors) == 4
     for monitor in monitors:
         found = [each for each in templates if matches(monitor["selector"], each["metadata"]["labels"])]
         names = {p["name"] for each in found for c in each["spec"]["containers"] for p in c["ports"]}

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from autovision.records.base import now
 from autovision.registry.telemetry import Telemetry
+from autovision.service.metrics import ServiceMetrics
 from autovision.serving import problems
 from autovision.serving.edge.gather import merged
 from autovision.serving.metrics import Metrics
@@ -59,11 +60,14 @@ def selectors(parsed: Any) -> Iterator[Any]:
 
 
 def ours() -> set[str]:
-    """The names of all series that an edge and a controller tell."""
+    """The names of all series that an edge, a controller and an API service tell."""
     metrics = Metrics("r", _state)
     metrics.observe(arm="stable", model="m", latency_s=0.01, confidence=0.9)
     metrics.observe_batch(1)
     told = merged([metrics.render().decode()], {"pets": 1}, 0).decode()
+    service = ServiceMetrics(MemoryStore(), lambda: 0)
+    service.observe("GET", "/me", 200, 0.01)
+    told += service.render().decode()
     names = {sample.name for family in text_string_to_metric_families(told) for sample in family.samples}
     return names | {family.name for family in Telemetry(MemoryStore(), {}, lambda: 0.0).collect()}
 
@@ -163,7 +167,7 @@ def test_panels_are_told_apart_and_do_not_overlap() -> None:
 
 def test_the_dashboard_has_a_part_for_each_subject() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Serving", "Searches and trials", "Drift and decisions", "Ray"]
+    assert rows == ["Serving", "Searches and trials", "API", "Drift and decisions", "Ray"]
 
 
 def test_the_dashboard_is_given_to_grafana(built: Callable[[str], list[dict[str, Any]]]) -> None:

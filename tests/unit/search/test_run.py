@@ -14,16 +14,17 @@ from autovision.errors import Conflict, Interrupted, InvalidInput
 from autovision.model.footprint import Footprint
 from autovision.records.base import now
 from autovision.records.leases import Lease
-from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchStatus
+from autovision.records.searches import LiveSearch, PriceTable, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.search import requests, run, trial_phase
 from autovision.search.attempt import Attempt, StopSignal
 from autovision.search.driver import Driver
 from autovision.search.extending import extend
-from autovision.search.run import finish_search, register, run_search
+from autovision.search.run import _ended, finish_search, register, run_search
 from autovision.search.sharing import cluster
 from autovision.search.sharing.turn import Turn
 from autovision.search.trial_phase import Ran
+from autovision.search.tune_loop import ExecutorLost
 from autovision.search.watch import Watch
 from autovision.space import Choice, Space
 from autovision.space.config import TrialConfig
@@ -354,3 +355,14 @@ def test_who_loses_his_lease_while_he_waits_leaves_the_search_to_his_successor(
     with pytest.raises(lease.LeaseLost):
         run_search(store, search)
     assert {key: store.get(key).data for key in written} == written
+
+
+def test_what_ray_broke_off_waits_to_be_gone_on_with_but_not_for_ever() -> None:
+    before = SearchState(search="s", attempt=3, trials=5, created_at=now(), updated_at=now())
+    lost = ExecutorLost("Ray Tune broke off")
+    assert _ended(lost, before, 6) == {"status": SearchStatus.QUEUED}, "it came further"
+    assert _ended(lost, before.with_(attempt=0), 5) == {"status": SearchStatus.QUEUED}
+    failed = {"status": SearchStatus.FAILED, "error": "Ray Tune broke off"}
+    assert _ended(lost, before, 5) == failed
+    assert _ended(ValueError("a bug"), before, 6) == {"status": SearchStatus.FAILED, "error": "a bug"}
+    assert _ended(KeyboardInterrupt(), before, 5) == {"status": SearchStatus.STOPPED}

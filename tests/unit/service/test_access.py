@@ -35,7 +35,7 @@ def needed(method: str, path: str) -> Scope | None:
     """The scope that a route has to ask for, by what it is about."""
     if path == "/api/v1/me":
         return None
-    if "/tokens" in path or "/audit" in path:
+    if path.split("/")[3] in ("tokens", "audit", "metrics"):
         return Scope.ADMIN
     if method == "GET":
         return Scope.READ

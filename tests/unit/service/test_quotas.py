@@ -111,7 +111,7 @@ def test_what_was_charged_and_not_done_is_given_back(world: World, monkeypatch: 
     headers = world.token(Scope.SUBMIT, max_search_s_per_day=100.0)
     from autovision.errors import StoreUnavailable
 
-    def away(*args: Any) -> None:
+    def away(*args: Any, **options: Any) -> None:
         raise StoreUnavailable("the store is away")
 
     with monkeypatch.context() as patch:

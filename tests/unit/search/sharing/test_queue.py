@@ -393,3 +393,25 @@ def test_a_cluster_is_known_while_its_view_is_fresh(store: MemoryStore) -> None:
 
 def test_without_ray_the_cluster_is_this_machine() -> None:
     assert cluster.here().nodes[0]["CPU"] >= 1
+
+
+def test_a_head_that_does_not_answer_leaves_what_was_seen_before(
+    store: MemoryStore, asked: SearchRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_module, "_LOOK_S", -1.0)
+    looks = iter([view(4), cluster.ClusterAway(), view(8)])
+
+    def look() -> ClusterView:
+        seen = next(looks)
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    request = put(store, asked, "a")
+    turn = Turn(store, request, now(), look=look)
+    turn._mine = turn._mine.with_(begun_at=now())
+    shares = []
+    for _ in range(3):
+        turn.refresh()
+        shares.append(turn._mine.share)
+    assert shares == [4, 4, 8]
