@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from autovision.errors import AutoVisionError
+
 _QUIET = {
     # Tune would write CSV, JSON and TensorBoard files of every trial; the ledger in the store is the record.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -47,10 +49,19 @@ def connect(address: str | None = None) -> None:
     if address is None:
         # Trials exchange records through the store, so the object store of an embedded Ray stays small.
         settings |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
+    at = f"at {address}" if address else "of this machine"
     # Ray puts its own handler in the place of whatever the caller does on SIGTERM.
     main = threading.current_thread() is threading.main_thread()
     on_terminate = signal.getsignal(signal.SIGTERM) if main else None
-    ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
+    try:
+        ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
+    except Exception as error:
+        remedy = (
+            "is it running, and can it be reached from here?"
+            if address
+            else "this machine may be too busy, or short of memory; try again"
+        )
+        raise AutoVisionError(f"Ray {at} cannot be used: {str(error).rstrip('.')}; {remedy}") from error
     # What Ray prints of its own processes goes to stdout, where `--json` has to stand alone; its log files keep it.
     ray._private.worker._worker_logs_enabled = False
     if on_terminate is not None:
