@@ -58,17 +58,20 @@ def connect(address: str | None = None) -> None:
     if address is None:
         # Trials exchange records through the store, so the object store of an embedded Ray stays small.
         settings |= {"include_dashboard": False, "object_store_memory": _object_store_bytes()}
+    at = f"at {address}" if address else "of this machine"
     # Ray puts its own handler in the place of whatever the caller does on SIGTERM.
     main = threading.current_thread() is threading.main_thread()
     on_terminate = signal.getsignal(signal.SIGTERM) if main else None
     try:
         ray.init(address=address or "local", namespace="autovision", runtime_env=_environment(), **settings)
-    except (ConnectionError, TimeoutError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise RayUnavailable(
-            f"no Ray cluster answers at {address or 'this machine'}: {said}; check RAY_ADDRESS, that its head "
-            "runs, and that a node of it runs on this machine"
-        ) from error
+    except Exception as error:
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        remedy = (
+            "check the address, that its head runs, and that a node of it runs on this machine"
+            if address
+            else "this machine may be too busy, or short of memory; try again"
+        )
+        raise RayUnavailable(f"Ray {at} cannot be used: {said}; {remedy}") from error
     # What Ray prints of its own processes goes to stdout, where `--json` has to stand alone; its log files keep it.
     ray._private.worker._worker_logs_enabled = False
     if on_terminate is not None:

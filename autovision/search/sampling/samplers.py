@@ -128,9 +128,9 @@ def _found(spec: str, module_name: str, name: str) -> Callable[..., Any]:
         sys.path.remove(folder)
     found = getattr(module, name, None)
     if not callable(found):
+        others = [other for other, value in vars(module).items() if callable(value)]
         raise InvalidInput(
-            f"sampler {spec!r}: module {module_name!r} has no class or function {name!r}"
-            f"{near(name, vars(module))}"
+            f"sampler {spec!r}: module {module_name!r} has no class or function {name!r}{near(name, others)}"
         )
     return found  # type: ignore[no-any-return]
 

@@ -170,6 +170,21 @@ def test_an_estimate_is_of_the_cluster_that_the_environment_names(
     assert refused.code == 2 and "10000 workers per trial need 10000" in refused.err
 
 
+@pytest.mark.parametrize(("address", "said"), [("", "Ray of this machine"), ("10.0.0.1:6379", "Ray at 10.0")])
+def test_a_ray_that_cannot_be_used_is_no_bug_of_ours(
+    cli: Any, pets: str, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    def refuse(**settings: Any) -> None:
+        raise RuntimeError("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    ran = cli("search", "submit", pets, "--space", SPACE, "--wait")
+    assert ran.code == 1 and said in ran.err and "timed out during startup; " in ran.err
+
+
 def test_extend_and_finish(cli: Any, world: Any) -> None:
     ran = cli("search", "finish", world.search, "--json")
     assert ran.code == 0 and ran.answer["model"] == world.model, "finished searches are shown as they are"
