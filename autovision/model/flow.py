@@ -7,6 +7,7 @@ needs one single tensor from below.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from torch.func import functional_call
 
 from autovision.model.layout import Layout, channels, layout_of, positions
 
+_ALONE = threading.Lock()
+"""While it traces, torch.fx takes the calls of all modules of the process: two threads would trace each other."""
 _BATCHES = (2, 3)
 """what differs between the two is recognised as depending on the batch"""
 _WRAPPER = 0.95
@@ -97,7 +100,7 @@ class Flow:
             Exception: of any type, when the model does what cannot be traced, or refuses images of that size.
         """
         self.model = model
-        with evaluating(model):
+        with _ALONE, evaluating(model):
             graph = _Tracer(model).trace(model)
             self._seen = _observe(model, graph, size)
         nodes = list(graph.nodes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -146,3 +148,16 @@ def test_several_results_have_no_layout() -> None:
 def test_what_decides_by_its_input_cannot_be_followed() -> None:
     with pytest.raises(torch.fx.proxy.TraceError):
         Flow(Deciding(), (8, 8))
+
+
+def test_several_threads_look_at_models_at_once() -> None:
+    """The API service checks what several people submit."""
+    together = threading.Barrier(4)
+
+    def look(_: int) -> list[int]:
+        together.wait()
+        return [len(Flow(Skipping(), (32, 32)).steps) for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as pool:
+        (steps,) = {tuple(each) for each in pool.map(look, range(4))}
+    assert set(steps) == {4}
