@@ -22,7 +22,7 @@ from torch.func import functional_call
 from autovision.model.layout import Layout, channels, layout_of, positions
 
 _ALONE = threading.Lock()
-"""While it traces, torch.fx takes the calls of all modules of the process: two threads would trace each other."""
+"""While it traces, torch.fx takes the calls of all modules of the process, and gives back those that it found."""
 _BATCHES = (2, 3)
 """what differs between the two is recognised as depending on the batch"""
 _WRAPPER = 0.95
@@ -100,8 +100,9 @@ class Flow:
             Exception: of any type, when the model does what cannot be traced, or refuses images of that size.
         """
         self.model = model
-        with _ALONE, evaluating(model):
-            graph = _Tracer(model).trace(model)
+        with evaluating(model):
+            with _ALONE:
+                graph = _Tracer(model).trace(model)
             self._seen = _observe(model, graph, size)
         nodes = list(graph.nodes)
         self.source, self.steps = nodes[0], nodes[1:-1]
@@ -221,6 +222,14 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=tuple(f for f in get_notrace_functions() if callable(f)))
         self.traced_func_name = "forward_features"
         self._most = _WRAPPER * sum(parameter.numel() for parameter in model.parameters())
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)  # another thread computes meanwhile, with a module of its own
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (nn.Sequential, nn.ModuleList)):

@@ -158,6 +158,17 @@ def test_several_threads_look_at_models_at_once() -> None:
         together.wait()
         return [len(Flow(Skipping(), (32, 32)).steps) for _ in range(10)]
 
-    with ThreadPoolExecutor(4) as pool:
-        (steps,) = {tuple(each) for each in pool.map(look, range(4))}
+    def compute() -> None:
+        model, x = Skipping(), torch.zeros(1, 3, 8, 8)
+        while not over.is_set():
+            model.forward_features(x)
+
+    over = threading.Event()
+    with ThreadPoolExecutor(5) as pool:
+        computing = pool.submit(compute)
+        try:
+            (steps,) = {tuple(each) for each in pool.map(look, range(4))}
+        finally:
+            over.set()
+        computing.result()
     assert set(steps) == {4}
