@@ -7,6 +7,7 @@ needs one single tensor from below.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from torch.func import functional_call
 
 from autovision.model.layout import Layout, channels, layout_of, positions
 
+_ALONE = threading.Lock()
+"""While it traces, torch.fx takes the calls of all modules of the process, and gives back those that it found."""
 _BATCHES = (2, 3)
 """what differs between the two is recognised as depending on the batch"""
 _WRAPPER = 0.95
@@ -98,7 +101,8 @@ class Flow:
         """
         self.model = model
         with evaluating(model):
-            graph = _Tracer(model).trace(model)
+            with _ALONE:
+                graph = _Tracer(model).trace(model)
             self._seen = _observe(model, graph, size)
         nodes = list(graph.nodes)
         self.source, self.steps = nodes[0], nodes[1:-1]
@@ -218,6 +222,14 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=tuple(f for f in get_notrace_functions() if callable(f)))
         self.traced_func_name = "forward_features"
         self._most = _WRAPPER * sum(parameter.numel() for parameter in model.parameters())
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)  # another thread computes meanwhile, with a module of its own
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (nn.Sequential, nn.ModuleList)):

@@ -121,6 +121,7 @@ class World:
     ray: psutil.Popen
     nodes: list[psutil.Popen]
     caller: Caller
+    commands: list[list[psutil.Popen]] = field(default_factory=list)
 
     def kill_head(self) -> None:
         kill(self.ray)
@@ -165,23 +166,25 @@ def world(
         made.nodes = ends.enter_context(kept(lambda: node.start_ray(3)))
         until(lambda: len(network.alive()) == 2)
         store = ("--store", av.store.uri)
-        started = [
-            # On every interface, as the head's node has an edge, too.
-            node.autovision(
-                *("serve", "door", "--host", "0.0.0.0", "--port", str(PORT), "--no-require-token", *store)
-            ),
-            node.autovision("controller", "run", *store),
+        # On every interface, as the head's node has an edge, too. On a slow machine the first start takes too long.
+        words = ("serve", "door", "--host", "0.0.0.0", "--port", str(PORT), "--no-require-token", *store)
+        made.commands = [
+            ends.enter_context(kept(lambda: node.autovision(*words))),
+            ends.enter_context(kept(lambda: node.autovision("controller", "run", *store))),
         ]
 
         def answered() -> bool:
-            assert all(each.poll() is None for each in started), node.log.read_text()
             with suppress(AutoVisionError), Client(caller.url, retry_for_s=0.0) as client:
                 return client.health().status != "waiting"
             return False
 
         until(answered)
         ends.enter_context(caller.calling())
+        until(lambda: caller.answers)
+        caller.lost.clear()
+        commands = [list(each) for each in made.commands]
         yield made
+        assert made.commands == commands, "nobody started a command anew but it itself"
 
 
 def lose_the_head(world: World, searching: Callable[[str], object], say: Callable[[str], None]) -> None:

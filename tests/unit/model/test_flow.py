@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -146,3 +148,27 @@ def test_several_results_have_no_layout() -> None:
 def test_what_decides_by_its_input_cannot_be_followed() -> None:
     with pytest.raises(torch.fx.proxy.TraceError):
         Flow(Deciding(), (8, 8))
+
+
+def test_several_threads_look_at_models_at_once() -> None:
+    """The API service checks what several people submit."""
+    together = threading.Barrier(4)
+
+    def look(_: int) -> list[int]:
+        together.wait()
+        return [len(Flow(Skipping(), (32, 32)).steps) for _ in range(10)]
+
+    def compute() -> None:
+        model, x = Skipping(), torch.zeros(1, 3, 8, 8)
+        while not over.is_set():
+            model.forward_features(x)
+
+    over = threading.Event()
+    with ThreadPoolExecutor(5) as pool:
+        computing = pool.submit(compute)
+        try:
+            (steps,) = {tuple(each) for each in pool.map(look, range(4))}
+        finally:
+            over.set()
+        computing.result()
+    assert set(steps) == {4}
