@@ -1,7 +1,8 @@
 """The whole loop on one page: observe, decide, act. The only module that knows every stage.
 
     search       queued searches are run, one here or several in processes of their own, and their models registered
-    promotion    a finished search's model is compared with the champion, and takes over step by step, on evidence
+    promotion    a finished search's model is compared with the champion, and takes over step by step, on evidence;
+                 one that was not shown to be better is looked at again as labels come in
     monitoring   each full window of captured requests is compared with what is normal, by several detectors
     retraining   whatever the policy takes for a trigger leads to the next data set version and a queued search
     retention    captured requests that a deployment's policy no longer keeps are deleted
@@ -26,9 +27,10 @@ from autovision.errors import AutoVisionError, Conflict, Interrupted
 from autovision.monitoring.arrivals import Arrivals
 from autovision.monitoring.told import told
 from autovision.monitoring.watch import watch
-from autovision.promotion import rollout
+from autovision.promotion import later, rollout
+from autovision.promotion.later import Said
 from autovision.records.base import now
-from autovision.records.deployments import Decision, DecisionKind, DriftReport
+from autovision.records.deployments import Decision, Deployment, DriftReport
 from autovision.records.retraining import RetrainingState
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry import deployments
@@ -49,6 +51,7 @@ from autovision.store.remembered import Remembered
 
 _LEASE_S = 30.0
 _FORGET_EVERY = timedelta(minutes=10)
+_LOOK_EVERY = timedelta(minutes=10)
 _FORGET_AT_ONCE = 5_000
 """requests and images that are deleted in one pass, so that the other stages get their turn"""
 
@@ -80,6 +83,8 @@ class Controller:
     """what could not be done, by `subject: stage`: it is told once, and tried again in the next pass"""
     forgot_at: dict[str, datetime] = field(default_factory=dict)
     """when it was last seen that a deployment keeps no more than its policy says"""
+    looked_at: dict[str, datetime] = field(default_factory=dict)
+    """when it was last looked whether there are labels enough to judge a refused challenger again, by deployment"""
     lease_clock: Callable[[], datetime] = now
     """by which it leads; the same on all machines"""
 
@@ -87,9 +92,8 @@ class Controller:
     # What was read before and cannot have changed: a pass over many quiet deployments reads little.
     _everywhere: list[tuple[SearchRequest, SearchState]] | None = field(default=None, init=False)
     _arrivals: Arrivals = field(default_factory=Arrivals, init=False)
-    _decided: Remembered[Decision, tuple[DecisionKind, str | None]] = field(
-        default_factory=lambda: Remembered(Decision, lambda decision: (decision.kind, decision.subject)),
-        init=False,
+    _decided: Remembered[Decision, Said] = field(
+        default_factory=lambda: Remembered(Decision, later.said), init=False
     )
     _carried_out: dict[str, str] = field(default_factory=dict, init=False)
     """the latest decision on retraining that is known to be carried out, by deployment"""
@@ -185,26 +189,49 @@ class Controller:
 
     def _promote(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)
-        judged = set(self._decided.read_all(self.store, keys.decisions(name)).values())
+        said = [*self._decided.read_all(self.store, keys.decisions(name)).values()]
         if deployment.decided is not None:
-            judged.add((deployment.decided.kind, deployment.decided.subject))
+            said.append(later.said(deployment.decided))
+        judged = {model for model, _ in said}
         for request, state in self._searches():
             if (
                 request.deployment == deployment.name
                 and state.model is not None
-                and (DecisionKind.PROMOTE, state.model) not in judged
+                and state.model not in judged
             ):
-                decision = rollout.consider(
-                    self.acting,
-                    deployment.name,
-                    state.model,
-                    revision=deployment.revision,
-                    metric=request.metric,
-                    costs=request.costs,
-                    clock=self.clock,
-                )
-                yield Event("promotion", decision.what, decision)
-                return  # what others are compared with may be another one now
+                event = None
+                act = partial(self._consider, deployment, request, state.model)
+                # One that cannot be compared must not keep those after it from their turn.
+                for event in self._guarded(name, act, f"promote {state.model}"):
+                    yield event
+                if event is not None and event.stage == "promotion":
+                    return  # what others are compared with may be another one now
+        yield from self._look_again(deployment, said)
+
+    def _consider(self, deployment: Deployment, request: SearchRequest, model: str) -> Iterator[Event]:
+        decision = rollout.consider(
+            self.acting,
+            deployment.name,
+            model,
+            revision=deployment.revision,
+            metric=request.metric,
+            costs=request.costs,
+            clock=self.clock,
+        )
+        yield Event("promotion", decision.what, decision)
+
+    def _look_again(self, deployment: Deployment, said: list[Said]) -> Iterator[Event]:
+        """Judge refused challengers by what was labelled since."""
+        if deployment.model is None or deployment.rollout is not None:
+            return
+        at, last = self.clock(), self.looked_at.get(deployment.name)
+        cases = later.candidates(said, deployment.model, at)
+        if not cases or (last is not None and at - last < _LOOK_EVERY):
+            return
+        self.looked_at[deployment.name] = at
+        decision = rollout.look_again(self.acting, deployment.name, cases, clock=self.clock)
+        if decision is not None:
+            yield Event("promotion", decision.what, decision)
 
     def monitor(self, name: str) -> Iterator[Event]:
         """Examine the captured requests of a deployment since the last report, if they fill a window."""

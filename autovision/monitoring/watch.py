@@ -41,7 +41,11 @@ def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -
         return None
     before = reports_of(store, deployment.name, deployment.model)
     after = before[-1].window_end if before else None
-    seen = captures.read(store, deployment.name, after=after).captures
+    # Labels that come from now on are the next report's.
+    at = clock()
+    seen = (
+        each for each in captures.each(store, deployment.name, after=after) if each.model == deployment.model
+    )
     window = latest_window(seen, deployment.policy.window, deployment.model, after=after)
     if window is None:
         return None
@@ -57,7 +61,7 @@ def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -
             without_pixels=min(len(window), MOST_IMAGES) - len(figures),
         ),
         windows_per_false_alarm=deployment.policy.windows_per_false_alarm,
-        clock=clock,
+        clock=lambda: at,
         before=before,
         read=lambda digests: _read(store, deployment.name, digests),
     )
@@ -113,11 +117,12 @@ def _labels(
     times = [keys.time_of(request) for request in new]
     known = [at for at in times if at is not None]
     after = min(known) - _MARGIN if known and len(known) == len(times) else None
-    found = [
-        each
-        for each in captures.read(store, deployment, after=after).captures
+    labelled = {
+        each.request_id: each
+        for each in captures.each(store, deployment, after=after)
         if each.request_id in new and each.model == reference.model
-    ]
+    }
+    found = [labelled[request] for request in sorted(labelled)]
     _, _, confidence = answers_of(found, reference.classes)
     return [
         (each.label == agreed[each.request_id].label, float(sure), each.request_id in reviewed)

@@ -26,6 +26,7 @@ def decide(
     policy: GatePolicy | None = None,
     corrupted: Mapping[str, Paired] | None = None,
     taken: Taken | None = None,
+    better: GateResult | None = None,
 ) -> Verdict:
     """Accept the challenger if all gates pass; `numbers["gates"]` has each with its numbers.
 
@@ -40,6 +41,7 @@ def decide(
         policy: margins and limits; None: those by default.
         corrupted: kind of corruption -> both models on the first of the same images, corrupted.
         taken: what serving it takes, where the policy limits that.
+        better: whether it is better somewhere, by other images than these; None: these tell.
 
     Raises `InvalidInput` for an unknown metric, or one that is undefined on these images.
     """
@@ -48,6 +50,8 @@ def decide(
     if metric == COST and paired.costs is None:
         raise InvalidInput(f"{COST} needs costs; give them with the predictions, or gate by another metric")
     gates = _gates(paired, metric, policy, corrupted or {})
+    if better is not None:
+        gates = [better, *(gate for gate in gates if gate.name != "better_somewhere")]
     gates += within_limits(taken, policy) if taken is not None else ()
     failed = [gate for gate in gates if not gate.passed]
     accepted = not failed

@@ -6,22 +6,23 @@ is killed leaves neither without the other, and of two who act at once one is re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from autovision.errors import Conflict, InvalidInput, near
 from autovision.model.version import read_version
-from autovision.promotion import evidence
+from autovision.promotion import evidence, later
 from autovision.promotion.comparison import compare
+from autovision.promotion.later import Refused
 from autovision.promotion.policy import decide
 from autovision.promotion.staging import Turn, TurnVerdict, next_turn
 from autovision.records.base import now
 from autovision.records.deployments import Decision, DecisionKind, Deployment, Verdict
 from autovision.records.models import ModelVersion
 from autovision.records.rollouts import Rollout, Stage, Step
-from autovision.records.searches import Costs
+from autovision.records.searches import Costs, SearchRequest
 from autovision.registry import deployments
-from autovision.store import keys
+from autovision.store import keys, records
 from autovision.store.protocol import Store
 
 
@@ -83,20 +84,49 @@ def consider(
         corrupted=found.corrupted,
         taken=found.taken,
     )
-    policy = deployment.rollout_policy
-    if (
-        person is None
-        and policy.approval != "automatic"
-        and (verdict.accepted or policy.approval == "manual")
-    ):
-        waiting = verdict.with_(
-            accepted=False,
-            what="wait for a person's approval",
-            why=f"the policy asks for it; the gates say: {verdict.what}: {verdict.why}",
-            numbers={**verdict.numbers, "waits": True, "costs": costs},
-        )
-        return _record(store, deployment, challenger, waiting, clock())
-    return _begin(store, deployment, challenger, verdict, person, clock(), force=force, at_once=at_once)
+    return _settle(
+        store, deployment, challenger, verdict, person, clock(), costs=costs, force=force, at_once=at_once
+    )
+
+
+def look_again(
+    store: Store,
+    name: str,
+    cases: Sequence[Refused],
+    *,
+    clock: Callable[[], datetime] = now,
+) -> Decision | None:
+    """Judge refused challengers by what was labelled since, the first of which there is enough for another look.
+
+    Args:
+        cases: see `later.candidates`.
+
+    Returns:
+        What was decided; None: there is not enough of it yet for any, or another model is on its way.
+
+    Raises:
+        NotFound: no such deployment or model.
+        Conflict: the deployment changed meanwhile.
+    """
+    deployment = deployments.get(store, name)
+    if deployment.model is None or deployment.rollout is not None:
+        return None
+    if deployment.rollout_policy.approval == "manual":
+        return None  # a person has had the gates' word already
+    champion = read_version(store, deployment.model)
+    for case in cases:
+        if case.champion != champion.id:
+            continue
+        challenger = read_version(store, case.model)
+        found = later.gather(store, deployment, challenger, champion)
+        if not later.due(case, len(found)):
+            continue
+        searched = records.read(store, keys.search_request(challenger.lineage.search), SearchRequest)
+        first = compare(store, deployment, challenger, searched.costs)
+        since = later.pair(store, deployment, champion, challenger, found, first.paired)
+        verdict = later.judge(first, since, case, len(found), deployment.gate_policy)
+        return _settle(store, deployment, challenger, verdict, None, clock(), costs=searched.costs)
+    return None
 
 
 def waiting(store: Store, name: str) -> list[Decision]:
@@ -109,8 +139,19 @@ def approve(
     store: Store, name: str, model_id: str, *, person: str, clock: Callable[[], datetime] = now
 ) -> Decision:
     """Let a model begin that waits for approval. Raises `InvalidInput` if it does not wait."""
-    asked = _waiting_one(store, name, model_id)
-    by_hand = deployments.get(store, name).rollout_policy.approval == "manual"
+    asked, deployment = _waiting_one(store, name, model_id), deployments.get(store, name)
+    of_later = (asked.numbers.get("later") or {}).get("champion")
+    if of_later is not None and (of_later, None) == (deployment.model, deployment.rollout):
+        # What it was judged by stands: the test split alone would not show it.
+        verdict = Verdict(
+            accepted=True,
+            what="promote the challenger over the champion",
+            why=f"approved by {person}; {asked.why}",
+            numbers={key: value for key, value in asked.numbers.items() if key != "waits"},
+        )
+        challenger = read_version(store, model_id)
+        return _begin(store, deployment, challenger, verdict, person, clock(), force=False, at_once=False)
+    by_hand = deployment.rollout_policy.approval == "manual"
     return consider(
         store,
         name,
@@ -205,6 +246,35 @@ def roll_back(store: Store, name: str, *, clock: Callable[[], datetime] = now) -
 
     deployments.decide(store, name, change, decision)
     return decision
+
+
+def _settle(
+    store: Store,
+    deployment: Deployment,
+    challenger: ModelVersion,
+    verdict: Verdict,
+    person: str | None,
+    at: datetime,
+    *,
+    costs: Costs | None,
+    force: bool = False,
+    at_once: bool = False,
+) -> Decision:
+    """Act on the gates' verdict, or wait for a person's approval where the policy asks for it."""
+    policy = deployment.rollout_policy
+    if (
+        person is None
+        and policy.approval != "automatic"
+        and (verdict.accepted or policy.approval == "manual")
+    ):
+        waits = verdict.with_(
+            accepted=False,
+            what="wait for a person's approval",
+            why=f"the policy asks for it; the gates say: {verdict.what}: {verdict.why}",
+            numbers={**verdict.numbers, "waits": True, "costs": costs},
+        )
+        return _record(store, deployment, challenger, waits, at)
+    return _begin(store, deployment, challenger, verdict, person, at, force=force, at_once=at_once)
 
 
 def _record(

@@ -12,7 +12,8 @@ from autovision.records.base import Record
 
 
 class TriggerPolicy(Record):
-    """Triggers and limits that came later than the first policies. Each is off by default, but for the back-off."""
+    """Triggers and limits that came later than the first policies. All are off by default but what keeps from storms:
+    the back-off, and that more labels are needed after re-searches in vain."""
 
     time_zone: str = "UTC"
     """that schedule, quiet hours, days and months are of"""
@@ -30,6 +31,9 @@ class TriggerPolicy(Record):
     """probability that one look finds an accuracy too low which is not"""
     drift_detectors: tuple[str, ...] | None = None
     """names of those whose alarms count; None: any alarm; none: drift never leads to a re-search"""
+    labels_growth: float = Field(default=2.0, ge=1, le=10, allow_inf_nan=False)
+    """so many times the labels an alarm, or a low accuracy, has to come with after each re-search of a champion that
+    found none better, but for the first one; 1: always as many"""
     min_labels_per_class: int = Field(default=0, ge=0)
     """new labels of each class of the data set that a re-search needs"""
     budget_day_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)

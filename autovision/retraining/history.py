@@ -55,6 +55,13 @@ class History:
         newest_first = sorted(self.re_searches, key=lambda pair: pair[1].created_at, reverse=True)
         return list(takewhile(lambda pair: pair[1].status is SearchStatus.FAILED, newest_first))
 
+    def in_vain(self, champion: str | None) -> int:
+        """Re-searches from a champion that came to a model, while it is champion all the same."""
+        return sum(
+            request.parent_model == champion and state.status is SearchStatus.FINISHED
+            for request, state in self.re_searches
+        )
+
     def answers(self, report: DriftReport) -> bool:
         """Whether a search was asked for because of a report, or after it, and did not fail."""
         return any(

@@ -132,7 +132,13 @@ def _read(store: Store, deployment: Deployment, searched: DatasetVersion, since:
     if not agreed:
         return Labelled(0, {}, Share(0, 0), Joined((), (), 0, 0, 0, 0))
     known = {row.image for row in manifest.read(store, searched)} | set(searched.left_out)
-    found = [each for each in captures.read(store, deployment.name).captures if each.request_id in agreed]
+    # Of months of requests those that are labelled are few, and embeddings, the most of each, are of no use here.
+    labelled = {
+        each.request_id: each.model_copy(update={"embedding": ()})
+        for each in captures.each(store, deployment.name)
+        if each.request_id in agreed
+    }
+    found = sorted(labelled.values(), key=lambda each: (each.received_at, each.request_id))
     seen = (capture if capture.image in known else _as_kept(store, capture) for capture in found)
     joined = join(seen, agreed, known_images=known)
     return Labelled(

@@ -80,6 +80,7 @@ def observe(
         spent=history.spent,
         failures=len(failures),
         failed_at=failures[0][1].updated_at if failures else None,
+        in_vain=history.in_vain(deployment.model),
         measured=seen.measured if looks else None,
         held_out=_held_out(store, deployment) if looks else None,
         ask=state.ask if state else None,

@@ -36,6 +36,8 @@ class Snapshot:
     """re-searches in a row that failed, up to the latest"""
     failed_at: datetime | None = None
     """when the last of them did"""
+    in_vain: int = 0
+    """re-searches of the current champion whose models did not take its place"""
     measured: Share | None = None
     """what labels say of the current model's answers since the last re-search that did not fail; None: nobody asks"""
     held_out: Share | None = None

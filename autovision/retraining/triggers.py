@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +11,8 @@ from autovision.retraining import schedule
 from autovision.retraining.accuracy import Share, least_difference
 from autovision.retraining.hours import told
 from autovision.retraining.snapshot import Snapshot, labels_told
+
+_MOST_TIMES = 10
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def drift(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:
     if policy.drift_detectors == ():
         return None
     report = snapshot.report
-    needs = f"a window of {policy.window} requests that have drifted, and {policy.min_labels} new labels"
+    wanted = labels_wanted(snapshot, policy)
+    needs = f"a window of {policy.window} requests that have drifted, and {wanted} new labels"
     if report is None:
         return Finding("drift", False, "no window of requests has been examined", needs)
     alarms = alarming(report, policy.drift_detectors)
@@ -66,11 +70,11 @@ def drift(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:
         return Finding("drift", False, why, needs)
     by = "" if alarms == ("",) else f", says {' and '.join(alarms)}"
     why = f"the last {report.n} requests have drifted{by} ({_score(report)}, p = {report.p_value:.2g})"
-    missing = policy.min_labels - snapshot.labels
+    missing = wanted - snapshot.labels
     if missing > 0:
         short = (
             f"{why}, but {labels_told(snapshot)} are too few for a search: {missing} more of "
-            f"{policy.min_labels} are missing"
+            f"{wanted} are missing{_in_vain(snapshot)}"
         )
         return Finding("drift", False, short, f"{missing} more new labels", asks=True)
     return Finding("drift", True, f"{why}, and {labels_told(snapshot)} are enough")
@@ -83,6 +87,23 @@ def alarming(report: DriftReport, wanted: tuple[str, ...] | None) -> tuple[str, 
         # A report from before detectors had names is of the one that there was.
         return tuple(name for name, alarm in by_name if alarm) or (("",) if report.alarm else ())
     return tuple(name for name, alarm in by_name if alarm and name in wanted)
+
+
+def labels_wanted(snapshot: Snapshot, policy: RetrainingPolicy) -> int:
+    """New labels that drift or a low accuracy lead to a re-search with.
+
+    More after each re-search in vain but the first, which had to learn from what was labelled before: a few more labels
+    of the same kind would lead to the same end.
+    """
+    return math.ceil(
+        policy.min_labels * policy.labels_growth ** min(max(snapshot.in_vain - 1, 0), _MOST_TIMES)
+    )
+
+
+def _in_vain(snapshot: Snapshot) -> str:
+    if snapshot.in_vain < 2:
+        return ""
+    return f", since {snapshot.in_vain} re-searches of this champion found none that was shown to be better"
 
 
 def accuracy(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:
@@ -114,10 +135,11 @@ def accuracy(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:
         why = f"accuracy is not shown to be too low: {'; '.join([said, *calm])}"
         return Finding("accuracy", False, why, "labels that show a lower accuracy of the champion")
     why = f"accuracy is too low: {'; '.join([said, *faults])}"
-    short = policy.min_labels - snapshot.labels
+    wanted = labels_wanted(snapshot, policy)
+    short = wanted - snapshot.labels
     if short > 0:
         few = f"{labels_told(snapshot)} are too few for a search"
-        why += f"; but {few}: {short} more of {policy.min_labels} are missing"
+        why += f"; but {few}: {short} more of {wanted} are missing{_in_vain(snapshot)}"
         return Finding("accuracy", False, why, f"{short} more new labels", asks=True)
     return Finding("accuracy", True, why)
 

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -29,6 +30,23 @@ def free_port() -> int:
 def wait_until(done: Callable[[], object]) -> None:
     while not done():
         time.sleep(0.2)
+
+
+@contextmanager
+def started(command: Sequence[object], **options: object) -> Iterator[subprocess.Popen[str]]:
+    """A process that is gone at the end of the block, with all that it has started, whatever the test found."""
+    process = subprocess.Popen([str(part) for part in command], text=True, **options)  # type: ignore[call-overload]
+    below: list[psutil.Process] = []
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            below = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+        for each in below:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -54,9 +72,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         ),
         *(f"--dashboard-port={dashboard}", "--disable-usage-stats"),
     ]
-    with (tmp_path / "head.log").open("wb") as log:
-        head = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "RAY_ADDRESS": ""})
-    try:
+    with (
+        (tmp_path / "head.log").open("wb") as log,
+        started(command, stdout=log, stderr=log, env={**os.environ, "RAY_ADDRESS": ""}) as head,
+    ):
         url = f"http://127.0.0.1:{dashboard}"
 
         def answers() -> bool:
@@ -68,9 +87,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
 
         wait_until(answers)
         yield url
-    finally:
         head.terminate()
-        head.wait(60)
+        head.wait()
 
 
 def nodes(url: str) -> list[dict[str, float]]:
@@ -95,7 +113,7 @@ def test_a_controller_has_a_node_that_takes_no_work_and_ends_with_it(
     port = free_port()
     python = [sys.executable, "-c", "from autovision.cli.main import main; main()"]
     words = ["controller", "run", "--store", str(tmp_path / "store"), "--metrics-port", str(port)]
-    with subprocess.Popen([SCRIPT, *python, *words]) as ran:
+    with started([SCRIPT, *python, *words]) as ran:
 
         def tells() -> bool:
             assert ran.poll() is None
@@ -107,7 +125,7 @@ def test_a_controller_has_a_node_that_takes_no_work_and_ends_with_it(
         wait_until(tells)
         assert sorted(each.get("CPU", 0.0) for each in nodes(cluster)) == [0.0, 1.0]
         ran.send_signal(signal.SIGTERM)
-        assert ran.wait(90) == 143
+        assert ran.wait() == 143
     wait_until(lambda: len(nodes(cluster)) == 1)
     assert list(folder.glob("node-*")) == []
 
@@ -116,13 +134,13 @@ def test_a_node_ends_with_its_command_and_a_command_with_its_node(cluster: str, 
     connect = "import ray, sys; ray.init(logging_level='error'); sys.exit(len(ray.nodes()) + 40)"
     assert subprocess.run([SCRIPT, sys.executable, "-c", connect], check=False).returncode == 42
     wait_until(lambda: len(nodes(cluster)) == 1)
-    with subprocess.Popen([SCRIPT, "sleep", "600"], stderr=subprocess.PIPE, text=True) as ran:
+    with started([SCRIPT, "sleep", "600"], stderr=subprocess.PIPE) as ran:
         wait_until(lambda: len(nodes(cluster)) == 2)
         below = psutil.Process(ran.pid).children(recursive=True)
         [raylet] = [each for each in below if each.name() == "raylet"]
         [sleep] = [each for each in below if each.name() == "sleep"]
         raylet.kill()
-        assert ran.wait(90) == 1
+        assert ran.wait() == 1
         assert ran.stderr is not None and "ended; so does what ran on it" in ran.stderr.read()
         assert not sleep.is_running()
 

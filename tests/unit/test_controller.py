@@ -511,3 +511,18 @@ def test_what_the_controller_looks_at_is_the_latest_report(promoted: Plant) -> N
     report = retraining.latest_report(promoted.store, deployment)
     assert report is not None
     assert report.created_at - START < timedelta(seconds=1)
+
+
+def test_a_model_that_cannot_be_compared_does_not_keep_later_ones_from_their_turn(tiny: History) -> None:
+    store = tiny.copy()
+    deployments.create(store, "door", "colours", tiny.space.to_json(), POLICY)
+    store.delete(keys.model(tiny.models[0].id))
+    controller = Controller(store)
+    fault, promoted = list(controller.step_without_search())
+    assert fault.stage == "error" and tiny.models[0].id in fault.text
+    assert promoted.stage == "promotion"
+    assert deployments.get(store, "door").model == tiny.models[1].id
+    assert list(controller.failures) == [f"door: promote {tiny.models[0].id}"], (
+        "it is tried again, and told once"
+    )
+    assert list(controller.step_without_search()) == []

@@ -17,12 +17,14 @@ from autovision.promotion.gates.paired import (
 from autovision.promotion.significance import LEVEL, sign_test
 
 
-def better_somewhere(paired: Paired, *, metric: str = "accuracy") -> GateResult:
+def better_somewhere(
+    paired: Paired, *, metric: str = "accuracy", level: float = LEVEL, gate: str = "better_somewhere"
+) -> GateResult:
     """Whether the challenger is better on all images or on a subgroup.
 
     One-sided tests (McNemar's exact one for accuracy, a paired bootstrap otherwise) on the whole and
     on each subgroup, corrected for their number (Bonferroni), so that a challenger that equals the
-    champion everywhere is promoted with a probability of 5 % at most.
+    champion everywhere is promoted with a probability of `level` at most.
     """
     parts = {"all images": paired} | {
         name: paired.only(mask)
@@ -42,12 +44,12 @@ def better_somewhere(paired: Paired, *, metric: str = "accuracy") -> GateResult:
     if not tested:
         raise undefined(paired, metric)
     best = min(tested, key=lambda name: tested[name])
-    level = LEVEL / len(tested)
+    level /= len(tested)
     before, after = values(parts[best], metric)
     passed = tested[best] <= level
     comparison = f"on {best} the {spoken_metric(metric)} goes from {before:.3f} to {after:.3f}"
     return GateResult(
-        "better_somewhere",
+        gate,
         passed,
         f"{comparison} (n = {len(parts[best].labels)}, p = {tested[best]:.2g}, "
         f"{'at most' if passed else 'needed is at most'} {level:.2g} with {len(tested)} tested)",

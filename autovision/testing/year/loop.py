@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from unittest.mock import patch
 
 import numpy as np
@@ -15,8 +16,10 @@ from autovision.controller import Controller
 from autovision.dataset import importer
 from autovision.dataset.importer import SourceImage
 from autovision.errors import StoreUnavailable
+from autovision.promotion import later
 from autovision.records.deployments import Capture, RetrainingPolicy
 from autovision.records.gates import GatePolicy
+from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest
 from autovision.registry import deployments
 from autovision.retraining.evaluator import Evaluator
@@ -69,7 +72,7 @@ class Year:
 
     def live(self, day_over: Callable[[int], None] = lambda day: None) -> None:
         """From the first model to the last day."""
-        with _parsed_once():
+        with _parsed_once(), patch.object(later, "answers", self._answers):
             self._begin()
             for day in range(self.world.plan.days):
                 self._day(day)
@@ -179,11 +182,20 @@ class Year:
             embedding=tuple(image.embedding.astype(np.float32).tolist()),
         )
 
+    def _answers(
+        self, store: Store, model: ModelVersion, images: Sequence[bytes], classes: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a model says of images: in place of a network that sees them."""
+        arrived = [self.world.by_digest[sha256(data).hexdigest()] for data in images]
+        said = self.lab.answering(model.id).probabilities(np.stack([each.embedding for each in arrived]))
+        return later.in_columns(model, said, classes)
+
     def _label(self) -> None:
         words = self.people.due(self.time())
         for number, word in enumerate(words):
             try:
-                labels.add(self.store, DEPLOYMENT, word)
+                # It counts as received when it is stored: whoever looks at what came since then misses none.
+                labels.add(self.store, DEPLOYMENT, word.model_copy(update={"received_at": self.clock()}))
             except StoreUnavailable:
                 self.people.again(words[number:], self.time() + timedelta(hours=12))
                 return

@@ -159,3 +159,28 @@ def test_a_deployment_without_a_model_is_not_watched(tiny: History, store: Memor
     assert watch(store, deployments.get(store, "empty"), lambda: NOW) is None
     with pytest.raises(KeyNotFound):
         store.get(keys.window_rows("door", "0" * 64))
+
+
+def test_a_label_that_comes_while_a_window_is_examined_is_the_next_report_s(
+    tiny: History, store: MemoryStore, serve_images: Serve, tmp_path: Path
+) -> None:
+    truth = serve_images(store, tiny.models[0].id, tmp_path, 80, seed=1, shifted=False)
+    times = iter(NOW + timedelta(minutes=minute) for minute in range(100))
+
+    class Slow(MemoryStore):
+        """Where somebody labels a request after the labels were read, and before the report is stored."""
+
+        def put_immutable(self, key: str, data: bytes) -> None:
+            super().put_immutable(key, data)
+            if "/windows/" in key and late:
+                request, name = late.pop()
+                labels.add(self, "door", Label(request_id=request, label=name, received_at=next(times)))
+
+    slow, late = Slow(), [truth[0]]
+    for key in store.list():
+        slow.put_new(key, store.get(key).data)
+    first = watch(slow, door(store), lambda: next(times))
+    assert first is not None and first.accuracy is None and not late
+    serve_images(slow, tiny.models[0].id, tmp_path / "more", 40, seed=3, shifted=False)
+    second = watch(slow, door(store), lambda: next(times))
+    assert second is not None and second.accuracy is not None and second.accuracy.n == 1

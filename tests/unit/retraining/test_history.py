@@ -67,3 +67,18 @@ def test_failures_are_counted_from_the_latest_back() -> None:
     assert history.last_at == START + timedelta(hours=4)
     assert history.answered_at == START + timedelta(hours=2)
     assert History.of([*searches, search(5, STOPPED)], "door").failures == []
+
+
+def test_re_searches_in_vain_are_those_that_ended_while_their_champion_stayed() -> None:
+    history = History.of(
+        [
+            search(0, FINISHED, parent=None),
+            search(1, FINISHED),
+            search(2, FAILED),
+            search(3, FINISHED),
+            search(4, RUNNING),
+            search(5, FINISHED, parent="other"),
+        ],
+        "door",
+    )
+    assert (history.in_vain("m"), history.in_vain("other"), history.in_vain("new")) == (2, 1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.dataset import catalog
-from autovision.records.deployments import Deployment, Label
+from autovision.records.deployments import Capture, Deployment, Label
 from autovision.registry import deployments
 from autovision.retraining.accuracy import Share
 from autovision.retraining.memory import Labelled, Memory
-from autovision.store import MemoryStore, labels
-from autovision.store.protocol import Blob
+from autovision.store import MemoryStore, captures, labels
+from autovision.store.protocol import Blob, Store
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -132,3 +133,24 @@ def test_listing_takes_a_share_of_the_time(store: CountingStore, serve_images: S
     say(store, words[2:4])
     found = [look(memory, store).labels for _ in range(40)]
     assert found[-1] == 4, "it is seen in the end"
+
+
+def test_requests_without_a_label_are_not_kept_in_memory_while_those_with_one_are_looked_for(
+    store: CountingStore, serve_images: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [send(store, serve_images, tmp_path, seed, n=4) for seed in range(1, 7)]
+    say(store, [each[0] for each in words])
+    seen_of: list[weakref.ref[Capture]] = []
+    most: list[int] = []
+
+    def read_file(store: Store, key: str) -> list[Capture]:
+        most.append(sum(each() is not None for each in seen_of))
+        found = real(store, key)
+        seen_of.extend(map(weakref.ref, found))
+        return found
+
+    real = captures.read_file
+    monkeypatch.setattr(captures, "read_file", read_file)
+    seen = look(Memory(), store)
+    assert seen.labels == 6 and len(most) == 6
+    assert max(most) <= 4, "no more than those of the file before"

@@ -67,6 +67,18 @@ def test_rules(snapshot, accepted, why):
     assert Verdict.model_validate_json(verdict.to_json()) == verdict
 
 
+@pytest.mark.parametrize(("in_vain", "wanted"), [(0, 50), (1, 50), (2, 100), (3, 200), (100, 50 << 10)])
+def test_re_searches_in_vain_ask_for_more_labels_each_time(in_vain, wanted):
+    policy = POLICY.with_(accuracy_floor=0.9, volume_labels=None)
+    low = replace(ALARM, in_vain=in_vain, measured=Share(200, 100))
+    for snapshot in (low, replace(low, report=report(False)), replace(low, measured=None)):
+        assert decide(replace(snapshot, labels=wanted), policy).accepted
+        short = decide(replace(snapshot, labels=wanted - 1), policy)
+        assert not short.accepted and f"1 more of {wanted} are missing" in short.why
+        assert (f"{in_vain} re-searches of this champion" in short.why) == (in_vain > 1)
+        assert decide(replace(snapshot, labels=50), policy.with_(labels_growth=1.0)).accepted
+
+
 def test_the_trigger_is_named():
     assert decide(ALARM, POLICY).numbers["trigger"] == "drift"
     assert decide(replace(ALARM, report=None, labels=5000), POLICY).numbers["trigger"] == "volume"

@@ -1,0 +1,283 @@
+"""A challenger that was refused for want of evidence, looked at again as labels come in."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from autovision.controller import Controller
+from autovision.dataset import catalog, manifest
+from autovision.promotion import later, rollout
+from autovision.promotion.comparison import Comparison
+from autovision.promotion.gates.paired import Paired
+from autovision.promotion.later import LEAST, MOST_CANDIDATES, PATIENCE, Refused
+from autovision.records.deployments import Capture, Decision, DecisionKind, Label
+from autovision.records.gates import GatePolicy
+from autovision.records.rollouts import RolloutPolicy
+from autovision.registry import deployments
+from autovision.store import MemoryStore, captures, keys, labels
+from tests.unit.conftest import CLASSES, draw, paint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.conftest import History
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+POLICY = GatePolicy(robustness_margin=None)
+
+
+def verdict(model: str | None, *failed: str, at: datetime = NOW, **numbers: Any) -> Decision:
+    """Of a comparison with champion `a`, in which these gates failed."""
+    gates = [{"name": "not_worse_overall", "passed": True}] + [
+        {"name": name, "passed": False} for name in failed
+    ]
+    return Decision(
+        id=keys.timestamped_id(at),
+        kind=DecisionKind.PROMOTE,
+        deployment="door",
+        accepted=not failed,
+        what="",
+        why="",
+        subject=model,
+        numbers={"champion": "a", "metric": "accuracy", "gates": gates, **numbers},
+        created_at=at,
+    )
+
+
+# -------------------------------------------------------------------------------------------- who is left
+
+
+def test_a_candidate_failed_by_evidence_alone() -> None:
+    lacking = verdict("b", "better_somewhere")
+    assert later.said(lacking) == ("b", Refused("b", "a", NOW, "accuracy"))
+    again = verdict("b", "better_since", later={"champion": "a", "look": 2, "labelled": 70})
+    assert later.said(again) == ("b", Refused("b", "a", NOW, "accuracy", 2, 70))
+    for closed in (
+        verdict("b"),
+        verdict("b", "better_somewhere", "no_forgetting[ok]"),
+        verdict("b", "no_forgetting[ok]"),
+        verdict("b", "better_somewhere", champion=None),
+        verdict("b", "better_somewhere", gates=[]),
+    ):
+        assert later.said(closed) == ("b", None)
+    retrained = lacking.with_(kind=DecisionKind.RETRAIN)
+    assert later.said(retrained) == (None, None)
+
+
+def test_the_last_word_counts_and_the_newest_few_of_this_champion_are_left() -> None:
+    told = [later.said(verdict(name, "better_somewhere")) for name in "bcdefg"]
+    told += [later.said(verdict("f")), (None, None)]
+    told.append(later.said(verdict("h", "better_somewhere", champion="z")))
+    told.append(later.said(verdict("i", "better_somewhere", at=NOW - PATIENCE - timedelta(days=1))))
+    found = later.candidates(told, "a", NOW)
+    assert [each.model for each in found] == ["g", "e", "d"][:MOST_CANDIDATES]
+    assert later.candidates(told, "b", NOW) == []
+
+
+def test_a_look_is_due_at_first_enough_and_then_twice_as_many() -> None:
+    case = Refused("b", "a", NOW, "accuracy")
+    assert [later.due(case, n) for n in (LEAST - 1, LEAST)] == [False, True]
+    again = Refused("b", "a", NOW, "accuracy", 1, 40)
+    assert [later.due(again, n) for n in (79, 80)] == [False, True]
+
+
+# ------------------------------------------------------------------------------------------------- judging
+
+
+def test_what_came_since_decides_who_is_better_and_all_images_decide_who_is_worse(paired: Any) -> None:
+    case = Refused("b", "a", NOW, "accuracy")
+    first = Comparison(paired(200, 4, 3))
+    better = later.judge(first, paired(60, 8, 0, seed=1), case, 60, POLICY)
+    assert better.accepted and better.numbers["n"] == 260
+    assert better.numbers["later"] == {"champion": "a", "look": 1, "labelled": 60, "n": 60}
+    gates = [gate["name"] for gate in better.numbers["gates"]]
+    assert gates[0] == "better_since" and "better_somewhere" not in gates
+    same = later.judge(first, paired(60, 3, 3, seed=1), case, 60, POLICY)
+    failed = [gate["name"] for gate in same.numbers["gates"] if not gate["passed"]]
+    assert failed == ["better_since"]
+    worse = later.judge(Comparison(paired(400, 2, 30)), paired(60, 8, 0, seed=1), case, 60, POLICY)
+    assert not worse.accepted and "not_worse_overall" in worse.why
+
+
+def test_each_look_asks_for_twice_the_evidence(paired: Any) -> None:
+    first, since = Comparison(paired(200, 4, 3)), paired(60, 6, 0, seed=1)  # p = 1/64
+    for looks, accepted in ((0, True), (1, False)):
+        case = Refused("b", "a", NOW, "accuracy", looks, 30)
+        assert later.judge(first, since, case, 60, POLICY).accepted is accepted
+
+
+def test_equal_models_pass_all_later_looks_together_in_five_percent_at_most() -> None:
+    """Simulated: looks at 30, 60, 120 ... pairs that differ, each of them a fair coin."""
+    rng = np.random.default_rng(0)
+    passed, trials = 0, 400
+    for _ in range(trials):
+        gained = rng.random(240) < 0.5
+        for looks in range(4):
+            n = LEAST * 2**looks
+            if later.better(_of(~gained[:n], gained[:n]), "accuracy", looks + 1).passed:
+                passed += 1
+                break
+    assert 0 < passed <= 0.05 * trials + 2 * (0.05 * trials) ** 0.5
+
+
+def _of(before: np.ndarray, after: np.ndarray) -> Paired:
+    labels = np.arange(len(before)) % 2
+    said = [np.eye(2)[np.where(right, labels, 1 - labels)] * 0.6 + 0.2 for right in (before, after)]
+    return Paired(labels, *said, classes=("ok", "defective"))
+
+
+def test_without_images_of_use_the_verdict_is_no(paired: Any) -> None:
+    found = later.judge(Comparison(paired(200, 4, 3)), None, Refused("b", "a", NOW, "accuracy"), 31, POLICY)
+    assert not found.accepted and found.numbers["later"]["n"] == 0
+    assert "too few" in found.why
+
+
+# ------------------------------------------------------------------------------------------------ as an act
+
+
+@pytest.fixture
+def store(tiny: History) -> MemoryStore:
+    """The first model serves; the second one, which knows shifted images, was not shown to be better."""
+    store = tiny.copy()
+    deployments.create(store, "door", "colours", tiny.space.to_json())
+    deployments.set_champion(store, "door", tiny.models[0].id, expected=None)
+    deployments.set_gate_policy(store, "door", POLICY)
+    refused = verdict(tiny.models[1].id, "better_somewhere", champion=tiny.models[0].id)
+    deployments.record_verdict(store, deployments.get(store, "door"), refused)
+    return store
+
+
+def send(
+    store: MemoryStore, tiny: History, folder: Path, n: int, *, shifted: bool = True, review: bool = False
+) -> list[Capture]:
+    """Labelled requests after the second model's data was fixed."""
+    begin = catalog.get(store, "colours@2").created_at + timedelta(hours=1)
+    seed = 50 + len(list(store.list(keys.captures("door"))))
+    sent = []
+    for number, path in enumerate(paint(folder / str(seed), n // 2, seed=seed, shifted=shifted)):
+        data, at = path.read_bytes(), begin + timedelta(seconds=1000 * seed + number)
+        digest = hashlib.sha256(data).hexdigest()
+        capture = Capture(
+            request_id=keys.derived_id(at, digest),
+            deployment="door",
+            model=tiny.models[0].id,
+            received_at=at,
+            latency_ms=1.0,
+            image=digest,
+            image_bytes=len(data),
+            label=CLASSES[0],
+            probabilities=dict.fromkeys(CLASSES, 0.5),
+            embedding=(0.0,),
+        )
+        store.put_immutable(captures.image_key(capture), data)
+        said = Label(request_id=capture.request_id, label=path.parent.name, received_at=at, review=review)
+        labels.add(store, "door", said)
+        sent.append(capture)
+    captures.append(store, "door", sent, at=sent[-1].received_at)
+    return sent
+
+
+def look(store: MemoryStore) -> Decision | None:
+    deployment = deployments.get(store, "door")
+    assert deployment.model is not None
+    told = [later.said(each) for each in deployments.decisions(store, "door")]
+    cases = later.candidates(told, deployment.model, NOW)
+    return rollout.look_again(store, "door", cases, clock=lambda: NOW + timedelta(minutes=len(told)))
+
+
+def test_a_better_challenger_takes_over_once_enough_is_labelled(
+    store: MemoryStore, tiny: History, tmp_path: Path
+) -> None:
+    assert look(store) is None
+    send(store, tiny, tmp_path, LEAST - 2)
+    assert look(store) is None, "too few"
+    send(store, tiny, tmp_path, 12)
+    decision = look(store)
+    assert decision is not None and decision.accepted, decision
+    assert decision.numbers["later"]["n"] == LEAST + 10
+    assert deployments.get(store, "door").model == tiny.models[1].id
+    assert look(store) is None, "it is champion"
+
+
+def test_one_that_is_no_better_is_looked_at_when_there_is_twice_as_much(
+    store: MemoryStore, tiny: History, tmp_path: Path
+) -> None:
+    send(store, tiny, tmp_path, LEAST, shifted=False)
+    decision = look(store)
+    assert decision is not None and not decision.accepted
+    assert decision.numbers["later"]["labelled"] == LEAST
+    assert look(store) is None, "nothing came since"
+    send(store, tiny, tmp_path, LEAST)
+    again = look(store)
+    assert again is not None and again.numbers["later"]["look"] == 2
+
+
+def test_what_was_learnt_from_or_asked_for_by_a_review_or_sent_twice_is_no_evidence(
+    store: MemoryStore, tiny: History, tmp_path: Path
+) -> None:
+    champion, challenger = tiny.models
+    deployment = deployments.get(store, "door")
+    send(store, tiny, tmp_path, 10, review=True)
+    assert later.gather(store, deployment, challenger, champion) == []
+    own = send(store, tiny, tmp_path, 4)
+    again = [
+        each.model_copy(update={"request_id": keys.derived_id(NOW + timedelta(days=9000), each.image)})
+        for each in own
+    ]
+    captures.append(store, "door", again, at=own[-1].received_at)
+    for each in again:
+        store.put_immutable(captures.image_key(each), captures.read_image(store, own[0]))
+        labels.add(store, "door", Label(request_id=each.request_id, label="red", received_at=NOW))
+    assert len(later.gather(store, deployment, challenger, champion)) == 4
+    known = tmp_path / "known.png"
+    draw(0, 10_000 + 0, shifted=True).save(known)  # the first shifted one of the data set's second version
+    digest = hashlib.sha256(known.read_bytes()).hexdigest()
+    assert digest in {row.image for row in manifest.read(store, tiny.versions[1])}
+    learnt = own[0].model_copy(
+        update={"request_id": keys.derived_id(NOW + timedelta(days=8000), digest), "image": digest}
+    )
+    captures.append(store, "door", [learnt], at=own[-1].received_at)
+    labels.add(store, "door", Label(request_id=learnt.request_id, label="red", received_at=NOW))
+    assert len(later.gather(store, deployment, challenger, champion)) == 4
+
+
+def test_approval_is_asked_for_and_stands(store: MemoryStore, tiny: History, tmp_path: Path) -> None:
+    deployments.set_rollout_policy(store, "door", RolloutPolicy(approval="both"))
+    send(store, tiny, tmp_path, LEAST + 10)
+    waits = look(store)
+    assert waits is not None and not waits.accepted and waits.numbers["waits"]
+    assert look(store) is None, "it waits for a person"
+    decision = rollout.approve(
+        store, "door", tiny.models[1].id, person="ann", clock=lambda: NOW + timedelta(days=1)
+    )
+    assert decision.accepted and not decision.numbers["overruled"]
+    assert deployments.get(store, "door").model == tiny.models[1].id
+
+
+def test_the_controller_looks_again_by_itself_and_not_in_every_pass(
+    store: MemoryStore, tiny: History, tmp_path: Path
+) -> None:
+    at = [catalog.get(store, "colours@2").created_at + timedelta(days=30)]
+
+    def clock() -> datetime:
+        at[0] += timedelta(milliseconds=1)
+        return at[0]
+
+    second = tiny.models[1].id
+    patient = deployments.decisions(store, "door")[-1].with_(id=keys.timestamped_id(at[0]), created_at=at[0])
+    deployments.record_verdict(store, deployments.get(store, "door"), patient)
+    controller = Controller(store, clock=clock)
+    for _ in range(3):
+        list(controller.step_without_search())
+    send(store, tiny, tmp_path, LEAST + 10)
+    list(controller.step_without_search())
+    assert deployments.get(store, "door").model != second, "it looked a moment ago"
+    at[0] += timedelta(minutes=11)
+    events = list(controller.step_without_search())
+    assert second in [event.record.subject for event in events if isinstance(event.record, Decision)]
+    assert deployments.get(store, "door").model == second
