@@ -55,6 +55,42 @@ class OpenVinoModule:
         result = self._local.request.infer([pixels], share_inputs=True)
         return [np.array(result[i], dtype=np.float32) for i in range(len(result))]
 
+    def side_by_side(self, calls: int) -> OpenVinoModule:
+        """The same network once more, for so many calls at once, each of which one thread computes."""
+        return OpenVinoModule(self.path, self.precision, calls, streams=calls)
+
+
+class OnnxModule:
+    """A network in ONNX's format, run by ONNX Runtime on the CPU in float32; the batch size is free.
+
+    Args:
+        path: of the ONNX file.
+        threads: CPU threads of one call.
+    """
+
+    runtime = "onnx"
+    precision: Precision = "f32"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        self.path = path
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Threads that spin while they wait take the cores from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        outputs = self._session.run(None, {self._input: np.ascontiguousarray(pixels)})
+        return [np.asarray(output, np.float32) for output in outputs]
+
+    def side_by_side(self, calls: int) -> OnnxModule:
+        """As `OpenVinoModule.side_by_side`: whoever calls it computes."""
+        return OnnxModule(self.path, 1)
+
 
 def openvino_core() -> Any:
     """OpenVINO's core, one for as long as the process lives.

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from autovision.model import converted, formats
-from autovision.model.compiled import Compiled, OpenVinoModule, Precision, cpu_precision
+from autovision.model.compiled import Compiled, OnnxModule, OpenVinoModule, Precision, cpu_precision
 
 _Forward = Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]]
 
@@ -64,28 +64,12 @@ def openvino_module(
     return OpenVinoModule(openvino_file(module, size), precision, threads)
 
 
-class OnnxModule:
-    """A network converted to ONNX and run by ONNX Runtime on the CPU, in float32; the batch size is free."""
-
-    runtime = "onnx"
-
-    def __init__(self, module: nn.Module, size: tuple[int, int], threads: int) -> None:
-        formats.require(("onnxruntime", "onnx", "onnxscript"), what="ONNX Runtime", extra="onnx")
-        import onnxruntime
-
-        path = converted.folder(module, size, "onnx") / formats.ONNX_FILE
-        converted.provide(path, lambda folder: formats.write_onnx(module, size, folder / path.name))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # Threads that spin while they wait take the cores from those that decode.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-
-    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
-        outputs = self._session.run(None, {self._input: np.ascontiguousarray(pixels)})
-        return [np.asarray(output, np.float32) for output in outputs]
+def onnx_module(module: nn.Module, size: tuple[int, int], threads: int) -> OnnxModule:
+    """A network converted to ONNX, if need be. Raises `PackageMissing` where ONNX Runtime is not installed."""
+    formats.require(("onnxruntime", "onnx", "onnxscript"), what="ONNX Runtime", extra="onnx")
+    path = converted.folder(module, size, "onnx") / formats.ONNX_FILE
+    converted.provide(path, lambda folder: formats.write_onnx(module, size, folder / path.name))
+    return OnnxModule(path, threads)
 
 
 class EagerModule:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -24,6 +24,7 @@ from autovision.model.compiled import Compiled, Precision, default_threads
 from autovision.model.version import read_version
 from autovision.records.datasets import Labels
 from autovision.records.models import ModelVersion
+from autovision.records.runtimes import Lanes
 from autovision.store.protocol import Store
 
 # PyTorch is imported by those who build a network: answering with a compiled one does without.
@@ -91,12 +92,21 @@ class Predictor:
     Args:
         each: the same network, of which every thread computes a batch of its own. As many images as there are threads,
             or more, are then shared among them, from decoding to the answer: none waits for the others in between.
+        lanes: how it is best called by several at once; None: one batch after the other is better.
     """
 
-    def __init__(self, model: ModelVersion, scorer: Scorer, threads: int, each: Scorer | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelVersion,
+        scorer: Scorer,
+        threads: int,
+        each: Scorer | None = None,
+        lanes: Lanes | None = None,
+    ) -> None:
         self.model = model
         self._scorer = scorer
         self._each = each if threads > 1 else None
+        self._lanes = lanes if self._each is not None else None
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -119,7 +129,12 @@ class Predictor:
 
     @classmethod
     def warm(
-        cls, version: ModelVersion, scorer: Scorer, threads: int, each: Scorer | None = None
+        cls,
+        version: ModelVersion,
+        scorer: Scorer,
+        threads: int,
+        each: Scorer | None = None,
+        lanes: Lanes | None = None,
     ) -> Predictor:
         """With a network that is compiled already; it is tried once."""
         prep = version.preprocessing
@@ -128,12 +143,34 @@ class Predictor:
         if each is not None and not np.allclose(each(noise)[0], expected[1], rtol=1e-3, atol=1e-3):
             _log.warning("model %s answers otherwise on one thread; images are not shared out", version.id)
             each = None
-        return cls(version, scorer, threads, each)
+        return cls(version, scorer, threads, each, lanes)
 
     @property
     def runtime(self) -> str:
         """What runs the network."""
         return self._scorer.runtime
+
+    @property
+    def lanes(self) -> int:
+        """Calls of `predict_in_lane` at once that are quicker than batches; 1: they are not."""
+        return self._lanes.number if self._lanes is not None else 1
+
+    @property
+    def few(self) -> int:
+        """Images of such a call at most."""
+        return self._lanes.few if self._lanes is not None else MAX_BATCH
+
+    def predict_in_lane(
+        self, images: Sequence[bytes | image.Pixels], widen: Callable[[], bool]
+    ) -> list[Prediction | InvalidImage]:
+        """Like `predict`, with one thread: this one.
+
+        Args:
+            widen: whether all threads may compute the one image that there is. It is asked where they are quicker.
+        """
+        decoded = [self._decode(each) for each in images]
+        wide = len(images) == 1 and self._lanes is not None and self._lanes.wide and widen()
+        return self._results(decoded, self._scorer if wide or self._each is None else self._each)
 
     def predict(self, images: Sequence[bytes | image.Pixels]) -> list[Prediction | InvalidImage]:
         """One result per image; an image that cannot be decoded gives its error in its place.

@@ -23,9 +23,9 @@ from autovision.errors import InvalidInput
 from autovision.model.compiled import Compiled, OpenVinoModule, Precision
 from autovision.model.inference import (
     EagerModule,
-    OnnxModule,
     TorchModule,
     native_precision,
+    onnx_module,
     openvino_module,
 )
 from autovision.provenance import processor
@@ -93,7 +93,7 @@ def build(
         case "openvino-f32" | "openvino-bf16":
             return openvino_module(module, size, cast(Precision, precision_of(runtime)), threads)
         case "onnx-f32":
-            return OnnxModule(module, size, threads)
+            return onnx_module(module, size, threads)
         case "torch-f32" | "torch-bf16":
             return TorchModule(module, size, cast(Precision, precision_of(runtime)), _gpu(runtime))
         case "eager-f32":

@@ -115,6 +115,43 @@ class RuntimeSpeeds(Record):
     created_at: AwareDatetime
 
 
+class LaneTimings(Record):
+    """What a network takes for each image, decoding not included: medians, in milliseconds."""
+
+    lanes: int = Field(gt=0)
+    """calls at once, each by one thread"""
+    wide_ms: float = Field(gt=0)
+    """an image that is alone, by all threads"""
+    one_ms: float = Field(gt=0)
+    """an image that is alone, by one thread"""
+    lane_ms: dict[int, float]
+    """images of a call -> what each takes while all lanes compute such calls: the time divided by all their images"""
+    batch_ms: float = Field(gt=0)
+    """each of `TIMED_BATCH` images that all threads compute together"""
+
+
+class LaneSpeeds(Record):
+    """How fast lanes are for one structure of network on a runtime and a kind of node."""
+
+    node: str
+    structure: str
+    """as in `RuntimeSpeeds`"""
+    runtime: Runtime
+    timings: LaneTimings
+    created_at: AwareDatetime
+
+
+class Lanes(Record):
+    """How images are answered in lanes."""
+
+    number: int = Field(gt=1)
+    """calls at once"""
+    few: int = Field(gt=0)
+    """images of a call at most"""
+    wide: bool
+    """whether all threads compute an image that is alone"""
+
+
 class Check(Record):
     """One condition of int8."""
 

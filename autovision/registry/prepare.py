@@ -2,8 +2,8 @@
 
 Both take seconds of both processor and interpreter, and PyTorch some hundred megabytes. A server that answers while it
 loads the next model would hold its callers up for as long; it finds the model ready (`registry.ready`), without
-PyTorch where OpenVINO serves it. While models answer, it is done at the lowest priority, and no speeds are measured:
-that would disturb the answers, and these the measuring.
+PyTorch where OpenVINO or ONNX Runtime serves it. While models answer, it is done at the lowest priority, and runtimes
+are not measured: that would disturb the answers, and these the measuring.
 """
 
 from __future__ import annotations

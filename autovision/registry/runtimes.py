@@ -1,9 +1,10 @@
 """Which runtime serves a model on this node: the fastest that agrees with PyTorch.
 
     speed    of each runtime: measured once for a network's structure and a kind of node
+    lanes    whether images are answered sooner one by one, each on a thread: measured once as speed is
     parity   of a runtime with eager PyTorch on real images: measured once for a model and a kind of node
 
-Both are remembered in the store. Rule: the runtime that the model was evaluated with serves, unless another is faster
+All are remembered in the store. Rule: the runtime that the model was evaluated with serves, unless another is faster
 by a tenth, in the geometric mean of the times of one image and of a batch; int8 before both, where a verdict for this
 kind of node accepted it. A runtime that is further from PyTorch than `runtimes.BOUNDS` allows is left out.
 
@@ -17,13 +18,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
 import torch
 
 from autovision.errors import AutoVisionError, CorruptObject, InvalidInput, NotFound, StoreUnavailable
-from autovision.model import bundle, runtimes
-from autovision.model.compiled import Compiled, default_threads
+from autovision.model import bundle, lanes, runtimes
+from autovision.model.compiled import Compiled, OnnxModule, OpenVinoModule, default_threads
 from autovision.model.predictor import Predictor, Scorer
 from autovision.model.version import read_version
 from autovision.provenance import code_version
@@ -32,6 +34,8 @@ from autovision.records.models import ModelVersion
 from autovision.records.runtimes import (
     AUTO,
     EVALUATED,
+    Lanes,
+    LaneSpeeds,
     Parity,
     Quantized,
     Runtime,
@@ -85,9 +89,10 @@ def load(
     chosen = here.chosen(measure) if runtime == AUTO else here.asked_for(runtime)
     _log.info("model %s is served by %s", model_id, chosen)
     compiled = here.compiled(chosen)
+    in_lanes, are_sure = here.lanes(chosen, measure)
     # Without speeds it is what the model was evaluated with, for now.
-    if runtime != AUTO or here.speeds(measure=False) is not None:
-        ready.note(store, here.model, threads, runtime, chosen, compiled)
+    is_sure = runtime != AUTO or here.speeds(measure=False) is not None
+    ready.note(store, here.model, threads, runtime, chosen, compiled, in_lanes, sure=are_sure and is_sure)
     return Predictor.warm(here.model, Scorer(compiled), threads)
 
 
@@ -232,6 +237,29 @@ class OnThisNode:
             node=node, structure=structure, timings=dict(timings), failed=failed, created_at=now()
         )
         return records.create_or_read(self._store, key, found)[0]
+
+    def lanes(self, runtime: Runtime, measure: bool = True) -> tuple[Lanes | None, bool]:
+        """How a runtime is best called by several at once, if it is, and whether that was measured undisturbed.
+
+        If not, it is tried for a moment: those that compute meanwhile disturb lanes and batches alike.
+        """
+        compiled = self.compiled(runtime)
+        if self._threads == 1 or not isinstance(compiled, OnnxModule | OpenVinoModule):
+            return None, True
+        if self.model.size_bytes >= ready.SHARED_BELOW:
+            return None, True
+        node, structure = runtimes.node(self._threads), runtimes.structure(self._network, self.size)
+        key = keys.lane_speeds(digest_of([structure, node, runtime, runtimes.versions()]))
+        with suppress(KeyNotFound):
+            return lanes.decided(records.read(self._store, key, LaneSpeeds).timings), True
+        narrow = compiled.side_by_side(self._threads)
+        found = lanes.timings(
+            compiled, narrow, self._threads, self.size, most_s=lanes.MOST_S if measure else 0
+        )
+        if not measure:
+            return lanes.decided(found), False
+        made = LaneSpeeds(node=node, structure=structure, runtime=runtime, timings=found, created_at=now())
+        return lanes.decided(records.create_or_read(self._store, key, made)[0].timings), True
 
     def parity(self, runtime: Runtime) -> Parity | None:
         """How close it is to PyTorch; None if there are no images to tell from."""

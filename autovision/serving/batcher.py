@@ -1,23 +1,31 @@
-"""Requests wait here and are predicted together, off the event loop.
+"""Requests wait here and are predicted off the event loop, first come, first served.
 
-A worker takes whatever waits, up to `max_batch`, as soon as it is free. An idle server so answers a lone
-request at once, and under load the batches grow by themselves: no timer, nothing to tune.
+    in lanes    where single images are computed as quickly as batches, as on processors: a worker for each, that takes
+                one image, or a few under load, and answers it without waiting for the others
+    in batches  elsewhere: a worker takes whatever waits, up to `max_batch`, as soon as it is free
+
+Either way an idle server answers a lone request at once, and what is taken grows with the load by itself: no timer,
+nothing to tune. Which of the two it is the predictor says, from what was measured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
 from time import perf_counter
+from typing import cast
 
 from autovision.errors import InvalidImage
 from autovision.records.models import ModelVersion
-from autovision.serving.predicting import Input, Prediction, Predictor
+from autovision.serving.predicting import Input, LanePredictor, Prediction, Predictor
 from autovision.serving.problems import NoModel, QueueFull, ShuttingDown
 from autovision.serving.turns import Turns
+
+_Predict = Callable[[Sequence[Input]], Sequence[Prediction | InvalidImage]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Work:
 
     images: int = 0
     busy_s: float = 0.0
-    """during which a worker predicted"""
+    """during which it predicted: as long as all lanes would have taken for the same"""
     waited_s: float = 0.0
     """of all images together, from their coming in until a worker took them"""
 
@@ -55,10 +63,11 @@ class _Waiting:
 class Batcher:
     """Batches images for the predictor of the moment.
 
-    `current` gives that predictor; it is asked once per batch, so a batch never mixes two models and
+    `current` gives that predictor; it is asked once what images are taken for, so a batch never mixes two models and
     one that has begun ends on the model it began with.
 
     Args:
+        workers: lanes at most.
         turns: shared with other batchers of the process, of which one computes at a time.
         yields: whether no caller waits for what is predicted now; then it is one image at a time, when nobody else
             wants to compute.
@@ -84,6 +93,8 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._changed = Condition()
         self._closed = False
+        self._at_work = 0
+        """workers that have images, or are about to take some"""
         self._work = Work()
         self._workers = [
             Thread(target=self._run, name=f"predict-{number}", daemon=True) for number in range(workers)
@@ -123,7 +134,8 @@ class Batcher:
             if self.full:
                 raise QueueFull
             self._queue.append(job)
-            self._changed.notify()
+            if self._at_work < self._lanes(self._current()):
+                self._changed.notify()
         return await job.future
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -134,63 +146,97 @@ class Batcher:
         for worker in self._workers:
             worker.join(timeout_s)
 
-    def _wait(self) -> bool:
-        """Until something waits; False when closed and done."""
-        with self._changed:
-            while not self._queue and not self._closed:
-                self._changed.wait()
-            return bool(self._queue)
+    def _lanes(self, predictor: Predictor | None) -> int:
+        """How many workers may be at work with it."""
+        lanes: int = getattr(predictor, "lanes", 1)
+        return min(lanes, len(self._workers))
 
-    def _take(self, most: int) -> list[_Waiting]:
+    def _begin(self) -> bool:
+        """Wait until there is something to do; False when closed and done."""
         with self._changed:
-            taken = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+            while not (self._queue and self._at_work < self._lanes(self._current())):
+                if self._closed and not self._queue:
+                    return False
+                self._changed.wait()
+            self._at_work += 1
+            return True
+
+    def _end(self) -> None:
+        with self._changed:
+            self._at_work -= 1
+            if self._closed:
+                self._changed.notify_all()
+
+    def _take(self, most: int, lanes: int) -> list[_Waiting]:
+        """A lane takes its share of what waits."""
+        with self._changed:
+            share = -(-len(self._queue) // lanes)
+            taken = [self._queue.popleft() for _ in range(min(most, share))]
         # Callers that went away in the meantime cost nothing.
         return [job for job in taken if not job.future.cancelled()]
 
     def _run(self) -> None:
-        while self._wait():
-            yields = self._yields()
-            # What comes while others compute is in the batch, too.
-            with self._turns.mine(yields=yields):
-                if batch := self._take(1 if yields else self._max_batch):
-                    begun = perf_counter()
-                    results = self._results(batch)
-                    self._count(batch, begun)
-            if batch:
-                _deliver(batch, results)
-                # Or the worker would keep a replaced model and the last images in memory while it waits.
-                del results
-            del batch
+        while self._begin():
+            try:
+                self._predict()
+            finally:
+                self._end()
 
-    def _count(self, batch: Sequence[_Waiting], begun: float) -> None:
-        waited_s, busy_s = sum(begun - job.since for job in batch), perf_counter() - begun
+    def _predict(self) -> None:
+        """What waits, or a lane's share of it. Nothing of it stays in memory while the worker waits for more."""
+        yields, places = self._yields(), None if self._lanes(self._current()) == 1 else 1
+        # What comes while others compute is in the batch, too.
+        with self._turns.mine(yields=yields, places=places) as turn:
+            predictor = self._current()
+            lanes = self._lanes(predictor)
+            most = min(self._max_batch, cast(LanePredictor, predictor).few) if lanes > 1 else self._max_batch
+            if not (batch := self._take(1 if yields else most, lanes)):
+                return
+            begun = perf_counter()
+            results = self._results(predictor, batch, lanes, _never if yields else turn.widen)
+            self._count(batch, begun, 1 if turn.wide else lanes)
+        _deliver(batch, results)
+
+    def _count(self, batch: Sequence[_Waiting], begun: float, lanes: int) -> None:
+        waited_s, busy_s = sum(begun - job.since for job in batch), (perf_counter() - begun) / lanes
         with self._changed:
             self._work += Work(len(batch), busy_s, waited_s)
 
-    def _results(self, batch: Sequence[_Waiting]) -> list[Predicted | Exception]:
-        predictor = self._current()
+    def _results(
+        self, predictor: Predictor | None, batch: Sequence[_Waiting], lanes: int, widen: Callable[[], bool]
+    ) -> list[Predicted | Exception]:
         if predictor is None:
             return [NoModel() for _ in batch]
         self._observe_batch(len(batch))
-        return predict_isolated(predictor, [job.image for job in batch])
+        predict: _Predict = predictor.predict
+        if lanes > 1:
+            predict = functools.partial(cast(LanePredictor, predictor).predict_in_lane, widen=widen)
+        return predict_isolated(predictor.model, predict, [job.image for job in batch])
 
 
-def predict_isolated(predictor: Predictor, images: Sequence[Input]) -> list[Predicted | Exception]:
-    """One result per image. If the predictor fails on several at once, each is tried alone, so that one
-    image that breaks the model fails alone."""
+def _never() -> bool:
+    return False
+
+
+def predict_isolated(
+    model: ModelVersion,
+    predict: _Predict,
+    images: Sequence[Input],
+) -> list[Predicted | Exception]:
+    """One result per image. If the model fails on several at once, each is tried alone, so that one image that breaks
+    it fails alone."""
     begun = perf_counter()
     try:
-        results = predictor.predict(images)
+        results = predict(images)
     except Exception as error:  # noqa: BLE001 - goes to the callers, who wait for it
         if len(images) == 1:
             return [error]
-        return [result for image in images for result in predict_isolated(predictor, [image])]
+        return [result for image in images for result in predict_isolated(model, predict, [image])]
     if len(results) != len(images):
         return [RuntimeError(f"{len(results)} predictions for {len(images)} images") for _ in images]
     took_s = perf_counter() - begun
     return [
-        result if isinstance(result, InvalidImage) else Predicted(predictor.model, result, took_s)
-        for result in results
+        result if isinstance(result, InvalidImage) else Predicted(model, result, took_s) for result in results
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,9 @@ class EngineConfig:
     capture: bool = True
     max_body_bytes: int = 32 * 2**20
     max_batch: int = 16
+    lanes: int | None = None
+    """images that are computed at once, at most, where that is quicker than batches; None: as many as the process may
+    use processors"""
     max_waiting: int = 128
     """requests in the queue; more are refused with 503"""
     poll_s: float = 0.5
@@ -108,11 +112,13 @@ class Engine:
         self._answered = 0
         self._errors: Counter[str] = Counter()
         self.metrics = Metrics(replica, self.info)
-        turns = Turns()
+        lanes = config.lanes or len(os.sched_getaffinity(0))
+        turns = Turns(lanes)
         self._stable = Batcher(
             lambda: _predictor(self._now.arms.stable),
             max_batch=config.max_batch,
             max_waiting=config.max_waiting,
+            workers=lanes,
             observe_batch=self.metrics.observe_batch,
             turns=turns,
         )
@@ -120,6 +126,7 @@ class Engine:
             lambda: _predictor(self._now.arms.challenger),
             max_batch=config.max_batch,
             max_waiting=config.max_waiting,
+            workers=lanes,
             observe_batch=self.metrics.observe_batch,
             turns=turns,
             yields=lambda: self._now.arms.is_shadow,

@@ -45,6 +45,27 @@ class Predictor(Protocol):
         model's, give their error. Thread-safe."""
 
 
+class LanePredictor(Predictor, Protocol):
+    """One that may answer several calls at once, each on a thread of its own."""
+
+    @property
+    def lanes(self) -> int:
+        """calls at once that all processors are busy with; 1: a batch on all of them is quicker"""
+
+    @property
+    def few(self) -> int:
+        """images that a call takes at most: more would not be quicker, and those that are done would wait"""
+
+    def predict_in_lane(
+        self, images: Sequence[Input], widen: Callable[[], bool]
+    ) -> Sequence[Prediction | InvalidImage]:
+        """Like `predict`, on this thread.
+
+        Args:
+            widen: asked once the images are decoded, where all threads would be quicker: whether they may be used.
+        """
+
+
 LoadPredictor = Callable[[Store, str], Predictor]
 """Loads a model of the store by its id; takes seconds."""
 

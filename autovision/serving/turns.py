@@ -1,6 +1,7 @@
 """Whose turn it is to compute, where several models of a process share its processors.
 
-Two that compute at once take twice as long each, and whoever is called at the time waits for both.
+There are as many places as there are lanes. Who computes on one thread takes one of them, who computes on all threads
+takes all: two that compute on all at once take twice as long each, and whoever is called at the time waits for both.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Condition
 from time import monotonic
 
@@ -17,10 +19,33 @@ YIELDS_AFTER_S = 0.1
 POLL_S = 0.05
 
 
+@dataclass(eq=False)
+class Turn:
+    """A turn that somebody has.
+
+    Attributes:
+        places: that it takes.
+        until: when it no longer holds others up.
+        wide: whether all threads were used.
+    """
+
+    turns: Turns
+    places: int
+    until: float
+    wide: bool = False
+
+    def widen(self) -> bool:
+        """Whether nobody else computes or waits; then all threads may be used. Whoever comes now is not held up."""
+        self.wide = self.turns.is_alone(self)
+        return self.wide
+
+
 class Turns:
-    """One at a time, in the order in which they asked; whoever yields comes after all others, but in the end, too.
+    """Places, given in the order in which they are asked for; whoever yields comes after all others, but in the end,
+    too.
 
     Args:
+        places: how many there are.
         patience_s: so long one that yields lets others go before it, since it asked.
         longest_s: so long a turn holds others up: a model that hangs keeps no other from answering.
         yields_after_s: the same of a turn whose owner yields.
@@ -29,12 +54,14 @@ class Turns:
 
     def __init__(
         self,
+        places: int = 1,
         *,
         patience_s: float = PATIENCE_S,
         longest_s: float = LONGEST_S,
         yields_after_s: float = YIELDS_AFTER_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        self.places = places
         self._patience_s = patience_s
         self._longest_s = longest_s
         self._yields_after_s = yields_after_s
@@ -42,33 +69,41 @@ class Turns:
         self._changed = Condition()
         self._line: deque[object] = deque()
         """who waits, without those that yield"""
-        self._holder: object | None = None
-        self._until = 0.0
-        """when the holder's turn no longer holds others up"""
+        self._held: list[Turn] = []
 
     @contextmanager
-    def mine(self, *, yields: bool = False) -> Iterator[None]:
+    def mine(self, *, yields: bool = False, places: int | None = None) -> Iterator[Turn]:
         """Waits for a turn, and has it until the context ends.
 
         Args:
-            yields: whether what is computed can wait, since no caller does.
+            yields: whether what is computed can wait, since no caller does. It begins while nobody else computes, or
+                once its patience is over.
+            places: None: all.
         """
-        me = object()
-        self._wait(me, yields)
+        turn = self._wait(self.places if places is None else min(places, self.places), yields)
         try:
-            yield
+            yield turn
         finally:
             with self._changed:
-                if self._holder is me:
-                    self._holder = None
+                self._held.remove(turn)
+                if self._line or not self._held:
                     self._changed.notify_all()
 
-    def _wait(self, me: object, yields: bool) -> None:
-        since, in_line = self._clock(), not yields
+    def is_alone(self, turn: Turn) -> bool:
+        """Whether no other holds anybody up, and nobody waits."""
+        with self._changed:
+            now = self._clock()
+            return not self._line and all(each is turn or now >= each.until for each in self._held)
+
+    def _wait(self, places: int, yields: bool) -> Turn:
+        me, since, in_line = object(), self._clock(), not yields
         with self._changed:
             if in_line:
                 self._line.append(me)
-            while not self._is_free() or (self._line and self._line[0] is not me):
+            # One that yields leaves other places to callers, but not one that they are about to want.
+            while not self._are_free(places if in_line else self.places) or (
+                self._line and self._line[0] is not me
+            ):
                 if not in_line and self._clock() - since >= self._patience_s:
                     in_line = True
                     self._line.append(me)
@@ -77,8 +112,12 @@ class Turns:
             if in_line:
                 self._line.popleft()
             holds_s = self._yields_after_s if yields else self._longest_s
-            self._holder, self._until = me, self._clock() + holds_s
-            self._changed.notify_all()
+            turn = Turn(self, places, self._clock() + holds_s)
+            self._held.append(turn)
+            if self._line:
+                self._changed.notify_all()
+            return turn
 
-    def _is_free(self) -> bool:
-        return self._holder is None or self._clock() >= self._until
+    def _are_free(self, places: int) -> bool:
+        now = self._clock()
+        return sum(turn.places for turn in self._held if now < turn.until) + places <= self.places

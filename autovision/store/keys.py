@@ -34,6 +34,7 @@ deployments/<name>/rollouts/<id>/<replica>.json      ReplicaCounts: what a repli
 speeds/<node kind>.json                              SpeedRecord: what searches measured on such nodes
 footprints/<digest>.json                             Footprint: what serving an architecture takes on such nodes
 runtimes/<digest>.json                               RuntimeSpeeds: how fast each runtime is for a network on such nodes
+lanes/<digest>.json                                  LaneSpeeds: whether a network is quicker in lanes on such nodes
 sketches/<feature spec>/<name>@<n>.json              Sketch: what the images of a version look like to a backbone
 access/tokens.json                                   TokenList: digests of bearer tokens
 access/usage/<token>.json                            Usage: what was submitted with a token that has quotas
@@ -399,6 +400,10 @@ def footprint(digest: str) -> str:
 
 def runtime_speeds(digest: str) -> str:
     return f"runtimes/{digest}.json"
+
+
+def lane_speeds(digest: str) -> str:
+    return f"lanes/{digest}.json"
 
 
 def sketches(spec: str) -> str:

@@ -19,6 +19,7 @@ from autovision.model.inference import openvino_file
 from autovision.model.predictor import Prediction, Predictor, Scorer, sigmoid, softmax
 from autovision.model.version import read_version
 from autovision.records.datasets import Split
+from autovision.records.runtimes import Lanes
 from autovision.store import keys
 
 if TYPE_CHECKING:
@@ -132,6 +133,37 @@ def test_images_that_are_shared_out_are_answered_in_their_places(
                     list(one.probabilities.values()), list(many.probabilities.values()), atol=1e-2
                 )
                 np.testing.assert_allclose(one.embedding, many.embedding, atol=1e-1)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("free", [True, False])
+def test_a_lane_answers_like_one_thread_in_any_form(
+    tiny: History, shared: Predictor, files: list[bytes], number: int, free: bool
+) -> None:
+    in_lanes = Predictor.warm(
+        shared.model, shared._scorer, 3, shared._each, Lanes(number=3, few=2, wide=True)
+    )
+    assert (in_lanes.lanes, in_lanes.few) == (3, 2)
+    asked: list[bool] = []
+
+    def widen() -> bool:
+        asked.append(free)
+        return free
+
+    images = [*files[: number - 1], b"text"] if number > 1 else files[:1]
+    alone = Predictor.load(tiny.store, shared.model.id, threads=1)
+    for one, other in zip(alone.predict(images), in_lanes.predict_in_lane(images, widen), strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, Prediction) and isinstance(other, Prediction):
+            assert one.label == other.label
+            np.testing.assert_allclose(one.embedding, other.embedding, atol=1e-1)
+    assert asked == ([free] if number == 1 else []), "several images are the lane's own"
+
+
+def test_without_a_form_for_one_thread_there_are_no_lanes(shared: Predictor) -> None:
+    lanes = Lanes(number=3, few=2, wide=True)
+    assert Predictor.warm(shared.model, shared._scorer, 3, None, lanes).lanes == 1
+    assert shared.lanes == 1, "nor without a measurement"
 
 
 def test_nothing_is_shared_out_where_threads_alone_answer_otherwise(tiny: History, shared: Predictor) -> None:

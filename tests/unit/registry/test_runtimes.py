@@ -11,11 +11,11 @@ import torch
 
 from autovision.dataset import manifest
 from autovision.errors import InvalidInput, NotFound
-from autovision.model import bundle, runtimes
+from autovision.model import bundle, lanes, runtimes
 from autovision.model.predictor import Prediction, Predictor
 from autovision.model.version import read_file
 from autovision.records.datasets import Split
-from autovision.records.runtimes import Bound, Runtime, Timing
+from autovision.records.runtimes import Bound, Lanes, LaneTimings, Runtime, Timing
 from autovision.registry import runtimes as serving
 from autovision.registry.runtimes import OnThisNode, RuntimeRefused, load, ranked
 from autovision.store import MemoryStore, keys
@@ -111,6 +111,32 @@ def test_whoever_serves_meanwhile_does_not_measure(
     assert measured == []
     load(store, model.id, threads=1)
     assert load(store, model.id, threads=1, measure=False).runtime == "onnx", "what is known is used"
+
+
+def test_lanes_are_measured_once_for_a_structure_and_the_runtime_that_serves(
+    tiny: History, store: MemoryStore, measured: list[dict[Runtime, Timing]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Any] = []
+
+    def timings(wide: Any, narrow: Any, number: int, size: tuple[int, int], *, most_s: float) -> LaneTimings:
+        timed.append((wide.runtime, narrow.runtime, number, size, most_s > 0))
+        return LaneTimings(lanes=number, wide_ms=5, one_ms=8, lane_ms={1: 4, 2: 4}, batch_ms=4)
+
+    monkeypatch.setattr(lanes, "timings", timings)
+    model = tiny.models[1]
+    files = {name: read_file(store, model, name) for name in model.files}
+    bundle.publish(store, model.with_(id="colours-m-other"), files)
+    size = (model.preprocessing.height, model.preprocessing.width)
+    here = OnThisNode(store, model, 2)
+    assert here.lanes("onnx-f32", measure=False) == (Lanes(number=2, few=1, wide=True), False)
+    assert timed.pop() == ("onnx", "onnx", 2, size, False)
+    for each in (model.id, "colours-m-other"):
+        load(store, each, threads=2)
+    assert timed == [("onnx", "onnx", 2, size, True)]
+    assert here.lanes("onnx-f32", measure=False) == (Lanes(number=2, few=1, wide=True), True)
+    assert OnThisNode(store, model, 1).lanes("onnx-f32") == (None, True), "one thread is one lane"
+    assert here.lanes("eager-f32") == (None, True)
+    assert len(timed) == 1
 
 
 def test_what_is_served_is_what_evaluation_says_within_the_bound(

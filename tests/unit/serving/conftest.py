@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import httpx
@@ -100,6 +100,42 @@ class Brightness:
         return Judged(label, {"bright": bright, "dark": 1 - bright}, np.array([bright, 1.0], np.float32))
 
 
+@dataclass
+class InLanes(Brightness):
+    """The same, called by several at once. Dark images wait for a gate of their own."""
+
+    lanes: int = 2
+    few: int = 2
+    asks: bool = True
+    """whether all threads would be quicker"""
+    dark_gate: Event = field(default_factory=Event)
+    at_once: int = 0
+    most_at_once: int = 0
+    widened: list[bool] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.dark_gate.set()
+
+    def predict_in_lane(
+        self, images: Sequence[bytes], widen: Callable[[], bool]
+    ) -> list[Judged | InvalidImage]:
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            if len(images) == 1 and self.asks:
+                self.widened.append(widen())
+        try:
+            found = self.predict(images)
+            if any(isinstance(each, Judged) and each.label == "dark" for each in found):
+                assert self.dark_gate.wait(20)
+            return found
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
+
 @dataclass(frozen=True)
 class JudgedMarks:
     label: tuple[str, ...]
@@ -135,6 +171,14 @@ def marks() -> Marks:
 def make_predictor() -> Callable[..., Brightness]:
     def make(model_id: str = "m1", threshold: float = 0.5) -> Brightness:
         return Brightness(version(model_id), threshold)
+
+    return make
+
+
+@pytest.fixture
+def make_in_lanes() -> Callable[..., InLanes]:
+    def make(model_id: str = "m1", **more: Any) -> InLanes:
+        return InLanes(version(model_id), **more)
 
     return make
 
