@@ -116,7 +116,7 @@ class RuntimeSpeeds(Record):
 
 
 class LaneTimings(Record):
-    """What a network takes for each image, decoding not included: medians, in milliseconds."""
+    """What a network takes for each image at least, decoding not included, in milliseconds."""
 
     lanes: int = Field(gt=0)
     """calls at once, each by one thread"""

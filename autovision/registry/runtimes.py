@@ -97,14 +97,15 @@ def load(
 
 
 def ranked(timings: Mapping[Runtime, Timing], evaluated: Runtime) -> list[Runtime]:
-    """The one that should serve, then the others, the fastest first."""
+    """The one that should serve, then the others, the fastest first.
+
+    The evaluated one comes before all that are not faster by `WORTH`: also where those before it are left out.
+    """
     by_speed = sorted(timings, key=lambda runtime: timings[runtime].one_ms * timings[runtime].batch_ms)
     if evaluated not in timings:
         return by_speed
-    first = by_speed[0]
-    if runtimes.speedup(timings[evaluated], timings[first]) < WORTH:
-        first = evaluated
-    return [first, *(runtime for runtime in by_speed if runtime != first)]
+    faster = [each for each in by_speed if runtimes.speedup(timings[evaluated], timings[each]) >= WORTH]
+    return [*faster, evaluated, *(each for each in by_speed if each not in faster and each != evaluated)]
 
 
 class OnThisNode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +24,8 @@ from autovision.serving.predicting import LoadPredictor, Predictor
 from autovision.serving.scaling import Load
 from autovision.store import open_store
 from autovision.store.protocol import Store
+
+logger = logging.getLogger(__name__)
 
 SETTLE_S = 120.0
 """so long a replica does not listen because its first model is being loaded"""
@@ -57,14 +61,17 @@ class CompiledLoader:
         from autovision.registry.prepare import one_at_a_time, prepare
 
         threads, measure = self._threads or default_threads(), not self._answers
-        found = ready.load(store, model, threads, self._runtime)
-        if found is None and not ready.has_gpu():
-            with one_at_a_time():  # another replica may be at it
-                found = ready.load(store, model, threads, self._runtime)
-                if found is None and prepare(store.uri, model, threads, self._runtime, measure=measure):
-                    found = ready.load(store, model, threads, self._runtime)
-        if found is not None:
+        look = functools.partial(ready.load, store, model, threads, self._runtime)
+        if (found := look(measure=measure)) is not None:
             return found
+        if not ready.has_gpu():
+            with one_at_a_time():  # another replica may be at it
+                if (found := look(measure=measure)) is not None:
+                    return found
+                prepare(store.uri, model, threads, self._runtime, measure=measure)
+                if (found := look()) is not None:
+                    return found
+            logger.warning("model %s is not ready for this node's runtime; PyTorch is loaded", model)
         from autovision.registry import runtimes
 
         return runtimes.load(store, model, threads=threads, runtime=self._runtime, measure=measure)

@@ -75,6 +75,10 @@ def load(store: Store, model_id: str) -> Shades:
 
 
 def add_model(store: Store, model_id: str) -> None:
+    records.create(store, keys.model(model_id), version_of(model_id))
+
+
+def version_of(model_id: str) -> ModelVersion:
     lineage = Lineage(
         search="s",
         trial="t",
@@ -91,7 +95,7 @@ def add_model(store: Store, model_id: str) -> None:
         packages={},
         parents=(),
     )
-    version = ModelVersion(
+    return ModelVersion(
         id=model_id,
         dataset="shades",
         classes=CLASSES,
@@ -108,7 +112,6 @@ def add_model(store: Store, model_id: str) -> None:
         lineage=lineage,
         created_at=AT,
     )
-    records.create(store, keys.model(model_id), version)
 
 
 def promote(store: Store, name: str, model_id: str) -> None:

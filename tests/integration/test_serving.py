@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -26,6 +28,7 @@ from autovision.promotion.rollout import go_on
 from autovision.records.deployments import Decision, DecisionKind
 from autovision.records.models import ModelVersion
 from autovision.records.rollouts import Rollout, RolloutPolicy
+from autovision.records.runtimes import EVALUATED
 from autovision.records.tokens import Scope
 from autovision.registry import deployments
 from autovision.serving import deploy
@@ -34,10 +37,12 @@ from autovision.serving.limits import Limits
 from autovision.serving.readiness import ServerStartFailed, exactly
 from autovision.serving.scaling import LOOK_BACK_S, Scaling
 from autovision.serving.tls import Tls
+from autovision.space.config import TrialConfig
 from autovision.store import captures, keys, labels, records, tokens
 from autovision.store.protocol import Store
 from tests.integration.shades import (
     AT,
+    CLASSES,
     Judged,
     Shades,
     expected_label,
@@ -48,6 +53,7 @@ from tests.integration.shades import (
     shades_store,
     under_load,
     until,
+    version_of,
 )
 from tests.unit.serving.worlds import self_signed
 
@@ -403,6 +409,45 @@ def test_a_model_that_nobody_calls_sleeps_and_wakes(cluster: None, store: Store)
         assert client.health().status == "asleep", "asking for health wakes nobody"
         assert client.predict(png(255)).label == "dark"
         assert client.health().status == "ready"
+
+
+def test_a_network_is_served_by_processes_without_pytorch(cluster: None, store: Store) -> None:
+    # One that nobody has made ready here before.
+    model_id = f"network-{secrets.token_hex(4)}"
+    add_network(store, model_id)
+    with (
+        deploy.start(store.uri, model=model_id, port=0, cpus=0.5, threads=2, runtime=EVALUATED) as server,
+        Client(server.url) as client,
+    ):
+        answers = [client.predict(png(level)) for level in (0, 255)]
+        assert {answer.model for answer in answers} == {model_id}
+        assert "libtorch" in mapped(os.getpid()), "this process has built the network"
+        (replica,) = replica_pids(model_id)
+        assert "libopenvino" in mapped(replica)
+        edges = [process.pid for process in serving("autovision-edge")]
+        assert edges
+        assert [pid for pid in (replica, *edges) if "libtorch" in mapped(pid)] == []
+
+
+def mapped(pid: int) -> str:
+    """The files that a process has in memory."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def add_network(store: Store, model_id: str) -> None:
+    """A model with a real network of some thousand random weights."""
+    from autovision.model import backbone, bundle
+
+    config = TrialConfig(backbone="test_resnet", weights="random", resolution=64, taps=3)
+    files = {bundle.WEIGHTS_FILE: bundle.weights_of(bundle.build_network(config, len(CLASSES)))}
+    shades = version_of(model_id)
+    version = shades.with_(
+        preprocessing=backbone.preprocessing(config),
+        lineage=shades.lineage.with_(backbone="test_resnet", config=config.model_dump(mode="json")),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        size_bytes=sum(map(len, files.values())),
+    )
+    bundle.publish(store, version, files)
 
 
 def slow_load(store: Store, model_id: str) -> Any:

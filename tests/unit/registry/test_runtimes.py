@@ -68,6 +68,10 @@ def took(**milliseconds: float) -> dict[Runtime, Timing]:
         (took(openvino_f32=10, onnx_f32=9.0, eager_f32=30), ["onnx-f32", "openvino-f32", "eager-f32"]),
         (took(openvino_f32=10, onnx_f32=50, eager_f32=5), ["eager-f32", "openvino-f32", "onnx-f32"]),
         (took(onnx_f32=50, eager_f32=45), ["eager-f32", "onnx-f32"]),
+        (
+            took(openvino_f32=10, onnx_f32=9.5, openvino_bf16=6),
+            ["openvino-bf16", "openvino-f32", "onnx-f32"],  # also where bf16 is left out
+        ),
     ],
 )
 def test_another_runtime_takes_the_place_of_the_evaluated_one_if_it_is_faster_by_a_tenth(

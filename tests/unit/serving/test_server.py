@@ -71,8 +71,8 @@ import sys
 from pathlib import Path
 from autovision.serving.server import CompiledLoader
 from autovision.store.local import LocalStore
-root, model, image = sys.argv[1:]
-loaded = CompiledLoader(1, "openvino-f32")(LocalStore(Path(root)), model)
+root, model, runtime, image = sys.argv[1:]
+loaded = CompiledLoader(1, runtime)(LocalStore(Path(root)), model)
 answer = loaded.predict([Path(image).read_bytes()])[0]
 print(answer.label, *answer.probabilities.values(), "torch" in sys.modules)
 """
@@ -85,11 +85,29 @@ def test_a_model_that_is_ready_answers_the_same_without_pytorch(
     image = tmp_path / "one.png"
     image.write_bytes(png(200))
     assert ready.load(store, model, 1, "openvino-f32") is None, "nobody made it ready"
-    command = [sys.executable, "-c", LOADS, str(store.root), model, str(image)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    here = runtimes.load(store, model, threads=1, runtime="openvino-f32").predict([image.read_bytes()])[0]
-    assert isinstance(here, Prediction)
-    assert said == [str(here.label), *map(str, here.probabilities.values()), "False"]
+    for runtime in ("openvino-f32", "onnx-f32"):
+        here = None
+        if runtime == "onnx-f32":  # the other is made ready by the process that wants it
+            here = runtimes.load(store, model, threads=1, runtime=runtime)
+        command = [sys.executable, "-c", LOADS, str(store.root), model, runtime, str(image)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        here = here or runtimes.load(store, model, threads=1, runtime=runtime)
+        (answer,) = here.predict([image.read_bytes()])
+        assert isinstance(answer, Prediction)
+        assert said == [str(answer.label), *map(str, answer.probabilities.values()), "False"]
+
+
+def test_what_serves_for_now_is_ready_until_somebody_measures(
+    tiny: History, no_cache: None, tmp_path: Path
+) -> None:
+    store, model = folder_with(tiny, tmp_path / "store"), tiny.models[1].id
+    assert runtimes.load(store, model, threads=1, measure=False).runtime == "openvino"
+    found = ready.load(store, model, 1, "auto")
+    assert found is not None and found.runtime == "openvino"
+    assert ready.load(store, model, 1, "auto", measure=True) is None
+    assert ready.load(store, model, 1, "evaluated", measure=True) is None, "that is another wish"
+    runtimes.load(store, model, threads=1, runtime="evaluated")
+    assert ready.load(store, model, 1, "evaluated", measure=True) is not None, "there is nothing to measure"
 
 
 def test_what_is_ready_is_so_for_that_wish_and_model_alone(
