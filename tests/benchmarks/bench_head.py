@@ -10,8 +10,10 @@ what there is without work: what each further node costs Ray's head, and what se
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
+import sys
 import tempfile
 import threading
 import time
@@ -276,6 +278,47 @@ def worker_of_one(av: AutoVision) -> CountingStore:
     return store
 
 
+# ----------------------------------------------------------------------------------------------- without Ray
+
+
+@dataclass
+class Driven:
+    """What the decisions of one search took, on made-up trials and a clock that only the simulation moves."""
+
+    workers: int
+    trials: int
+    store: CountingStore
+    cpu_s: float
+    last_ms: float
+    """of a processor for each of the last hundred trials"""
+
+
+def driven(trials: int, workers: int) -> Driven:
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.unit.search.driving import Simulation, World, driver_of
+
+    world, store = World(training_s=100.0), CountingStore(MemoryStore())
+    driver = driver_of(world, budget_s=1e6, max_trials=trials, store=store)
+    times: list[float] = []
+    end = driver.ended
+
+    def ended(trial: str) -> None:
+        end(trial)
+        times.append(time.process_time())
+
+    driver.ended = ended  # type: ignore[method-assign]
+    began = time.process_time()
+    Simulation(driver, world, workers).run()
+    last = times[-min(100, len(times) - 1) - 1 :]
+    return Driven(
+        workers,
+        len(requests.trials(store._store, driver.request.id)),
+        store,
+        times[-1] - began,
+        1000 * (last[-1] - last[0]) / (len(last) - 1),
+    )
+
+
 # ---------------------------------------------------------------------------------------------- without work
 
 
@@ -336,6 +379,147 @@ def sharing(searches: int, nodes: int, looks: int) -> Sharing:
 # ------------------------------------------------------------------------------------------------------- main
 
 
+VERBS = ("GET", "PUT", "LIST", "DELETE")
+
+
+def by_kind(title: str, store: CountingStore, trials: int = 1) -> None:
+    show(
+        title,
+        ("kind of key", *VERBS, "KB"),
+        [
+            [
+                name,
+                *(f"{store.requests[verb, name] / trials:.2f}" for verb in VERBS),
+                f"{store.size([name]) / 1000 / trials:.2f}",
+            ]
+            for name, _ in KINDS
+            if any(store.requests[verb, name] for verb in VERBS)
+        ],
+    )
+
+
+def plain(counts: Counter[tuple[str, str]]) -> dict[str, int]:
+    return {" ".join(key): value for key, value in counts.items()}
+
+
+def without_ray(trials: list[int], workers: int) -> dict[str, Any]:
+    made = [driven(number, workers) for number in trials]
+    show(
+        f"decisions alone, with {workers:,} places",
+        ("trials", *(f"{verb} a trial" for verb in VERBS), "KB a trial", "driver ms a trial", "of the last"),
+        [
+            [
+                f"{each.trials:,}",
+                *(
+                    f"{each.store.total(verb, [name for name, _ in KINDS]) / each.trials:.2f}"
+                    for verb in VERBS
+                ),
+                f"{each.store.bytes.total() / each.trials / 1000:.2f}",
+                f"{1000 * each.cpu_s / each.trials:.1f}",
+                f"{each.last_ms:.1f}",
+            ]
+            for each in made
+        ],
+    )
+    by_kind(f"of each of {made[-1].trials:,} trials", made[-1].store, made[-1].trials)
+    shared = [
+        sharing(searches, nodes, 5) for searches, nodes in ((1, 3), (10, 3), (50, 3), (1, 1000), (50, 1000))
+    ]
+    show(
+        "what one of several searches asks each second",
+        ("searches", "nodes", "requests", "KB", "driver ms"),
+        [
+            [
+                str(each.searches),
+                f"{each.nodes:,}",
+                f"{each.requests:.1f}",
+                f"{each.bytes / 1000:.1f}",
+                f"{each.cpu_ms:.1f}",
+            ]
+            for each in shared
+        ],
+    )
+    return {
+        "driven": [
+            {
+                "workers": each.workers,
+                "trials": each.trials,
+                "cpu_s": each.cpu_s,
+                "last_ms": each.last_ms,
+                "requests": plain(each.store.requests),
+                "bytes": plain(each.store.bytes),
+            }
+            for each in made
+        ],
+        "sharing": [vars(each) for each in shared],
+    }
+
+
+def with_ray(chosen: argparse.Namespace) -> dict[str, Any]:
+    done: list[Ran] = []
+    with tempfile.TemporaryDirectory() as folder:
+
+        def work() -> CountingStore:
+            first, av = ran("fine-tunings", Tunings(), chosen.tunings, Path(folder) / "tunings")
+            second, _ = ran("heads", Heads(), chosen.heads, Path(folder) / "heads")
+            done.extend((first, second))
+            return worker_of_one(av)
+
+        worker = in_a_ray(chosen.cpus, work)
+    per_trial = [name for name, _ in KINDS if name not in EACH_SECOND]
+    show(
+        "what the head of a search does",
+        (
+            *("search of", "trials", "s", *(f"{verb} a trial" for verb in VERBS), "KB a trial", "GET a s"),
+            *("PUT a s", "driver ms a trial", "first → last third", "GCS ms a trial", "raylet ms a trial"),
+        ),
+        [
+            [
+                each.name,
+                str(each.trials),
+                f"{each.seconds:.0f}",
+                *(f"{each.store.total(verb, per_trial) / each.trials:.1f}" for verb in VERBS),
+                f"{each.store.size(per_trial) / each.trials / 1000:.1f}",
+                f"{each.store.total('GET', EACH_SECOND) / each.seconds:.1f}",
+                f"{each.store.total('PUT', EACH_SECOND) / each.seconds:.2f}",
+                f"{1000 * each.driver_s / each.trials:.0f}",
+                f"{each.marginal_ms(0.0, 0.3):.0f} → {each.marginal_ms(0.7, 1.0):.0f}",
+                f"{1000 * each.gcs_s / each.trials:.1f}",
+                f"{1000 * each.raylet_s / each.trials:.1f}",
+            ]
+            for each in done
+        ],
+        "Requests of the driver alone; those of a second are for leases, shares and the view of the cluster.",
+    )
+    for each in done:
+        by_kind(f"requests of the driver, {each.name}", each.store)
+    by_kind("requests of the worker of one fine-tuning, with nothing in its memory", worker)
+    idle = {nodes: idle_gcs_ms(nodes, chosen.idle_s) for nodes in (1, 3, 5)}
+    show(
+        "Ray's head without work",
+        ("nodes", "GCS, ms of a processor each second"),
+        [[str(nodes), f"{ms:.1f}"] for nodes, ms in idle.items()],
+    )
+    return {
+        "searches": [
+            {
+                "name": each.name,
+                "trials": each.trials,
+                "seconds": each.seconds,
+                "driver_s": each.driver_s,
+                "gcs_s": each.gcs_s,
+                "raylet_s": each.raylet_s,
+                "requests": plain(each.store.requests),
+                "bytes": plain(each.store.bytes),
+                "by_trials": each.by_trials[:: max(1, len(each.by_trials) // 200)],
+            }
+            for each in done
+        ],
+        "worker": plain(worker.requests),
+        "idle_gcs_ms": idle,
+    }
+
+
 def in_a_ray(cpus: int, work: Callable[[], Any]) -> Any:
     real = ray.init
     ray.init = lambda *args, **options: real(*args, num_cpus=cpus, **options)
@@ -351,6 +535,9 @@ def in_a_ray(cpus: int, work: Callable[[], Any]) -> Any:
 
 def main() -> None:
     parser = options(__doc__)
+    parser.add_argument("--driven", type=int, nargs="*", default=[100, 400, 1600], help="trials, made up")
+    parser.add_argument("--workers", type=int, default=1000, help="places for these")
+    parser.add_argument("--without-ray", action="store_true", help="only what needs no Ray")
     parser.add_argument("--tunings", type=int, default=24, help="trials of the first search")
     parser.add_argument("--heads", type=int, default=400, help="trials of the second search")
     parser.add_argument("--cpus", type=int, default=2, help="of Ray")
@@ -360,118 +547,11 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.tunings, chosen.heads, chosen.idle_s = 3, 20, 2.0
-    done: list[Ran] = []
-    with tempfile.TemporaryDirectory() as folder:
-
-        def work() -> CountingStore:
-            first, av = ran("fine-tunings", Tunings(), chosen.tunings, Path(folder) / "tunings")
-            second, _ = ran("heads", Heads(), chosen.heads, Path(folder) / "heads")
-            done.extend((first, second))
-            return worker_of_one(av)
-
-        worker = in_a_ray(chosen.cpus, work)
-    per_trial = [name for name, _ in KINDS if name not in EACH_SECOND]
-    rows = [
-        [
-            each.name,
-            str(each.trials),
-            f"{each.seconds:.0f}",
-            *(
-                f"{each.store.total(verb, per_trial) / each.trials:.1f}"
-                for verb in ("GET", "PUT", "LIST", "DELETE")
-            ),
-            f"{each.store.size(per_trial) / each.trials / 1000:.1f}",
-            f"{each.store.total('GET', EACH_SECOND) / each.seconds:.1f}",
-            f"{each.store.total('PUT', EACH_SECOND) / each.seconds:.2f}",
-            f"{1000 * each.driver_s / each.trials:.0f}",
-            f"{each.marginal_ms(0.0, 0.3):.0f} → {each.marginal_ms(0.7, 1.0):.0f}",
-            f"{1000 * each.gcs_s / each.trials:.1f}",
-            f"{1000 * each.raylet_s / each.trials:.1f}",
-        ]
-        for each in done
-    ]
-    show(
-        "what the head of a search does",
-        (
-            *("search of", "trials", "s", "GET a trial", "PUT a trial", "LIST a trial", "DELETE a trial"),
-            *("KB a trial", "GET a s", "PUT a s", "driver ms a trial", "first → last third"),
-            *("GCS ms a trial", "raylet ms a trial"),
-        ),
-        rows,
-        "Requests of the driver alone; those of a second are for leases, shares and the view of the cluster.",
-    )
-    for each in done:
-        show(
-            f"requests of the driver, {each.name}",
-            ("kind of key", "GET", "PUT", "LIST", "DELETE", "KB"),
-            [
-                [
-                    name,
-                    *(str(each.store.requests[verb, name]) for verb in ("GET", "PUT", "LIST", "DELETE")),
-                    f"{each.store.size([name]) / 1000:.1f}",
-                ]
-                for name, _ in KINDS
-            ],
-        )
-    show(
-        "requests of the worker of one fine-tuning, with nothing in its memory",
-        ("kind of key", "GET", "PUT", "LIST", "DELETE", "KB"),
-        [
-            [
-                name,
-                *(str(worker.requests[verb, name]) for verb in ("GET", "PUT", "LIST", "DELETE")),
-                f"{worker.size([name]) / 1000:.1f}",
-            ]
-            for name, _ in KINDS
-            if any(worker.requests[verb, name] for verb in ("GET", "PUT", "LIST", "DELETE"))
-        ],
-    )
-    idle = {nodes: idle_gcs_ms(nodes, chosen.idle_s) for nodes in (1, 3, 5)}
-    show(
-        "Ray's head without work",
-        ("nodes", "GCS, ms of a processor each second"),
-        [[str(nodes), f"{ms:.1f}"] for nodes, ms in idle.items()],
-    )
-    shared = [
-        sharing(searches, nodes, 5) for searches, nodes in ((1, 3), (10, 3), (50, 3), (1, 1000), (50, 1000))
-    ]
-    show(
-        "what one of several searches asks each second",
-        ("searches", "nodes", "requests", "KB", "driver ms"),
-        [
-            [
-                str(each.searches),
-                str(each.nodes),
-                f"{each.requests:.0f}",
-                f"{each.bytes / 1000:.1f}",
-                f"{each.cpu_ms:.1f}",
-            ]
-            for each in shared
-        ],
-    )
-    write_json(
-        chosen.json,
-        "head",
-        {
-            "searches": [
-                {
-                    "name": each.name,
-                    "trials": each.trials,
-                    "seconds": each.seconds,
-                    "driver_s": each.driver_s,
-                    "gcs_s": each.gcs_s,
-                    "raylet_s": each.raylet_s,
-                    "requests": {" ".join(key): value for key, value in each.store.requests.items()},
-                    "bytes": {" ".join(key): value for key, value in each.store.bytes.items()},
-                    "by_trials": each.by_trials[:: max(1, len(each.by_trials) // 200)],
-                }
-                for each in done
-            ],
-            "worker": {" ".join(key): value for key, value in worker.requests.items()},
-            "idle_gcs_ms": idle,
-            "sharing": [vars(each) for each in shared],
-        },
-    )
+        chosen.driven, chosen.workers = [20], 10
+    figures = without_ray(chosen.driven, chosen.workers)
+    if not chosen.without_ray:
+        figures |= with_ray(chosen)
+    write_json(chosen.json, "head", figures)
 
 
 if __name__ == "__main__":

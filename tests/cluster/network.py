@@ -26,6 +26,8 @@ _QUICK = {
     "RAY_health_check_period_ms": "2000",
     "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
+    # Where others have the machine, too, workers of the low priority that Ray gives them would not come to their turn.
+    "RAY_worker_niceness": "0",
 }
 
 

