@@ -182,7 +182,7 @@ def test_a_ray_that_cannot_be_used_is_no_bug_of_ours(
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
     ran = cli("search", "submit", pets, "--space", SPACE, "--wait")
-    assert ran.code == 1 and said in ran.err and "timed out during startup; " in ran.err
+    assert ran.code == 7 and said in ran.err and "timed out during startup; " in ran.err
 
 
 def test_extend_and_finish(cli: Any, world: Any) -> None:
