@@ -50,7 +50,7 @@ MOST_CANDIDATES = 3
 PATIENCE = timedelta(days=60)
 """after its last look, in which a candidate's images have to become twice as many"""
 LATE = timedelta(days=14)
-"""before its data was fixed: labels of such requests may still come"""
+"""before it was registered: labels of such requests may still come"""
 GATE = "better_since"
 _LACKS_EVIDENCE = ("better_somewhere", GATE)
 _AT_ONCE = 64
@@ -146,7 +146,7 @@ def gather(
     So are labels that the challenger cannot give.
     """
     version = _version(store, challenger)
-    since = version.created_at - LATE
+    since = challenger.created_at - LATE
     words = labels.read_since(store, deployment.name, since)
     reviewed = {word.request_id for word in words if word.review}
     agreed = {
