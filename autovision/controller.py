@@ -191,7 +191,7 @@ class Controller:
         for request, state in self._searches():
             if (
                 request.deployment == deployment.name
-                and state.model is not None
+                and state.model not in (None, deployment.model)
                 and (DecisionKind.PROMOTE, state.model) not in judged
             ):
                 decision = rollout.consider(

@@ -34,19 +34,21 @@ class Labelled(Deployments):
         annotator: str = "unknown",
         confidence: float = 1.0,
         review: bool = False,
+        new_classes: Collection[str] = (),
     ) -> bool:
         """Say what a request's image really was; False if that was known already.
 
         Args:
             label: its class; where an image may have any number of classes, all of them, which may be none.
             review: it settles what others said before.
+            new_classes: names that a label may have though the data set does not know them: its next version will.
         """
         if not 0 <= confidence <= 1:
             raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
         given = Label(
             request_id=keys.check_request_id(request_id),
-            label=_checked_label(version, label, f"deployment {deployment!r}"),
+            label=_checked_label(version, label, f"deployment {deployment!r}", new_classes),
             annotator=annotator,
             confidence=confidence,
             review=review,
@@ -117,13 +119,15 @@ class Labelled(Deployments):
         return consensus(labels.read(self.store, deployment))
 
 
-def _checked_label(version: DatasetVersion, label: str | Collection[str], whose: str) -> Labels:
+def _checked_label(
+    version: DatasetVersion, label: str | Collection[str], whose: str, new_classes: Collection[str] = ()
+) -> Labels:
     """As the data set has labels: one class, or a tuple of any number."""
     names = (label,) if isinstance(label, str) else tuple(label)
     if not version.multi_label and len(names) != 1:
         raise InvalidInput(f"{len(names)} labels for an image of {whose}; its images have exactly one")
     for name in names:
-        if name not in version.classes:
+        if name not in version.classes and name not in new_classes:
             raise InvalidInput(
                 f"label {name!r} is not a class of {whose}; its classes: {', '.join(version.classes)}"
             )

@@ -14,7 +14,7 @@ from autovision.cli import remote
 from autovision.cli.decisions import decision_facts, gates_table
 from autovision.cli.drift_view import report_facts, reports_table
 from autovision.cli.model import Model
-from autovision.cli.options import Address, Json, Runtime, Store, TokenFile
+from autovision.cli.options import Address, Json, Runtime, Seed, Store, TokenFile
 from autovision.cli.output import REFUSED, Output, answering, check_output_file, library, write_file
 from autovision.cli.signals import StopFlag
 
@@ -55,6 +55,20 @@ def promote(
         if not decision.accepted:
             out.note("refused; --force promotes it nevertheless")
             raise typer.Exit(REFUSED)
+
+
+def adapt(deployment: DeploymentName, seed: Seed = 0, store: Store = None, as_json: Json = False) -> None:
+    """Put the champion's probabilities right without labels, where only the shares of the classes have moved.
+
+    The latest requests tell the shares, whether anything else has changed, and whether accuracy is expected to gain. If
+    it is, a challenger is made of the champion, and the gates compare it on held-out images with these shares.
+    """
+    with answering(as_json) as out:
+        decision, verdict = library(store).adapt(deployment, seed=seed)
+        shown = [decision_facts(decision)]
+        if verdict is not None:
+            shown += [decision_facts(verdict), *gates_table(verdict)]
+        out.answer({"decision": decision, "verdict": verdict}, *shown)
 
 
 def rollback(
@@ -210,6 +224,10 @@ def feedback(
             "annotator, confidence.",
         ),
     ] = None,
+    new_class: Annotated[
+        list[str] | None,
+        typer.Option("--new-class", metavar="NAME", help="A class that the data set does not know yet."),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -231,7 +249,7 @@ def feedback(
     with answering(as_json) as out:
         if file is not None:
             rows = labels_file.read(file, annotator, confidence)
-            outcome = labels_file.send(library(store), deployment, rows)
+            outcome = labels_file.send(library(store), deployment, rows, new_classes=new_class or ())
             out.answer({"deployment": deployment, **outcome.to_json()}, outcome.to_text())
             if outcome.bad:
                 raise typer.Exit(1)
@@ -239,7 +257,14 @@ def feedback(
         assert request_id is not None
         given = labels_file.check_confidence(confidence)
         label = labels[0] if labels and len(labels) == 1 else tuple(labels or ())
-        new = library(store).feedback(deployment, request_id, label, annotator=annotator, confidence=given)
+        new = library(store).feedback(
+            deployment,
+            request_id,
+            label,
+            annotator=annotator,
+            confidence=given,
+            new_classes=new_class or (),
+        )
         said = {"label": label} if isinstance(label, str) else {"labels": label}
         shown = " and ".join(labels or ["none of the classes"])
         out.answer(

@@ -134,7 +134,9 @@ def _parquet(shown: str, data: bytes) -> Table:
     return list(read.column_names), list(enumerate(read.to_pylist(), start=1))
 
 
-def send(av: AutoVision, deployment: str, rows: Iterable[LabelRow]) -> Sent:
+def send(
+    av: AutoVision, deployment: str, rows: Iterable[LabelRow], *, new_classes: Sequence[str] = ()
+) -> Sent:
     """Send the rows one by one: one that is refused does not keep back the others."""
     # A deployment that does not exist is one fault here, not one in each row.
     captured = av.captured_requests(deployment)
@@ -147,7 +149,12 @@ def send(av: AutoVision, deployment: str, rows: Iterable[LabelRow]) -> Sent:
             continue
         try:
             new = av.feedback(
-                deployment, row.request_id, row.label, annotator=row.annotator, confidence=row.confidence
+                deployment,
+                row.request_id,
+                row.label,
+                annotator=row.annotator,
+                confidence=row.confidence,
+                new_classes=new_classes,
             )
         except InvalidInput as error:
             bad.append((row.line, str(error)))

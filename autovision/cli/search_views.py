@@ -282,6 +282,10 @@ def explanation(found: Explanation) -> list[Any]:
             }
         )
     ]
+    if found.candidates:
+        beside = [[each.told, _four(each.value)] for each in found.candidates]
+        title = "Beside the champion, on validation as each would serve: the first became the model"
+        parts.append(table(["candidate", ">value"], beside, title=title))
     if found.confirmed:
         again = [[each.trial, _four(each.value), _four(each.confirmed)] for each in found.confirmed]
         title = "Judged once more, on validation and by cross-validation on train: "

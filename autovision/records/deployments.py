@@ -56,6 +56,8 @@ class DecisionKind(StrEnum):
     """that its rollout goes on to the next step, or that it is champion"""
     ROLLBACK = "rollback"
     RETRAIN = "retrain"
+    ADAPT = "adapt"
+    """whether the champion's probabilities are put right without labels"""
 
 
 class Decision(Record):

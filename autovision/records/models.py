@@ -144,6 +144,19 @@ class Confirmation(Record):
     """the same of all images: of train by cross-validation"""
 
 
+Candidate = Literal["trained", "from_champion", "recalibrated", "unchanged"]
+"""what may become a search's model: a trial that began anew; one that began from the champion's weights; the champion
+itself with another temperature, a shift for each class and another decision rule; the champion as it is"""
+
+
+class Candidacy(Record):
+    """What a candidate came to on validation, judged as it would serve."""
+
+    candidate: Candidate
+    value: float
+    """of the kind that trials are ranked by; what is fitted to validation was fitted to other parts of it"""
+
+
 class FinishRecord(Record):
     """What the finish of a search made of its ledger: written once, so that it is the same however often it runs."""
 
@@ -159,6 +172,10 @@ class FinishRecord(Record):
     refit: Refit | None = None
     confirmed: tuple[Confirmation, ...] = ()
     """trials that were judged once more, the best first"""
+    candidate: Candidate = "trained"
+    """what became the model; where that is the champion, `trials` are the best that it was preferred to"""
+    candidates: tuple[Candidacy, ...] = ()
+    """the best of the trials and the champion, the best first; empty: there was no champion to compare with"""
     notes: tuple[str, ...] = ()
     created_at: AwareDatetime
 
@@ -168,6 +185,7 @@ class Lineage(Record):
 
     search: str
     trial: str
+    """`recalibrated` and `shares`: none; the weights are the parent's, their answers shifted"""
     dataset: str
     """`name@version`"""
     dataset_digest: str
@@ -219,5 +237,8 @@ class ModelVersion(Record):
     """file name -> SHA-256 in hex"""
     size_bytes: int
     parameters: int
+    shares: dict[str, float] = {}
+    """class -> the share that its probabilities assume, where that was estimated without labels; empty: the one that it
+    has in validation"""
     lineage: Lineage
     created_at: AwareDatetime

@@ -15,7 +15,7 @@ from autovision.report.parts import HALF, code, figure, responsive, row, section
 from autovision.report.search_sections import searches_section
 from autovision.report.search_view import SearchView
 from autovision.report.svg import Markup, join, tag
-from autovision.search.explain import Cut, Explanation, Importance, Judged, Winner
+from autovision.search.explain import Contender, Cut, Explanation, Importance, Judged, Winner
 
 _MOST = 40
 """rows of a table; the text and JSON forms have all"""
@@ -41,6 +41,7 @@ def render(
         main=join(
             [
                 _winner(explanation),
+                _candidates(explanation.candidates),
                 _confirmed(explanation.confirmed, explanation.winner),
                 front_section(explanation.front, explanation.metric, explanation.search),
                 _ladder(explanation),
@@ -98,6 +99,24 @@ def _winner(explanation: Explanation) -> Markup:
     caption = f"What the winner has that {'' if alone else 'the runner-up or '}the space's default has not."
     content = table(heads, rows, caption=caption, class_="facts")
     return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
+
+
+def _candidates(candidates: Sequence[Contender]) -> Markup:
+    rows = [row(each.told, [f"{each.value:.4f}"]) for each in candidates]
+    if not rows:
+        return Markup()
+    lead = (
+        "The best of the trials was compared with the champion that it is to succeed, each as it would serve; the "
+        "first of them became the model."
+    )
+    caption = (
+        "What trials are ranked by, on validation. What is fitted there was fitted to other parts of it."
+    )
+    return section(
+        "Beside the champion",
+        lead,
+        tag("div", table(["candidate", "value"], rows, caption=caption, class_="facts"), class_="card"),
+    )
 
 
 def _confirmed(confirmed: Sequence[Judged], winner: Winner | None) -> Markup:

@@ -22,6 +22,7 @@ from autovision.retraining.join import Joined
 from autovision.retraining.memory import Memory
 from autovision.retraining.snapshot import Snapshot
 from autovision.space.config import TrialConfig
+from autovision.space.continual import for_successor
 from autovision.store import captures, keys, records
 from autovision.store.protocol import Store
 from autovision.store.remembered import Remembered
@@ -138,8 +139,10 @@ def build(
 ) -> SearchRequest:
     """The next data set version, old and new images together, and the request that searches on it.
 
-    The new images become the data set's: it outlives what is captured. Raises `Conflict` if somebody else has made
-    another version meanwhile.
+    The new images become the data set's: it outlives what is captured. Each split gets its share of them, of each class
+    in each subgroup that the deployment declares. So does test, the golden set, which nothing is ever trained on. What
+    is searched is the deployment's space and what `space.continual` adds to it. Raises `Conflict` if somebody else has
+    made another version meanwhile.
 
     `nonce` makes it another search than an otherwise equal one; None: that of the situation's report.
     Doing it again for the same situation gives the same version and the same request.
@@ -161,14 +164,21 @@ def build(
     ]
     captures.adopt_images(store, (capture for capture, _ in joined.rows))
     alike = _likeness(store, deployment)
-    version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
+    version = importer.extend(
+        store,
+        situation.version,
+        sources,
+        seed=seed,
+        stratify_by=_stratified_by(sources, deployment.policy.subgroup),
+        alike=alike,
+    )
     report = situation.snapshot.report
     before = _search_of_champion(store, deployment)
     return SearchRequest(
         dataset=version.name,
         dataset_version=version.version,
         dataset_digest=version.digest,
-        space=deployment.space,
+        space=deployment.space if deployment.model is None else for_successor(deployment.space),
         budget_s=deployment.policy.budget_s,
         max_trials=deployment.policy.max_trials,
         seed=seed,
@@ -186,6 +196,11 @@ def build(
         max_memory_mb=before.max_memory_mb if before else None,
         max_size_mb=before.max_size_mb if before else None,
     )
+
+
+def _stratified_by(sources: Sequence[SourceImage], subgroup: str | None) -> str | None:
+    """The column of the subgroups, if any new image has it."""
+    return subgroup if any(subgroup in source.metadata for source in sources) else None
 
 
 def _likeness(store: Store, deployment: Deployment) -> importer.Alike:

@@ -232,6 +232,7 @@ class Driver:
             must_report=not self._valued,
             search_started=self.search_started,
             initial_model=drawn[0].initial,
+            champion=self.request.parent_model,
             threads=self.threads,
             workers=self.request.workers_per_trial,
             gpu=self.gpu,

@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 
-from autovision.records.models import FinishRecord
+from autovision.records.models import Candidate, FinishRecord
 from autovision.records.searches import SearchRequest, SearchState
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
@@ -23,6 +23,12 @@ from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig
 from autovision.trial.execution import value_of
 
+_CANDIDATES: Mapping[Candidate, str] = {
+    "trained": "the best trial, which began anew",
+    "from_champion": "the best trial, which began from the champion's weights",
+    "recalibrated": "the champion, its probabilities and decisions fitted anew",
+    "unchanged": "the champion as it is",
+}
 _LEAST_TRIALS = 8
 """fewer say nothing about what mattered"""
 
@@ -133,6 +139,21 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Contender:
+    """What might have become the model of a re-search.
+
+    Attributes:
+        candidate: see `records.models.Candidate`.
+        told: what that is.
+        value: on validation, by which trials are ranked; what is fitted there was fitted to other parts of it.
+    """
+
+    candidate: str
+    told: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Failure:
     """A reason for which trials failed, how many did, and one of them."""
 
@@ -171,6 +192,8 @@ class Explanation:
         front: of a search with several objectives.
         confirmed: trials that were judged once more before the model was chosen, the best first. It is the first of
             them, or a trial that cannot be judged so and whose lead on validation was larger.
+        candidates: of a re-search the best trial and the champion, as they would serve, the best first: that is the
+            model.
     """
 
     search: str
@@ -186,6 +209,7 @@ class Explanation:
     left_out: Sequence[str]
     front: Front | None = None
     confirmed: Sequence[Judged] = ()
+    candidates: Sequence[Contender] = ()
 
 
 def explain(
@@ -216,6 +240,10 @@ def explain(
         confirmed=[
             Judged(each.trial, each.value, each.confirmed)
             for each in (finished.confirmed if finished else ())
+        ],
+        candidates=[
+            Contender(each.candidate, _CANDIDATES[each.candidate], each.value)
+            for each in (finished.candidates if finished else ())
         ],
     )
 

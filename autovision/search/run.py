@@ -161,11 +161,13 @@ def register(
         raise InvalidInput(
             f"trial {trial!r} is {ledger[trial].state} and left no model; choose another trial"
         )
-    if state.model is not None and (own := read_version(store, state.model)).lineage.trial == trial:
-        return own
+    if state.model is not None:
+        own = read_version(store, state.model)
+        if (own.lineage.search, own.lineage.trial) == (search, trial):
+            return own
     begins()
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
-    return finish(store, request, [ledger[trial]], bench)
+    return finish(store, request, [ledger[trial]], bench, beside_champion=False)
 
 
 def finish_search(
@@ -390,7 +392,7 @@ def _trials(
 ) -> Ran:
     """Run trials until the budget leaves just what finishing takes."""
     space = Space.from_json(request.space)
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
     kind = this_node(workers=request.workers_per_trial)
     cost = CostModel(bench, splits, kind, warm=request.warm_start)
     left_out = infeasible_backbones(space, bench, request.licenses)
@@ -535,8 +537,8 @@ def _won(store: Store, ledger: list[TrialResult], model: object) -> TrialResult 
     """The trial that became the model: not always the one that is best on validation."""
     if model is None:
         return None
-    trial = read_version(store, str(model)).lineage.trial
-    return next((result for result in ledger if result.trial == trial), None)
+    lineage = read_version(store, str(model)).lineage
+    return next((r for r in ledger if (r.search, r.trial) == (lineage.search, lineage.trial)), None)
 
 
 def _note(

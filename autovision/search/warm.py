@@ -25,6 +25,8 @@ _FROM_LEDGER = 12
 _FROM_OTHERS = 4
 """trials: the best of other features, for the best of all may be so by chance"""
 _FROM_NEIGHBOURS = 3
+_DISTILL, _NEW_WEIGHT, _L2_SP = 0.5, 4.0, 1e-2
+"""of the second trial that starts from the champion, where the space lets them be chosen"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Start:
     origin: str
     """`champion`, `ledger`, `similar` or `default`"""
     initial_model: str | None = None
-    """a model whose head the trial starts from"""
+    """a model that the trial starts from: from all that it trained where the trial trains the same, else its head"""
 
 
 def starting_points(store: Store, request: SearchRequest, space: Space) -> list[Start]:
@@ -79,10 +81,11 @@ def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]
         version = read_version(store, request.parent_model)
     except NotFound:
         return []
-    point = space.project(TrialConfig.model_validate(version.lineage.config))
-    if point is None:
-        return []
-    return [Start(point, "champion", version.id)]
+    config = TrialConfig.model_validate(version.lineage.config)
+    # As it was trained; and held back, with the new images in front.
+    held = config.with_(distill=_DISTILL, new_weight=_NEW_WEIGHT, l2_sp=_L2_SP if config.unfreeze else 0.0)
+    points = [space.project(each) for each in (config, held)]
+    return [Start(point, "champion", version.id) for point in points if point is not None]
 
 
 def winners(results: Iterable[TrialResult]) -> list[TrialResult]:

@@ -21,5 +21,6 @@ def with_measure(report: RungReport, splits: DataSplits, metric: str, costs: Cos
         return report
     split = splits.validation
     said = probabilities(torch.from_numpy(report.logits), multi_label=split.multi_label).double().numpy()
-    value = Measure.of(metric, costs, splits.version.classes)(said, split.truth, splits.positive)
+    rows = split.counted
+    value = Measure.of(metric, costs, splits.version.classes)(said[rows], split.truth[rows], splits.positive)
     return report if math.isnan(value) else replace(report, metrics={**report.metrics, metric: value})

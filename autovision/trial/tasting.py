@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
 
-from autovision.model import backbone as backbones
-from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
 from autovision.trial.data import Labelled, load_inputs
+from autovision.trial.teaching import suffix_of
 from autovision.trial.train import predict
 from autovision.trial.trial import Workbench
 
@@ -27,10 +25,7 @@ class Tasting:
 
     def __init__(self, bench: Workbench, split: Labelled, config: TrialConfig) -> None:
         source, channels = bench.source(config), bench.channels(config)
-        keep = backbones.kept_stages(config, len(channels))
-        staged = copy.deepcopy(source.loaded.staged)
-        staged.truncate(keep)
-        self._suffix = Suffix(staged, config, channels[:keep], split.classes).eval()
+        self._suffix = suffix_of(bench, config, split.classes)
         self._inputs = load_inputs(source, split, config, channels, training=False, deadline=math.inf)
 
     def logits(self, tensors: Mapping[str, Tensor]) -> np.ndarray:

@@ -32,7 +32,7 @@ def preview(store: Store, request: SearchRequest, table: PriceTable | None) -> E
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
     space = Space.from_json(request.space)
     left_out = infeasible_backbones(space, bench, request.licenses)
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
     cost = CostModel(bench, splits, this_node(workers=request.workers_per_trial), warm=request.warm_start)
     nodes = prices.cluster()
     table = table or prices.configured()

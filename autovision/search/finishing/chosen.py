@@ -15,12 +15,13 @@ from autovision.errors import AutoVisionError
 from autovision.model import bundle
 from autovision.model.predictor import probabilities_of
 from autovision.records.base import digest_of, now
-from autovision.records.models import FinishRecord, Refit
+from autovision.records.models import Candidate, FinishRecord, Refit
 from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult
 from autovision.search.costing.cost import CostModel
 from autovision.search.finishing import refit as again
 from autovision.search.finishing import soup
+from autovision.search.finishing.candidates import compare
 from autovision.search.finishing.confirm import Confirmed, confirm
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
@@ -43,15 +44,20 @@ def choose(
     bench: Workbench,
     cost: CostModel,
     deadline: float,
+    *,
+    beside_champion: bool = True,
 ) -> FinishRecord:
     """What this ledger comes to, as it was decided the first time.
 
     Args:
+        beside_champion: compare it with the champion, if there is one.
         ledger: with a trial that left weights.
         deadline: seconds since the epoch, by which a refit must be over. One that is predicted to take longer is
             not begun, and one that takes longer, or comes to nothing, is left.
     """
-    digest = digest_of(sorted([r.trial, r.value, r.weights_key] for r in ledger if r.weights_key is not None))
+    weighed = sorted([r.trial, r.value, r.weights_key] for r in ledger if r.weights_key is not None)
+    compares = beside_champion and request.parent_model is not None
+    digest = digest_of([weighed, "beside the champion"] if compares else weighed)
     key = keys.finish(request.id, digest)
     try:
         return records.read(store, key, FinishRecord)
@@ -59,7 +65,20 @@ def choose(
         pass
     confirmed = _confirmed(request, ledger, bench, cost, deadline)
     members, chosen_key, notes = _soup(store, request, confirmed.best, ledger, bench, deadline)
-    final_key, refitted, refit_notes = _refit(store, request, members, chosen_key, bench, cost, deadline)
+    compared = None
+    if compares:
+        config, origin = TrialConfig.model_validate(members[0].config), members[0].origin
+        kind: Candidate = "from_champion" if origin == "champion" else "trained"
+        compared = compare(bench, request, config, chosen_key, kind, deadline)
+    candidate = compared.best if compared is not None else "trained"
+    final_key: str | None = None
+    refitted: Refit | None = None
+    refit_notes: tuple[str, ...] = ()
+    if compared is not None and compared.recalibrated is not None:
+        chosen_key, final_key = compared.recalibrated.chosen_key, compared.recalibrated.final_key
+        refitted = compared.recalibrated.refit
+    elif candidate != "unchanged":
+        final_key, refitted, refit_notes = _refit(store, request, members, chosen_key, bench, cost, deadline)
     record = FinishRecord(
         search=request.id,
         ledger=digest,
@@ -68,6 +87,8 @@ def choose(
         final_key=final_key or chosen_key,
         refit=refitted,
         confirmed=confirmed.judged,
+        candidate=candidate,
+        candidates=compared.candidates if compared is not None else (),
         notes=(*((confirmed.note,) if confirmed.note else ()), *notes, *refit_notes),
         created_at=now(),
     )
@@ -105,7 +126,7 @@ def _soup(
     found = soup.candidates(best, ledger)
     if len(found) < 2:
         return [best], best.weights_key, ()
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
     tensors = [load_tensors(store.get(each.weights_key or "").data) for each in found]
     measure = Measure.of(request.metric, request.costs, splits.version.classes)
     truth = splits.validation.truth
@@ -114,7 +135,11 @@ def _soup(
         tensors,
         Tasting(bench, splits.validation, TrialConfig.model_validate(best.config)).logits,
         soup.scorer(
-            measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
+            measure,
+            truth,
+            splits.positive,
+            lambda logits: probabilities_of(logits, 1.0, multi_label=several),
+            splits.validation.repeats,
         ),
     )
     until = time.time() + _SOUP_SHARE * (deadline - time.time())

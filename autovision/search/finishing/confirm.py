@@ -106,7 +106,7 @@ def confirm(
         deadline: seconds since the epoch.
         left_s: seconds until then.
     """
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
     found: list[TrialResult] = []
     predicted, backbones = 0.0, set[object]()
     eligible = pareto_front(request.objectives, ledger) if request.objectives else ledger
@@ -171,7 +171,11 @@ def _values(
     several = splits.version.multi_label
     truth = np.concatenate([splits.train.truth, splits.validation.truth])
     score = scorer(
-        measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
+        measure,
+        truth,
+        splits.positive,
+        lambda logits: probabilities_of(logits, 1.0, multi_label=several),
+        np.concatenate([splits.train.repeats, splits.validation.repeats]),
     )
     values: list[float | None] = []
     images = 0

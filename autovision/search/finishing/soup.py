@@ -140,11 +140,22 @@ def cook(kitchen: Kitchen, kinds: Ints, *, groups: Sequence[str] = (), seed: int
 
 
 def scorer(
-    measure: Measure, labels: Ints, positive: int | None, probabilities: Callable[[np.ndarray], Floats]
+    measure: Measure,
+    labels: Ints,
+    positive: int | None,
+    probabilities: Callable[[np.ndarray], Floats],
+    repeats: Ints | None = None,
 ) -> Callable[[np.ndarray, Ints], float]:
-    """What logits of some images are worth: that by which trials are ranked; minus infinity where it is undefined."""
+    """What logits of some images are worth: that by which trials are ranked; minus infinity where it is undefined.
+
+    Args:
+        repeats: of each image, how many it counts as; None: one.
+    """
 
     def score(logits: np.ndarray, rows: Ints) -> float:
+        if repeats is not None:
+            again = np.repeat(np.arange(len(rows)), repeats[rows])
+            logits, rows = logits[again], rows[again]
         p, y = probabilities(logits), labels[rows]
         if not np.isfinite(p).all():
             return -np.inf

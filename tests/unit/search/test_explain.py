@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from autovision.cli.search_views import explanation
-from autovision.records.models import Confirmation, FinishRecord
+from autovision.records.models import Candidacy, Confirmation, FinishRecord
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.report.explanation import headline, render
@@ -180,6 +180,30 @@ def test_the_winner_is_the_best_of_those_that_were_judged_once_more() -> None:
     assert "<h2>Judged once more</h2>" in page and "0.7200" in page
     assert "the first of them became the model" in page
     assert "Judged once more" not in render(explain(request(), state(), lines), request(), state(), lines)
+
+
+def test_the_champion_beside_the_best_trial() -> None:
+    lines = [trial(0, [0.7]), trial(1, [0.75])]
+    record = FinishRecord(
+        search=request().id,
+        ledger="0",
+        trials=(lines[1].trial,),
+        chosen_key="w",
+        final_key="w",
+        candidate="recalibrated",
+        candidates=(
+            Candidacy(candidate="recalibrated", value=0.7654),
+            Candidacy(candidate="trained", value=0.7321),
+            Candidacy(candidate="unchanged", value=0.7),
+        ),
+        created_at=EPOCH,
+    )
+    found = explain(request(), state(), lines, record)
+    assert [each.candidate for each in found.candidates] == ["recalibrated", "trained", "unchanged"]
+    page = render(found, request(), state(), lines)
+    assert "<h2>Beside the champion</h2>" in page and "0.7654" in page
+    assert "the champion, its probabilities and decisions fitted anew 0.7654" in told(found)
+    assert "Beside the champion" not in told(explain(request(), state(), lines))
 
 
 def told(found: Explanation) -> str:

@@ -146,6 +146,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gradual unfreezing": {"unfreeze": 3, "unfreeze_schedule": "gradual", "epochs": 6},
     "pull towards the start": {"l2_sp": 0.1, "clip_norm": 0.5},
     "early stopping": {"patience": 2, "ema": 0.5},
+    "after a champion": {"new_weight": 5.0, "distill": 0.5, "mixup": 0.4},
     "adapters": {"adapters": 1, "head": "mlp"},
     "attention": {"unfreeze": 0, "head": "attention", "head_width": 32},
     "odd batches": {"batch_size": 13},

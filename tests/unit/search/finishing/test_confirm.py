@@ -180,11 +180,11 @@ def test_where_heads_take_longer_than_predicted_fewer_are_judged(
     configs = [tiny.space.config(tiny.space.default()).with_(epochs=2)] * 6
     clock, judge = [1000.0], folds._judged
 
-    def slow(bench: Any, splits: Any, configs: Any, *rest: Any) -> Any:
+    def slow(bench: Any, train: Any, positive: Any, configs: Any, *rest: Any) -> Any:
         clock[0] += 2.0 * len(configs)
         if clock[0] > 1000.0 + seconds:
             raise OutOfTime
-        return judge(bench, splits, configs, *rest[:-1], float("inf"))
+        return judge(bench, train, positive, configs, *rest[:-1], float("inf"))
 
     monkeypatch.setattr(folds, "_judged", slow)
     monkeypatch.setattr(folds, "time", SimpleNamespace(time=lambda: clock[0]))
