@@ -142,6 +142,12 @@ class Confirmation(Record):
     """on validation, by which trials are ranked"""
     confirmed: float
     """the same of all images: of train by cross-validation"""
+    expected: float | None = None
+    """of these, less what is lost if the gates refuse it; None: there was no champion to compare it with"""
+    chance: float | None = None
+    """of the gates to let it pass, by the images that the champion knew"""
+    at_risk: str = ""
+    """the part of these where the chance is the lowest, and what was seen there"""
 
 
 Candidate = Literal["trained", "from_champion", "recalibrated", "unchanged"]
@@ -155,6 +161,12 @@ class Candidacy(Record):
     candidate: Candidate
     value: float
     """of the kind that trials are ranked by; what is fitted to validation was fitted to other parts of it"""
+    expected: float | None = None
+    """the same, less what is lost if the gates refuse it; None: written before that was looked at"""
+    chance: float | None = None
+    """of the gates to let it pass, by the images of validation that the champion knew"""
+    at_risk: str = ""
+    """the part of these where the chance is the lowest, and what was seen there"""
 
 
 class FinishRecord(Record):

@@ -73,6 +73,11 @@ def _winner(explanation: Explanation) -> Markup:
         return section("Why it won", "No trial left a model.")
     if winner.runner_up is None or winner.lead is None:
         lead = f"{winner.trial} is the only trial with a model."
+    elif winner.lead < 0:
+        lead = (
+            f"{winner.runner_up} leads {winner.trial} by {-winner.lead:.4f} on {winner.judged_on}, but less is "
+            "expected of offering it to the gates."
+        )
     else:
         lead = (
             f"{winner.trial} leads {winner.runner_up} by {winner.lead:.4f} on {winner.judged_on}, in the value that "
@@ -101,8 +106,15 @@ def _winner(explanation: Explanation) -> Markup:
     return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
 
 
+_OFFERED = ("chance at the gates", "expected", "most at risk")
+_EXPECTED = (
+    " The chance is that of the promotion gates to let it pass, by what the champion knew; what is expected is the "
+    "value less what is lost if they do not."
+)
+
+
 def _candidates(candidates: Sequence[Contender]) -> Markup:
-    rows = [row(each.told, [f"{each.value:.4f}"]) for each in candidates]
+    rows = [row(each.told, [f"{each.value:.4f}", *_offered(each)]) for each in candidates]
     if not rows:
         return Markup()
     lead = (
@@ -111,16 +123,27 @@ def _candidates(candidates: Sequence[Contender]) -> Markup:
     )
     caption = (
         "What trials are ranked by, on validation. What is fitted there was fitted to other parts of it."
+        + _EXPECTED
     )
-    return section(
-        "Beside the champion",
-        lead,
-        tag("div", table(["candidate", "value"], rows, caption=caption, class_="facts"), class_="card"),
-    )
+    content = table(["candidate", "value", *_OFFERED], rows, caption=caption, class_="facts")
+    return section("Beside the champion", lead, tag("div", content, class_="card"))
+
+
+def _offered(each: Contender | Judged) -> list[str]:
+    """What is expected of offering it to the gates."""
+    chance = "" if each.chance is None else f"{each.chance:.0%}"
+    return [chance, "" if each.expected is None else f"{each.expected:.4f}", each.at_risk]
 
 
 def _confirmed(confirmed: Sequence[Judged], winner: Winner | None) -> Markup:
-    rows = [row(each.trial, [f"{each.value:.4f}", f"{each.confirmed:.4f}"]) for each in confirmed]
+    compared = any(each.expected is not None for each in confirmed)
+    rows = [
+        row(
+            each.trial,
+            [f"{each.value:.4f}", f"{each.confirmed:.4f}", *(_offered(each) if compared else ())],
+        )
+        for each in confirmed
+    ]
     if not rows:
         return Markup()
     lead = (
@@ -134,8 +157,9 @@ def _confirmed(confirmed: Sequence[Judged], winner: Winner | None) -> Markup:
             f". The model is {winner.trial} all the same: it cannot be judged so, and what it was ahead of them on "
             "validation is more than the first of them gained."
         )
-    caption = "What they are ranked by, on validation and on both together."
-    content = table(["trial", "validation", "train and validation"], rows, caption=caption, class_="facts")
+    caption = "What they are ranked by, on validation and on both together." + (_EXPECTED if compared else "")
+    heads = ["trial", "validation", "train and validation", *(_OFFERED if compared else ())]
+    content = table(heads, rows, caption=caption, class_="facts")
     return section("Judged once more", lead, tag("div", content, class_="card"))
 
 

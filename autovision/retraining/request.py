@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from autovision.dataset import catalog, importer
 from autovision.dataset.importer import SourceImage
@@ -27,6 +28,7 @@ from autovision.store import captures, keys, records
 from autovision.store.protocol import Store
 from autovision.store.remembered import Remembered
 from autovision.trial.likeness import Likeness
+from autovision.trial.splits import load_splits
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def build(
         dataset=version.name,
         dataset_version=version.version,
         dataset_digest=version.digest,
-        space=deployment.space if deployment.model is None else for_successor(deployment.space),
+        space=_space(store, deployment, version),
         budget_s=deployment.policy.budget_s,
         max_trials=deployment.policy.max_trials,
         seed=seed,
@@ -195,7 +197,18 @@ def build(
         max_latency_ms=before.max_latency_ms if before else None,
         max_memory_mb=before.max_memory_mb if before else None,
         max_size_mb=before.max_size_mb if before else None,
+        margin=deployment.gate_policy.margin,
+        subgroup=deployment.policy.subgroup,
     )
+
+
+def _space(store: Store, deployment: Deployment, version: DatasetVersion) -> dict[str, Any]:
+    """A deployment's space; with what only a successor can choose, if there is a champion."""
+    if deployment.model is None:
+        return deployment.space
+    train = load_splits(store, version.id, deployment.model).train
+    new = 0 if train.new is None else int(train.new.sum())
+    return for_successor(deployment.space, old=len(train) - new, new=new)
 
 
 def _stratified_by(sources: Sequence[SourceImage], subgroup: str | None) -> str | None:

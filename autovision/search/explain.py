@@ -131,11 +131,17 @@ class Winner:
 
 @dataclass(frozen=True)
 class Judged:
-    """A trial that was judged once more: its value on validation, and on train (cross-validated) and validation."""
+    """A trial that was judged once more: its value on validation, and on train (cross-validated) and validation.
+
+    Of a re-search also what is expected of offering it: see `Contender`, here on both.
+    """
 
     trial: str
     value: float
     confirmed: float
+    expected: float | None = None
+    chance: float | None = None
+    at_risk: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,11 +152,17 @@ class Contender:
         candidate: see `records.models.Candidate`.
         told: what that is.
         value: on validation, by which trials are ranked; what is fitted there was fitted to other parts of it.
+        expected: the same, less what is lost if the gates refuse it; by this they are ranked.
+        chance: of the gates to let it pass.
+        at_risk: the part of what the champion knew where the chance is the lowest, and what was seen there.
     """
 
     candidate: str
     told: str
     value: float
+    expected: float | None = None
+    chance: float | None = None
+    at_risk: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,11 +250,18 @@ def explain(
         left_out=state.notes,
         front=front_of(request, ledger, finished.trials[0] if finished else None),
         confirmed=[
-            Judged(each.trial, each.value, each.confirmed)
+            Judged(each.trial, each.value, each.confirmed, each.expected, each.chance, each.at_risk)
             for each in (finished.confirmed if finished else ())
         ],
         candidates=[
-            Contender(each.candidate, _CANDIDATES[each.candidate], each.value)
+            Contender(
+                each.candidate,
+                _CANDIDATES[each.candidate],
+                each.value,
+                each.expected,
+                each.chance,
+                each.at_risk,
+            )
             for each in (finished.candidates if finished else ())
         ],
     )
@@ -372,7 +391,10 @@ def _winner(
     judged_on = "validation"
     if finished and len(finished.confirmed) > 1 and finished.confirmed[0].trial == best.trial:
         first, next_one = finished.confirmed[:2]
-        second, lead = by_trial.get(next_one.trial), first.confirmed - next_one.confirmed
+        second = by_trial.get(next_one.trial)
+        lead = (first.confirmed if first.expected is None else first.expected) - (
+            next_one.confirmed if next_one.expected is None else next_one.expected
+        )
         judged_on = "train and validation"
     default = space.config(space.default()).resolved().model_dump(mode="json")
     own = TrialConfig.model_validate(best.config).resolved().model_dump(mode="json")

@@ -52,5 +52,6 @@ class Reserve:
             return 0.0
         # Heads are judged once more where the best is no head, too: it has to be better than they are.
         head = config if folds.can_be(config) else self.default.with_(unfreeze=0, adapters=0)
-        seconds = 2 * confirm.LOADING_S + confirm.MOST * confirm.seconds(self.cost.head_s(head))
+        heads = confirm.MOST + (self.request.parent_model is not None)
+        seconds = 2 * confirm.LOADING_S + heads * confirm.seconds(self.cost.head_s(head))
         return min(_CONFIRM_SHARE * self.budget_s, seconds)

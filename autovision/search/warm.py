@@ -17,6 +17,7 @@ from autovision.search.arms import FEATURES
 from autovision.search.similarity import Neighbour
 from autovision.space import Space
 from autovision.space.config import TrialConfig
+from autovision.space.parameters import Float
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -25,7 +26,7 @@ _FROM_LEDGER = 12
 _FROM_OTHERS = 4
 """trials: the best of other features, for the best of all may be so by chance"""
 _FROM_NEIGHBOURS = 3
-_DISTILL, _NEW_WEIGHT, _L2_SP = 0.5, 4.0, 1e-2
+_DISTILL, _L2_SP = 0.5, 1e-2
 """of the second trial that starts from the champion, where the space lets them be chosen"""
 
 
@@ -82,8 +83,13 @@ def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]
     except NotFound:
         return []
     config = TrialConfig.model_validate(version.lineage.config)
-    # As it was trained; and held back, with the new images in front.
-    held = config.with_(distill=_DISTILL, new_weight=_NEW_WEIGHT, l2_sp=_L2_SP if config.unfreeze else 0.0)
+    # As it was trained; and held back, with the new images somewhat in front.
+    weight = space.parameters.get("new_weight")
+    held = config.with_(
+        distill=_DISTILL,
+        new_weight=weight.middle() if isinstance(weight, Float) else 1.0,
+        l2_sp=_L2_SP if config.unfreeze else 0.0,
+    )
     points = [space.project(each) for each in (config, held)]
     return [Start(point, "champion", version.id) for point in points if point is not None]
 

@@ -2,7 +2,8 @@
 
 Added is what the space does not name itself, with the value that changes nothing among its values:
 
-    new_weight   from 1 to 16: how much the new images count in the loss
+    new_weight   from 1 to old / new, 16 at most: how much each new image counts in the loss. At most all new ones
+                 together count as all old ones do; where there are as many, nothing is added
     distill      0 to 0.75: how much of the champion's own answers is learnt of the images that it knew
     l2_sp        0 to 0.1, where stages are unfrozen: how strongly these are held where they began, which for a start
                  from the champion is the champion
@@ -18,17 +19,26 @@ from typing import Any
 from autovision.space.parameters import Choice, Constant, Float, Integer, Parameter, Value, declaration_of
 from autovision.space.space import Space
 
+_MOST_WEIGHT = 16.0
+_LEAST_RATIO = 1.1
+"""of old and new images, below which there is nothing to weigh"""
 
-def for_successor(space: Mapping[str, Any]) -> dict[str, Any]:
+
+def for_successor(space: Mapping[str, Any], old: int, new: int) -> dict[str, Any]:
     """The JSON form of the space of a re-search, of that of a deployment's. The same again gives the same.
 
-    Raises `InvalidSpace` if it is not the JSON form of a valid space.
+    Args:
+        old, new: how many images of train the champion knew, and how many it did not.
+
+    Raises:
+        InvalidSpace: it is not the JSON form of a valid space.
     """
     read = Space.from_json(dict(space))
-    added: dict[str, Parameter] = {
-        "new_weight": Float(1.0, 16.0, log=True, default=1.0),
-        "distill": Choice(0.0, 0.25, 0.5, 0.75),
-    }
+    added: dict[str, Parameter] = {"distill": Choice(0.0, 0.25, 0.5, 0.75)}
+    ratio = old / new if new else 1.0
+    if ratio >= _LEAST_RATIO:
+        # Drawn in the logarithm, so that the old images stay ahead in all draws and far ahead in most.
+        added["new_weight"] = Float(1.0, min(round(ratio, 1), _MOST_WEIGHT), log=True, default=1.0)
     unfrozen, always = _unfrozen(read.parameters.get("unfreeze"))
     if unfrozen:
         added["l2_sp"] = Choice(0.0, 1e-3, 1e-2, 1e-1, when=None if always else {"unfreeze": unfrozen})

@@ -17,8 +17,9 @@ from autovision.space.config import TrialConfig
 from autovision.trial.data import Labelled, judged_views_of, views_of
 from autovision.trial.fused import HeadProblem, fit_heads
 from autovision.trial.pooled import load_pooled
+from autovision.trial.splits import DataSplits
 from autovision.trial.teaching import taught
-from autovision.trial.trial import DataSplits, Workbench
+from autovision.trial.trial import Workbench
 
 FOLDS = 5
 _AT_LEAST = 2

@@ -11,8 +11,8 @@ from autovision.decisions import Measure
 from autovision.metrics import METRICS
 from autovision.records.searches import Costs
 from autovision.trial.loss import probabilities
+from autovision.trial.splits import DataSplits
 from autovision.trial.train import RungReport
-from autovision.trial.trial import DataSplits
 
 
 def with_measure(report: RungReport, splits: DataSplits, metric: str, costs: Costs | None) -> RungReport:

@@ -33,7 +33,8 @@ from autovision.trial.loss import probabilities
 from autovision.trial.train import predict
 
 if TYPE_CHECKING:
-    from autovision.trial.trial import DataSplits, Workbench
+    from autovision.trial.splits import DataSplits
+    from autovision.trial.trial import Workbench
 
 _ROWS = ("head.out.weight", "head.out.bias")
 """tensors that have a row for each class"""

@@ -166,7 +166,9 @@ def cell_of(
         "promoted": served != champion,
         "verdict": verdicts[-1].why,
         "candidate": finished.candidate if finished else None,
-        "candidates": {c.candidate: c.value for c in finished.candidates} if finished else {},
+        "candidates": [c.model_dump(mode="json") for c in finished.candidates] if finished else [],
+        "confirmed": [c.model_dump(mode="json") for c in finished.confirmed] if finished else [],
+        "notes": finished.notes if finished else (),
         "trials": state.trials,
         "events": events,
     }

@@ -11,7 +11,7 @@ import numpy as np
 from autovision.decisions import Measure
 from autovision.errors import InvalidInput
 from autovision.metrics import Floats, Ints, Mask, checked, members, right
-from autovision.promotion.significance import bootstrap_difference
+from autovision.significance import bootstrap_difference
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 A successor has to earn its place before a gate looks at it. Each candidate is judged on validation as it would serve:
 the trial and the recalibrated champion with a temperature, a shift of each class (of the champion alone) and a decision
 rule that were fitted to other parts of validation (five folds, groups kept together), the unchanged champion with its
-own. The champion is asked by the weights of before it was trained again on validation images. What is simpler stays
-unless what is less simple is better.
+own. The champion is asked by the weights of before it was trained again on validation images. Each is worth what is
+expected of offering it to the gates (`judge`). What is simpler stays unless what is less simple is better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,26 +18,23 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from autovision.calibration import fit_shift, fit_temperature
-from autovision.decisions import Measure, scores
-from autovision.errors import NotFound
-from autovision.features.compute import OutOfTime
-from autovision.metrics import Floats, Ints, neg_log_loss
+from autovision.decisions import scores
+from autovision.metrics import Floats, Ints
 from autovision.model import bundle
 from autovision.model.predictor import probabilities_of
-from autovision.model.version import read_version
 from autovision.records.models import Candidacy, Candidate, ModelVersion, Refit
 from autovision.records.searches import SearchRequest
+from autovision.search.finishing.court import Court
+from autovision.search.finishing.judge import Worth
 from autovision.search.finishing.rule import choose_rule
 from autovision.space.config import TrialConfig
-from autovision.store.protocol import Store
-from autovision.trial.execution import value_of
 from autovision.trial.folds import divided, kinds_of
 from autovision.trial.tasting import Tasting
-from autovision.trial.teaching import learnt_tensors, logits_of, served_tensors, suffix_of
-from autovision.trial.trial import DataSplits, Workbench, weights_key
+from autovision.trial.teaching import learnt_tensors, served_tensors, suffix_of
+from autovision.trial.trial import Workbench, weights_key
 
 _FOLDS = 5
-_SIMPLEST: tuple[Candidate, ...] = ("unchanged", "recalibrated")
+_SIMPLEST: Mapping[Candidate, int] = {"unchanged": 0, "recalibrated": 1}
 
 Said = tuple[Floats, Floats]
 """probabilities (N, C), and the decision rule's scores (N, C)"""
@@ -63,57 +60,63 @@ class Compared:
     def best(self) -> Candidate:
         return self.candidates[0].candidate
 
+    @property
+    def note(self) -> str | None:
+        """What is to be said where the gates will rather refuse the best than let it pass."""
+        first = self.candidates[0]
+        if first.chance is None or first.chance >= 0.5:
+            return None
+        return (
+            f"no candidate that is better than the champion is likely to pass the gates; this one has a chance of "
+            f"{first.chance:.0%} ({first.at_risk})"
+        )
 
-def champion_of(store: Store, request: SearchRequest, splits: DataSplits) -> ModelVersion | None:
-    """The model that a search's is to succeed, if it can answer the same images; None: there is no such."""
-    if request.parent_model is None or request.objectives:
-        return None
-    try:
-        version = read_version(store, request.parent_model)
-    except NotFound:
-        return None
-    same = version.classes == splits.version.classes and version.multi_label == splits.version.multi_label
-    return version if same else None
 
-
-def compare(
-    bench: Workbench,
-    request: SearchRequest,
-    config: TrialConfig,
-    chosen_key: str,
-    kind: Candidate,
-    deadline: float,
-) -> Compared | None:
-    """The best trial and the champion, or None where there is no champion that could answer, or no time to ask it.
+def compare(court: Court, config: TrialConfig, chosen_key: str, kind: Candidate) -> Compared | None:
+    """The best trial and the champion; None where there is no champion that answers the same classes.
 
     Args:
         config: of the best trial, `kind` of candidate, whose tensors are at `chosen_key`.
-        deadline: seconds since the epoch.
     """
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
-    champion = champion_of(bench.store, request, splits)
-    if champion is None:
-        return None
-    try:
-        known = logits_of(bench, champion, splits.validation, deadline=deadline)
-    except OutOfTime:
+    champion, splits, bench, known = court.champion, court.splits, court.bench, court.known
+    if champion is None or champion.classes != splits.version.classes:
         return None
     trained = Tasting(bench, splits.validation, config).logits(load_tensors(bench.store.get(chosen_key).data))
-    court = _Court(request, splits)
     shifts = TrialConfig.model_validate(champion.lineage.config).head != "cosine"
+    unchanged = _as_served(champion, known)
     said: dict[Candidate, Said] = {
-        "unchanged": _as_served(champion, known),
-        "recalibrated": court.fitted(known, shifted if shifts else plain),
-        kind: court.fitted(trained, plain),
+        "unchanged": unchanged,
+        "recalibrated": _fitted(court, known, shifted if shifts else plain),
+        kind: _fitted(court, trained, plain),
     }
-    order = [*_SIMPLEST, kind]
-    judged = [Candidacy(candidate=name, value=court.value(*said[name])) for name in order]
-    ranked = tuple(sorted(judged, key=lambda each: (-each.value, order.index(each.candidate))))
+    # As it serves now, by its own decision rule, the gates compare it with the others.
+    judge = replace(court.validation, champion=unchanged[0], champion_decided=unchanged[1])
+    ranked = ordered({name: judge.worth(*each) for name, each in said.items()})
     if ranked[0].candidate != "recalibrated":
         return Compared(ranked)
     rows = splits.validation.counted
     _, shift = (shifted if shifts else plain)(known[rows], splits.validation.truth[rows])
-    return Compared(ranked, _recalibrated(bench, request, champion, shift))
+    return Compared(ranked, _recalibrated(bench, court.request, champion, shift))
+
+
+def ordered(worths: Mapping[Candidate, Worth]) -> tuple[Candidacy, ...]:
+    """Candidates by what is expected of them, the best first; of equals the simpler one.
+
+    What stays as it is asks nothing of the gates.
+    """
+    judged = [
+        Candidacy(candidate=name, value=worth.value, expected=worth.value, chance=1.0)
+        if name == "unchanged"
+        else Candidacy(
+            candidate=name,
+            value=worth.value,
+            expected=worth.expected,
+            chance=worth.chance,
+            at_risk=worth.at_risk,
+        )
+        for name, worth in worths.items()
+    ]
+    return tuple(sorted(judged, key=lambda each: (-(each.expected or 0.0), _SIMPLEST.get(each.candidate, 2))))
 
 
 def plain(logits: np.ndarray, labels: Ints) -> tuple[float, Floats]:
@@ -131,46 +134,31 @@ def _as_served(champion: ModelVersion, logits: np.ndarray) -> Said:
     return p, scores(champion.decision, p)
 
 
-class _Court:
-    """Judges on validation, where each image counts as often as it did for the trials."""
-
-    def __init__(self, request: SearchRequest, splits: DataSplits) -> None:
-        self._split, self._positive, self._seed = splits.validation, splits.positive, request.seed
-        self._classes, self._several = splits.version.classes, splits.version.multi_label
-        self._measure = Measure.of(request.metric, request.costs, self._classes)
-        self._truth = self._split.truth
-        self._fold = divided(kinds_of(self._truth), self._split.groups, _FOLDS, request.seed)
-
-    def fitted(self, logits: np.ndarray, fit: Callable[[np.ndarray, Ints], tuple[float, Floats]]) -> Said:
-        """What logits (N, C) come to with what is fitted to the images of the other folds."""
-        p, decided = np.empty(logits.shape), np.empty(logits.shape)
-        counted, groups = self._split.counted, self._split.counted_groups
-        for number in np.unique(self._fold):
-            there, elsewhere = self._fold == number, self._fold[counted] != number
-            rows = counted[elsewhere] if elsewhere.any() else counted  # they cannot be divided
-            temperature, shift = fit(logits[rows], self._truth[rows])
-            said = probabilities_of(logits + shift, temperature, multi_label=self._several)
-            rule = choose_rule(
-                self._measure,
-                said[rows],
-                self._truth[rows],
-                self._positive,
-                self._classes,
-                groups=tuple(np.array(groups)[elsewhere]) if groups and elsewhere.any() else groups,
-                seed=self._seed,
-            )
-            p[there], decided[there] = said[there], scores(rule, said[there])
-        return p, decided
-
-    def value(self, p: Floats, decided: Floats) -> float:
-        rows = self._split.counted
-        p, decided, y = p[rows], decided[rows], self._truth[rows]
-        found = {
-            self._measure.name: self._measure(p, y, self._positive, decided),
-            "neg_log_loss": neg_log_loss(p, y),
-        }
-        value = value_of(found, self._measure.name)
-        return value if np.isfinite(value) else float("-inf")
+def _fitted(
+    court: Court, logits: np.ndarray, fit: Callable[[np.ndarray, Ints], tuple[float, Floats]]
+) -> Said:
+    """What logits (N, C) of validation come to with what is fitted to the images of the other folds."""
+    split, request, classes = court.splits.validation, court.request, court.splits.version.classes
+    measure, truth = court.everything.measure, split.truth
+    fold = divided(kinds_of(truth), split.groups, _FOLDS, request.seed)
+    p, decided = np.empty(logits.shape), np.empty(logits.shape)
+    counted, groups = split.counted, split.counted_groups
+    for number in np.unique(fold):
+        there, elsewhere = fold == number, fold[counted] != number
+        rows = counted[elsewhere] if elsewhere.any() else counted  # they cannot be divided
+        temperature, shift = fit(logits[rows], truth[rows])
+        said = probabilities_of(logits + shift, temperature, multi_label=split.multi_label)
+        rule = choose_rule(
+            measure,
+            said[rows],
+            truth[rows],
+            court.splits.positive,
+            classes,
+            groups=tuple(np.array(groups)[elsewhere]) if groups and elsewhere.any() else groups,
+            seed=request.seed,
+        )
+        p[there], decided[there] = said[there], scores(rule, said[there])
+    return p, decided
 
 
 def _recalibrated(

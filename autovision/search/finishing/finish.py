@@ -37,8 +37,9 @@ from autovision.search.select import best_trial
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
+from autovision.trial.splits import DataSplits
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import DataSplits, Workbench, assemble
+from autovision.trial.trial import Workbench, assemble
 
 RECALIBRATED = "recalibrated"
 """stands for a trial in the lineage of a model that is its parent with other probabilities"""

@@ -21,6 +21,7 @@ from autovision.search import requests
 from autovision.space import Space
 from autovision.space.continual import for_successor
 from autovision.store import MemoryStore, captures, keys, labels, records
+from autovision.trial.splits import load_splits
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History, Scenes
@@ -167,9 +168,14 @@ def test_the_request_says_what_is_wanted_and_why(labelled: tuple[MemoryStore, De
     assert (request.budget_s, request.max_trials, request.seed) == (77.0, 3, 5)
     assert (request.parent_model, request.deployment) == (deployment.model, "door")
     assert (request.reason, request.nonce, request.warm_start) == ("because", alarm.id, True)
-    assert request.space == for_successor(deployment.space)
+    train = load_splits(store, f"colours@{request.dataset_version}", deployment.model).train
+    assert train.new is not None
+    new = int(train.new.sum())
+    assert 0 < new < len(train)
+    assert request.space == for_successor(deployment.space, len(train) - new, new)
     added = Space.from_json(request.space).parameters.keys() - Space.from_json(deployment.space).parameters
     assert added == {"new_weight", "distill"}
+    assert (request.margin, request.subgroup) == (deployment.gate_policy.margin, deployment.policy.subgroup)
 
 
 def test_a_re_search_keeps_to_the_licences_and_workers_of_the_search_that_made_the_champion(

@@ -16,8 +16,8 @@ class Heads(Space):
     lr = Float(1e-3, 1e-1, log=True)
 
 
-def extended(space: type[Space] | Space) -> Space:
-    return Space.from_json(for_successor(space.to_json()))
+def extended(space: type[Space] | Space, old: int = 800, new: int = 40) -> Space:
+    return Space.from_json(for_successor(space.to_json(), old, new))
 
 
 def test_it_has_everything_of_the_deployments_and_what_changes_nothing_comes_first() -> None:
@@ -40,8 +40,22 @@ def test_what_the_space_names_itself_stays() -> None:
 
 
 def test_doing_it_twice_is_doing_it_once() -> None:
-    once = for_successor(Heads.to_json())
-    assert for_successor(once) == once
+    once = for_successor(Heads.to_json(), 800, 40)
+    assert for_successor(once, 800, 40) == once
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "high"), [(800, 40, 16.0), (600, 100, 6.0), (600, 250, 2.4), (600, 500, 1.2)]
+)
+def test_new_images_together_count_as_the_old_ones_at_most(old: int, new: int, high: float) -> None:
+    weight = extended(Heads, old, new).parameters["new_weight"]
+    assert weight == Float(1.0, high, log=True, default=1.0)
+
+
+@pytest.mark.parametrize(("old", "new"), [(500, 500), (500, 800), (500, 0), (0, 500)])
+def test_where_new_images_are_as_many_there_is_nothing_to_weigh(old: int, new: int) -> None:
+    assert "new_weight" not in extended(Heads, old, new).parameters
+    assert "distill" in extended(Heads, old, new).parameters
 
 
 @pytest.mark.parametrize(
@@ -65,4 +79,4 @@ def test_heads_alone_have_nothing_to_hold() -> None:
 
 def test_what_is_no_space_is_refused() -> None:
     with pytest.raises(InvalidSpace):
-        for_successor({})
+        for_successor({}, 800, 40)

@@ -30,9 +30,10 @@ from autovision.trial import folds, teaching
 from autovision.trial.checkpoint import Slot
 from autovision.trial.data import Labelled, joined
 from autovision.trial.loss import losses, sample_weights, soft_targets
+from autovision.trial.splits import load_splits
 from autovision.trial.teaching import learnt_tensors, logits_of, served_tensors, suffix_of, taught
 from autovision.trial.train import score
-from autovision.trial.trial import Trial, Workbench, load_splits
+from autovision.trial.trial import Trial, Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

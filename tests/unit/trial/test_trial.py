@@ -23,8 +23,9 @@ from autovision.records.datasets import Split
 from autovision.records.models import ModelVersion
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
+from autovision.trial.splits import load_splits
 from autovision.trial.teaching import by_class, logits_of
-from autovision.trial.trial import Trial, Workbench, assemble, load_splits, weights_key
+from autovision.trial.trial import Trial, Workbench, assemble, weights_key
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

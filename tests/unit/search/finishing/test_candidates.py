@@ -21,8 +21,9 @@ from autovision.records.trials import TrialResult
 from autovision.registry.evaluate import predictions
 from autovision.search import requests, run
 from autovision.search.explain import explain
-from autovision.search.finishing import candidates as module
+from autovision.search.finishing.court import champion_of
 from autovision.search.finishing.finish import finish
+from autovision.search.finishing.judge import Judge, Worth
 from autovision.store import MemoryStore, keys, records
 from autovision.trial.teaching import learnt_tensors, logits_of, suffix_of
 from autovision.trial.trial import Workbench, weights_key
@@ -130,7 +131,7 @@ def test_where_nothing_is_better_the_champion_stays_the_model(tiny: History, sto
 def test_an_unchanged_champion_makes_no_other_model(
     tiny: History, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module._Court, "value", lambda self, p, decided: 0.0)  # all are equal
+    monkeypatch.setattr(Judge, "worth", lambda self, p, decided=None: Worth(0.0, 0.0))  # all are equal
     request = re_search(tiny, store, 1)
     models = {key for key in store.list(keys.MODELS) if key.endswith(".json")}
     model = finish(store, request, untrained(tiny, store, request), Workbench(store, 2))
@@ -179,7 +180,7 @@ def test_a_trial_that_is_registered_by_name_is_not_compared(tiny: History, store
     assert record(store, request).candidates == ()
 
 
-@pytest.mark.parametrize("missing", ["champion", "classes", "objectives"])
+@pytest.mark.parametrize("missing", ["champion", "kind", "objectives"])
 def test_there_is_nothing_to_compare_where_there_is_no_champion_that_can_answer(
     tiny: History, store: MemoryStore, missing: str
 ) -> None:
@@ -193,9 +194,9 @@ def test_there_is_nothing_to_compare_where_there_is_no_champion_that_can_answer(
         case _:
             key = keys.model(tiny.models[0].id)
             store.delete(key)
-            records.create(store, key, tiny.models[0].with_(classes=("blue", "green")))
-    assert module.champion_of(store, request, splits) is None
-    assert module.champion_of(tiny.store, tiny.searches[1], splits) == tiny.models[0]
+            records.create(store, key, tiny.models[0].with_(multi_label=True))
+    assert champion_of(store, request, splits) is None
+    assert champion_of(tiny.store, tiny.searches[1], splits) == tiny.models[0]
 
 
 def test_what_a_champion_is_judged_by_has_not_seen_validation(tiny: History) -> None:

@@ -126,3 +126,25 @@ def independence_test(has: Mask, said: Mask, worth: Floats, resamples: int = 200
         dealt = rng.permutation(len(value))
         above += bool(value[dealt[rows], columns].sum() >= observed - 1e-12)
     return (1 + above) / (1 + resamples)
+
+
+def chance_not_worse(difference: float, error: float, noise: float, margin: float) -> float:
+    """Chance that a gate of not being worse lets a challenger pass, by what was seen of it on other images.
+
+    Before anything is seen, its true difference from the champion is taken to be 0, give or take half the margin: what
+    few images say is mostly noise, and moves that little. What is seen two standard errors away from 0 and more is
+    believed. The gate is the easier of its two rules: a lower bound above -margin, or no significant worsening. So the
+    chance has no step where the one takes the other's place.
+
+    Args:
+        difference: challenger minus champion, as it was seen.
+        error: its standard error.
+        noise: the standard error of the difference that the gate will see.
+        margin: so much worse is still equal; above 0.
+    """
+    known = (margin / 2) ** 2
+    believed = known + max(0.0, difference**2 - (2 * error) ** 2)
+    z = z_of(1 - LEVEL)
+    over = difference * believed / (believed + error**2) - min(z * noise - margin, -z * noise)
+    spread = math.hypot(error * math.sqrt(known / (known + error**2)), noise)
+    return NormalDist().cdf(over / spread) if spread > 0 else float(over >= 0)
