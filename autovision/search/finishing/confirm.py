@@ -115,28 +115,20 @@ def confirm(
         expected: trial -> what is expected of offering it by validation, where that is not its value.
     """
     request, splits = court.request, court.splits
-    found: list[TrialResult] = []
-    predicted, backbones = 0.0, set[object]()
     eligible = pareto_front(request.objectives, ledger) if request.objectives else ledger
     usable = candidates(eligible, len(splits.validation), expected)
-    if (champion := court.trained_config()) is not None and len(usable) > 1:
-        predicted = seconds(head_s(champion))
-    for result in usable:
-        config = TrialConfig.model_validate(result.config)
-        backbone = (config.backbone, config.weights, config.resolution)
-        own = seconds(head_s(config)) + (0.0 if backbone in backbones else LOADING_S)
-        if predicted + own <= left_s:
-            predicted += own
-            backbones.add(backbone)
-            found.append(result)
     if len(usable) < 2:
         return Confirmed(best)
+    champion = court.trained_config()
+    found = _affordable(usable, head_s, left_s - (seconds(head_s(champion)) if champion else 0.0))
+    if champion is not None and len(found) < 2:
+        champion, found = None, _affordable(usable, head_s, left_s)
     if len(found) < 2:
         return Confirmed(
             best, note=f"the best trials were not judged once more: {left_s:.0f} s are left for it"
         )
     try:
-        worths, images = _worths(court, found, deadline)
+        worths, images = _worths(court, found, deadline, with_champion=champion is not None)
     except OutOfTime:
         return Confirmed(best, note="the best trials were not judged once more: there was no time to end it")
     judged = [Judged(result, worth) for result, worth in zip(found, worths, strict=True) if worth is not None]
@@ -162,6 +154,23 @@ def confirm(
     return Confirmed(winner, ranked, note)
 
 
+def _affordable(
+    usable: Sequence[TrialResult], head_s: Callable[[TrialConfig], float], left_s: float
+) -> list[TrialResult]:
+    """Those that there is time for, the first ones first."""
+    found: list[TrialResult] = []
+    predicted, backbones = 0.0, set[object]()
+    for result in usable:
+        config = TrialConfig.model_validate(result.config)
+        backbone = (config.backbone, config.weights, config.resolution)
+        own = seconds(head_s(config)) + (0.0 if backbone in backbones else LOADING_S)
+        if predicted + own <= left_s:
+            predicted += own
+            backbones.add(backbone)
+            found.append(result)
+    return found
+
+
 @dataclass(frozen=True)
 class Judged:
     """A trial, and what it is worth on train and validation together."""
@@ -179,16 +188,18 @@ class Judged:
         return found.with_(expected=self.worth.expected, chance=self.worth.chance, at_risk=self.worth.at_risk)
 
 
-def _worths(court: Court, found: Sequence[TrialResult], deadline: float) -> tuple[list[Worth | None], int]:
+def _worths(
+    court: Court, found: Sequence[TrialResult], deadline: float, *, with_champion: bool
+) -> tuple[list[Worth | None], int]:
     """Of each trial, on train, where others judge each image than were trained on it, and validation together.
 
-    And on how many images. Of train only the folds that there was time for.
+    And on how many images. Of train only the folds that there was time for; likewise of the champion.
     """
     bench, splits = court.bench, court.splits
     configs = [TrialConfig.model_validate(result.config) for result in found]
     epochs = [epochs_of(result, court.request.metric) for result in found]
     trained = folds.cross_validated(bench, splits, configs, epochs, court.request.seed, deadline)
-    judge = court.cross_validated(deadline).everything
+    judge = (court.cross_validated(deadline) if with_champion else court).everything
     worths: list[Worth | None] = []
     images = 0
     for result, config, train in zip(found, configs, trained, strict=True):

@@ -77,7 +77,8 @@ def test_where_time_is_short_validation_has_to_do(tiny: History, monkeypatch: py
     assert np.isnan(later.everything.champion[: len(found.splits.train)]).all()
     monkeypatch.setattr(module, "logits_of", lambda *rest, **more: late())
     nobody = court(tiny)
-    assert nobody.champion is None and nobody.validation.worth(np.full((20, 2), 0.5)).chance == 1.0
+    even = np.full((len(nobody.splits.validation), 2), 0.5)
+    assert nobody.champion is None and nobody.validation.worth(even).chance == 1.0
 
 
 def test_the_parts_are_those_that_the_gates_look_at_with_the_sizes_of_the_test_split(tiny: History) -> None:
