@@ -14,6 +14,8 @@ _EVALUATION_SHARE = 0.25
 _REGISTERING_S = 5.0
 _REFIT_SHARE = 0.2
 _CONFIRM_SHARE = 0.1
+_BESIDE_SHARE, _BESIDE_S = 0.1, 6.0
+"""of asking the champion and judging the best trials beside it"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Reserve:
     def __call__(self, best: TrialConfig | None) -> float:
         """Seconds for choosing, training again and evaluating."""
         config = best or self.default
-        return self.evaluation_s(config) + self._refit_s(config) + self._confirm_s(config)
+        beside_s = min(_BESIDE_SHARE * self.budget_s, _BESIDE_S) if self.request.parent_model else 0.0
+        return self.evaluation_s(config) + self._refit_s(config) + self._confirm_s(config) + beside_s
 
     def evaluation_s(self, config: TrialConfig) -> float:
         """Seconds for evaluating and registering alone."""
@@ -52,6 +55,6 @@ class Reserve:
             return 0.0
         # Heads are judged once more where the best is no head, too: it has to be better than they are.
         head = config if folds.can_be(config) else self.default.with_(unfreeze=0, adapters=0)
-        heads = confirm.MOST + (self.request.parent_model is not None)
-        seconds = 2 * confirm.LOADING_S + heads * confirm.seconds(self.cost.head_s(head))
-        return min(_CONFIRM_SHARE * self.budget_s, seconds)
+        champion = self.request.parent_model is not None  # of which a head is cross-validated, too
+        seconds = 2 * confirm.LOADING_S + (confirm.MOST + champion) * confirm.seconds(self.cost.head_s(head))
+        return min((1 + champion / 2) * _CONFIRM_SHARE * self.budget_s, seconds)

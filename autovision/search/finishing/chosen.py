@@ -69,20 +69,18 @@ def choose(
     court = court_of(bench, request, deadline, beside_champion=beside_champion)
     confirmed = _confirmed(court, ledger, cost, deadline)
     members, chosen_key, notes = _soup(court, confirmed.best, ledger, deadline)
+    final_key, refitted, refit_notes = _refit(store, request, members, chosen_key, bench, cost, deadline)
     compared = None
     if compares:
         config, origin = TrialConfig.model_validate(members[0].config), members[0].origin
         kind: Candidate = "from_champion" if origin == "champion" else "trained"
         compared = compare(court, config, chosen_key, kind)
     candidate = compared.best if compared is not None else "trained"
-    final_key: str | None = None
-    refitted: Refit | None = None
-    refit_notes: tuple[str, ...] = ()
+    if candidate in ("unchanged", "recalibrated"):
+        final_key, refitted, refit_notes = None, None, ()
     if compared is not None and compared.recalibrated is not None:
         chosen_key, final_key = compared.recalibrated.chosen_key, compared.recalibrated.final_key
         refitted = compared.recalibrated.refit
-    elif candidate != "unchanged":
-        final_key, refitted, refit_notes = _refit(store, request, members, chosen_key, bench, cost, deadline)
     doubt = compared.note if compared is not None else None
     said = (confirmed.note, *notes, doubt, *refit_notes)
     record = FinishRecord(
@@ -102,16 +100,17 @@ def choose(
 
 
 def _confirmed(court: Court, ledger: Sequence[TrialResult], cost: CostModel, deadline: float) -> Confirmed:
-    best, expected = best_trial(ledger), None
+    request, best, expected = court.request, best_trial(ledger), None
     assert best is not None
+    again_s = again.predicted_s(cost, request, [best]) if request.refit else 0.0
     if court.champion is not None:
-        expected = screened(court, ledger, time.time() + _SCREEN_SHARE * (deadline - time.time()))
+        until = time.time() + _SCREEN_SHARE * (deadline - time.time() - again_s)
+        expected = screened(court, ledger, until)
         ledger = [result for result in ledger if result.trial in expected]
         best = min(ledger, key=lambda result: (-expected[result.trial], *rank(result)))
-    request = court.request
+        again_s = again.predicted_s(cost, request, [best]) if request.refit else 0.0
     if not request.confirm:
         return Confirmed(best)
-    again_s = again.predicted_s(cost, request, [best]) if request.refit else 0.0
     left_s = max(0.0, _CONFIRM_SHARE * (deadline - time.time() - again_s))
     return confirm(court, best, ledger, cost.head_s, time.time() + left_s, left_s, expected)
 
