@@ -43,8 +43,8 @@ def for_successor(space: Mapping[str, Any], old: int, new: int) -> dict[str, Any
     if unfrozen:
         added["l2_sp"] = Choice(0.0, 1e-3, 1e-2, 1e-1, when=None if always else {"unfreeze": unfrozen})
     form = read.to_json()
-    new = {name: declaration_of(each) for name, each in added.items() if name not in read.parameters}
-    made = {**form, "parameters": {**form["parameters"], **new}}
+    lacking = {name: declaration_of(each) for name, each in added.items() if name not in read.parameters}
+    made = {**form, "parameters": {**form["parameters"], **lacking}}
     return Space.from_json(made).to_json()
 
 

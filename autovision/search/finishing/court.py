@@ -156,7 +156,8 @@ def _known_in_test(splits: DataSplits) -> Ints:
     """Labels of the test images that the champion's version of the data set has: how many there are of each."""
     new = splits.test.new
     assert new is not None
-    return splits.test.truth[~new.numpy()]
+    known: Ints = splits.test.truth[~new.numpy()]
+    return known
 
 
 def _subgroups(store: Store, request: SearchRequest, splits: DataSplits) -> dict[str, tuple[Mask, int]]:
