@@ -34,6 +34,8 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("PYTHONPATH", str(root))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     context = ray.init(
+        # Not one that somebody else has started on this machine.
+        address="local",
         num_cpus=2,
         include_dashboard=True,
         dashboard_port=0,
