@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,11 +99,17 @@ class EdgeArguments(_Arguments):
         return self
 
 
-def deployment(arguments: DeploymentArguments) -> Any:
+def deployment(arguments: Mapping[str, Any] | DeploymentArguments) -> Any:
     """The application of one deployment or model; to be called `autovision-NAME`.
 
-    Raises `InvalidInput` for numbers of replicas that are no range, an unknown runtime and an unknown limit.
+    Args:
+        arguments: as Ray Serve has read them from the file, or checked already.
+
+    Raises:
+        ValidationError: arguments that there are not, or that do not go together.
+        InvalidInput: numbers of replicas that are no range, an unknown runtime or an unknown limit.
     """
+    arguments = DeploymentArguments.model_validate(arguments)
     limits = arguments.checked_limits()
     check_choice(arguments.runtime)
     config = EngineConfig(
@@ -120,11 +127,17 @@ def deployment(arguments: DeploymentArguments) -> Any:
     return application(server, scaling, arguments.cpus)
 
 
-def edge(arguments: EdgeArguments) -> Any:
+def edge(arguments: Mapping[str, Any] | EdgeArguments) -> Any:
     """The application of the edges.
 
-    Raises `InvalidInput` for several nodes without a secret, and an unknown limit.
+    Args:
+        arguments: as Ray Serve has read them from the file, or checked already.
+
+    Raises:
+        ValidationError: arguments that there are not, or that do not go together.
+        InvalidInput: several nodes without a secret, or an unknown limit.
     """
+    arguments = EdgeArguments.model_validate(arguments)
     secret = _secret()
     if arguments.nodes > 1 and secret is None:
         raise InvalidInput(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as built_by_serve
 
 from autovision.errors import InvalidInput
 from autovision.serving.declared import SECRET, DeploymentArguments, EdgeArguments, deployment, edge
@@ -36,6 +37,16 @@ def test_the_store_is_that_of_the_node_unless_it_is_named(monkeypatch: pytest.Mo
     monkeypatch.delenv("AUTOVISION_STORE")
     with pytest.raises(ValidationError, match="store"):
         EdgeArguments(deployments=("pets",))
+
+
+def test_ray_serve_builds_from_what_a_file_says() -> None:
+    """It hands a mapping over as it has read it, where it does not see which model the builder's argument is."""
+    application = built_by_serve(edge, {"deployments": ["pets"], "nodes": 1})
+    assert bound(application)[0][0].targets[0].app == "autovision-pets"
+    (store, config, *_), _ = bound(built_by_serve(deployment, {"deployment": "pets", "cpus": 0.5}))
+    assert (store, config.deployment) == ("s3://bucket/prefix", "pets")
+    with pytest.raises(ValidationError, match="replica_count"):
+        built_by_serve(deployment, {"deployment": "pets", "replica_count": 2})
 
 
 def test_an_edge_is_on_loopback_and_asks_for_a_token_unless_it_is_told_otherwise() -> None:
