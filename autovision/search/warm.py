@@ -7,24 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from autovision.errors import NotFound
 from autovision.model.version import read_version
-from autovision.records.searches import SearchRequest
+from autovision.records.searches import SearchRequest, SearchState
 from autovision.records.trials import TrialResult
 from autovision.search.arms import FEATURES
 from autovision.search.similarity import Neighbour
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
-from autovision.store.protocol import KeyNotFound, Store
+from autovision.store.protocol import Store
 
 _FROM_LEDGER = 12
 """trials: the best; heads of the same features and shape are trained together, for little more than one takes"""
 _FROM_OTHERS = 4
 """trials: the best of other features, for the best of all may be so by chance"""
 _FROM_NEIGHBOURS = 3
+_LATEST = 5
+"""earlier searches, the latest that have trials, are all that is looked at: whatever was good came again in these"""
 
 
 @dataclass(frozen=True)
@@ -103,19 +106,24 @@ def _features(result: TrialResult) -> tuple[Any, ...]:
 
 
 def _earlier(store: Store, request: SearchRequest, dataset: str) -> list[TrialResult]:
-    """The trials of other searches on a data set, for the same metric; of its own data set by the same costs, too."""
-    results = []
-    for search in sorted({key.split("/")[1] for key in store.list(keys.SEARCHES)} - {request.id}):
-        try:
-            other = records.read(store, keys.search_request(search), SearchRequest)
-        except KeyNotFound:
-            continue
-        comparable = other.metric == request.metric and (
-            other.costs == request.costs or dataset != request.dataset
-        )
-        if other.dataset == dataset and comparable:
-            results += records.read_all(store, keys.trials(search), TrialResult)
-    return results
+    """The trials of the latest other searches on a data set, for the same metric; of its own by the same costs, too."""
+    others = {key.split("/")[1] for key in store.list(keys.SEARCHES)} - {request.id}
+    asked = records.read_many(store, map(keys.search_request, sorted(others)), SearchRequest)
+    comparable = [
+        key.split("/")[1]
+        for key, other in asked.items()
+        if (other.dataset, other.metric) == (dataset, request.metric)
+        and (other.costs == request.costs or dataset != request.dataset)
+    ]
+    states = records.read_many(store, map(keys.search_state, comparable), SearchState)
+    submitted = {state.search: state.created_at.timestamp() for state in states.values()}
+    ledgers: list[list[TrialResult]] = []
+    for search in sorted(comparable, key=lambda search: (submitted.get(search, 0.0), search), reverse=True):
+        if len(ledgers) == _LATEST:
+            break
+        if ledger := records.read_all(store, keys.trials(search), TrialResult):
+            ledgers.append(ledger)
+    return list(chain.from_iterable(ledgers))
 
 
 def _ranked(results: Iterable[TrialResult]) -> list[TrialResult]:

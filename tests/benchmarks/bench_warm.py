@@ -6,31 +6,53 @@
 For each seed a model is searched for on nine tenths of the solar cells; then the last tenth is imported. On the new
 version two searches run, one after the other, with the same budget and space: a warm one in that store, which knows the
 model, the ledger, the features of the old images and the speeds of this kind of node; and a cold one in a store of its
-own with the same images in the same splits and nothing else. The target is what the cold one comes to in the end on
-validation, where both are judged on the same images. Seconds are wall seconds since the search was begun, its own
-processes included, as the search tells them; the machine's other work is in them. About 7 minutes a seed on two cores.
+own with the same images in the same splits and nothing else. Both are judged on the same images, in two ways:
+
+    on test         by what the best trial so far says of images that nobody chose by: how good it is
+    on validation   by the best value so far, which rises with the number of trials alone, as some are lucky
+
+The targets are what the cold one comes to in the end, and its time is its budget, or until it first came to that.
+Seconds are wall seconds since the search was begun, its own processes included, as the search tells them; the machine's
+other work is in them. About 7 minutes a seed on two cores.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from common import fresh_store, options, show, solar_cells, some, write_json
+import numpy as np
+from common import fresh_store, machine, options, show, solar_cells, some, write_json
+from safetensors.torch import load as load_tensors
 
 from autovision import runtime
 from autovision.dataset.importer import extend, import_images
 from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.searches import SearchState
 from autovision.search import requests
-from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
+from autovision.search.select import best_trial
 from autovision.space import load_space
+from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
+from autovision.trial.tasting import Tasting
+from autovision.trial.trial import Workbench
 
 NAME, NEW = "solar", 10
 """every tenth cell comes later"""
+SHARE = 0.2
+"""of the budget, after which a warm search is looked at"""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial of a search from some second on: its accuracy on validation, and on test."""
+
+    second: float
+    validation: float
+    test: float
 
 
 def imported(store: LocalStore, seed: int, count: int | None) -> tuple[DatasetVersion, list[Any]]:
@@ -43,96 +65,122 @@ def imported(store: LocalStore, seed: int, count: int | None) -> tuple[DatasetVe
 
 def search(
     store: LocalStore, version: DatasetVersion, space: str, budget_s: float, seed: int, **more: Any
-) -> tuple[SearchState, list[tuple[float, float]]]:
-    """A search to its end, and its best value over time: (seconds, validation accuracy), rising."""
+) -> SearchState:
+    """A search to its end."""
     request = requests.make_request(
         store, version.id, load_space(space), budget_s=budget_s, seed=seed, **more
     )
     requests.submit(store, request)
-    rises: list[tuple[float, float]] = []
-
-    def on_progress(event: ProgressEvent) -> None:
-        value = event.best_value
-        if value is not None and (not rises or value > rises[-1][1]):
-            rises.append((event.elapsed_s, value))
-
-    return run_search(store, request.id, on_progress=on_progress), rises
+    return run_search(store, request.id)
 
 
-def reached(rises: Sequence[tuple[float, float]], target: float) -> float | None:
+def bests(store: LocalStore, version: DatasetVersion, search: str) -> list[Best]:
+    """Whatever was the best trial of a search, one after the other."""
+    bench = Workbench(store, machine()["cores"])
+    test = bench.splits(version.id).test
+    ended = sorted(
+        (trial for trial in requests.trials(store, search) if trial.curve and trial.weights_key),
+        key=lambda trial: trial.curve[-1].search_s,
+    )
+    found: list[Best] = []
+    best = None
+    for trial in ended:
+        before, best = best, best_trial([trial] if best is None else [best, trial])
+        if best is before or best is None or best.weights_key is None:
+            continue
+        logits = Tasting(bench, test, TrialConfig.model_validate(best.config)).logits(
+            load_tensors(store.get(best.weights_key).data)
+        )
+        right = float(np.mean(logits.argmax(1) == test.truth))
+        found.append(Best(trial.curve[-1].search_s, best.metrics["accuracy"], right))
+    return found
+
+
+def reached(rises: Sequence[Best], target: float, of: str) -> float | None:
     """Seconds until a value was reached; None: it never was."""
-    return next((seconds for seconds, value in rises if value >= target - 1e-9), None)
+    return next((best.second for best in rises if getattr(best, of) >= target - 1e-9), None)
+
+
+def after(rises: Sequence[Best], seconds: float) -> Best | None:
+    """The best at that second; None: there was none yet."""
+    return next((best for best in reversed(rises) if best.second <= seconds), None)
 
 
 def compare(seed: int, space: str, budget_s: float, count: int | None) -> dict[str, Any]:
     """Both searches of one seed."""
     with fresh_store() as store:
         version, later = imported(store, seed, count)
-        before, _ = search(store, version, space, budget_s, seed)
+        before = search(store, version, space, budget_s, seed)
         second = extend(store, version, later, seed=seed)
-        warm, warm_rises = search(store, second, space, budget_s, seed, parent_model=before.model)
-        origins = [trial.origin for trial in requests.trials(store, warm.search)[:4]]
+        warm = search(store, second, space, budget_s, seed, parent_model=before.model)
+        warm_bests = bests(store, second, warm.search)
     with fresh_store() as store:
         version, later = imported(store, seed, count)
         same = extend(store, version, later, seed=seed)
         assert same.digest == second.digest
-        cold, cold_rises = search(store, same, space, budget_s, seed, warm_start=False)
-    target, image = cold_rises[-1][1], 1 / sum(second.counts[Split.VALIDATION].values())
+        cold = search(store, same, space, budget_s, seed, warm_start=False)
+        cold_bests = bests(store, same, cold.search)
     found: dict[str, Any] = {
         "seed": seed,
-        "target": target,
-        "warm": {"trials": warm.trials, "rises": warm_rises, "first_origins": origins},
-        "cold": {"trials": cold.trials, "rises": cold_rises},
+        "test_images": sum(second.counts[Split.TEST].values()),
+        "validation_images": sum(second.counts[Split.VALIDATION].values()),
+        "warm": {"trials": warm.trials, "bests": [asdict(best) for best in warm_bests]},
+        "cold": {"trials": cold.trials, "bests": [asdict(best) for best in cold_bests]},
     }
-    for name, value in (("to_target", target), ("to_two_images_less", target - 2 * image)):
-        cold_s, warm_s = reached(cold_rises, value), reached(warm_rises, value)
-        assert cold_s is not None
-        found[name] = {
-            "cold_s": cold_s,
-            "warm_s": warm_s,
-            "share": None if warm_s is None else warm_s / cold_s,
+    early = after(warm_bests, SHARE * budget_s)
+    for of in ("test", "validation"):
+        target = getattr(cold_bests[-1], of)
+        found[of] = {
+            "cold": target,
+            "cold_s": reached(cold_bests, target, of),
+            "warm_early": None if early is None else getattr(early, of),
+            "warm": getattr(warm_bests[-1], of),
+            "warm_s": reached(warm_bests, target, of),
         }
     return found
 
 
-def _seconds(value: float | None) -> str:
-    return "never" if value is None else f"{value:.1f}"
+def _figure(value: float | None, digits: int) -> str:
+    return "none" if value is None else f"{value:.{digits}f}"
 
 
 def report(rows: Sequence[dict[str, Any]], space: str, budget_s: float) -> None:
     notes = []
-    for name, text in (("to_target", "the target"), ("to_two_images_less", "two images less")):
-        shares = [row[name]["share"] for row in rows if row[name]["share"] is not None]
-        middle = f"median {statistics.median(shares):.2f}" if shares else "no figure"
+    for of in ("test", "validation"):
+        shares = [float("inf") if row[of]["warm_s"] is None else row[of]["warm_s"] / budget_s for row in rows]
+        ahead = [row[of]["warm_early"] - row[of]["cold"] for row in rows if row[of]["warm_early"] is not None]
         notes.append(
-            f"Warm seconds as a share of cold ones to {text}: {middle}, reached in {len(shares)} of {len(rows)} seeds."
+            f"On {of}, warm came to the cold search's end after {statistics.median(shares):.2f} of its time (median; "
+            f"never in {shares.count(float('inf'))} of {len(rows)}); after {SHARE:g} of it, it was "
+            f"{100 * statistics.mean(ahead or [float('nan')]):+.2f} points from it (mean of {len(ahead)})."
         )
     show(
         f"A search again after 10 % new cells: space {space}, {budget_s:g} s each",
         (
             "seed",
-            "target",
+            "judged on",
             "cold: trials",
-            "s to it",
-            "warm: first value",
-            "at s",
-            "trials",
-            "s to target",
             "end",
+            "first at s",
+            f"warm: at {SHARE * budget_s:g} s",
+            "cold's end at s",
+            "end",
+            "trials",
         ),
         [
             [
                 str(row["seed"]),
-                f"{row['target']:.4f}",
+                of,
                 str(row["cold"]["trials"]),
-                _seconds(row["to_target"]["cold_s"]),
-                f"{row['warm']['rises'][0][1]:.4f}",
-                f"{row['warm']['rises'][0][0]:.1f}",
+                _figure(row[of]["cold"], 4),
+                _figure(row[of]["cold_s"], 1),
+                _figure(row[of]["warm_early"], 4),
+                _figure(row[of]["warm_s"], 1),
+                _figure(row[of]["warm"], 4),
                 str(row["warm"]["trials"]),
-                _seconds(row["to_target"]["warm_s"]),
-                f"{row['warm']['rises'][-1][1]:.4f}",
             ]
             for row in rows
+            for of in ("test", "validation")
         ],
         *notes,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -82,6 +82,16 @@ class FeatureShelf:
         self.version = 0
         """grows whenever a prediction of `next_done` is void"""
 
+    @property
+    def complete_tables(self) -> frozenset[Table]:
+        return frozenset(self._done)
+
+    def stock(self, tables: Iterable[Table], share: float) -> None:
+        """Tables that an earlier search has computed, for this share of the images, less than 1."""
+        for table in tables:
+            images = (1 - share) * self._lab.images[table.split]
+            self._filling[table] = self._begun(table, images)
+
     def has(self, table: Table) -> bool:
         return table in self._done
 
@@ -99,10 +109,14 @@ class FeatureShelf:
     def join(self, work: Work, table: Table) -> None:
         self._settle()
         if table not in self._filling:
-            most = max(1, math.ceil(self._lab.images[table.split] / CHUNK))
-            self._filling[table] = _Filling(self._lab.table_s(table), most)
+            self._filling[table] = self._begun(table, self._lab.images[table.split])
         self._filling[table].waiting.append(work)
         self.version += 1
+
+    def _begun(self, table: Table, images: float) -> _Filling:
+        """Of which so many images are missing."""
+        seconds = self._lab.table_s(table) * images / self._lab.images[table.split]
+        return _Filling(seconds, max(1, math.ceil(images / CHUNK)))
 
     def leave(self, work: Work) -> None:
         """Its deadline came; what is computed stays computed."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from autovision.records.searches import SearchRequest
+from autovision.records.searches import SearchRequest, SearchState
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search.similarity import Neighbour
 from autovision.search.warm import similar_points, starting_points
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys, records
+from tests.unit.search.conftest import EPOCH
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -201,3 +203,19 @@ def test_winners_on_data_sets_that_look_alike_come_nearest_first(
     ]
     assert similar_points(store, request, Heads(), []) == []
     assert similar_points(store, request.with_(warm_start=False), Heads(), [NEAR, FAR]) == []
+
+
+def test_only_the_latest_searches_with_trials_are_looked_at(
+    past: Callable[..., MemoryStore], line: Line
+) -> None:
+    """Whatever was good came again in these, and a year of searches is too much to read."""
+    store = MemoryStore()
+    for day in range(8):
+        trials = [line(0, 0.9 - day / 10, config=config(lr=0.01 + day / 100))] if day != 6 else []
+        past(*trials, store=store, nonce=str(day))
+        search, at = request_of(Heads(), dataset_version=1, nonce=str(day)).id, EPOCH + timedelta(days=day)
+        records.create(
+            store, keys.search_state(search), SearchState(search=search, created_at=at, updated_at=at)
+        )
+    starts = starting_points(store, request_of(Heads()), Heads())
+    assert [round(100 * start.point["lr"]) for start in starts[:-1]] == [3, 4, 5, 6, 8]
