@@ -136,7 +136,9 @@ class _V2:
         engine.count_request(len(asked.images) - 1)
         allowed_s = min(limits.deadline_s, asked.timeout_s or limits.deadline_s)
         asking = Asking(said_of, received_at, begun, request.headers.get(KEY_HEADER))
-        answers = await within(allowed_s, self._answers(asked.images, asking))
+        # Who names a version has named the champion's, and gets no other's answer during a rollout.
+        pinned = "version" in request.path_params
+        answers = await within(allowed_s, self._answers(asked.images, asking, champion=pinned))
         _check_version(request, answers[0].model)
         classes = tuple(answers[0].prediction.probabilities)
         content, json_bytes = oip.render(request.path_params["name"], asked, answers, classes)
@@ -148,14 +150,16 @@ class _V2:
             return oip.parse(body, header_bytes, self._limits.max_images)
         return await run_in_threadpool(oip.parse, body, header_bytes, self._limits.max_images)
 
-    async def _answers(self, images: Sequence[Input], asking: Asking) -> list[Answered]:
+    async def _answers(
+        self, images: Sequence[Input], asking: Asking, *, champion: bool = False
+    ) -> list[Answered]:
         """One an image, all of one model version: an answer in this protocol names exactly one."""
-        answers = await self._asked(images, asking, range(len(images)))
+        answers = await self._asked(images, asking, range(len(images)), champion=champion)
         if len({answer.model for answer in answers.values()}) > 1:
             # The model was replaced in between, or a challenger failed on some: the champion answers those that it
             # has not.
-            champion = self._engine.served
-            wanted = champion.predictor.model.id if champion is not None else ""
+            served = self._engine.served
+            wanted = served.predictor.model.id if served is not None else ""
             others = [number for number, answer in answers.items() if answer.model != wanted]
             answers |= await self._asked(images, asking, others, champion=True)
         if len({answer.model for answer in answers.values()}) > 1:

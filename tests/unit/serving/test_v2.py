@@ -263,6 +263,20 @@ def test_during_a_rollout_all_images_of_a_request_go_to_the_same_side(
         assert seen == {"m1", "m2"}
 
 
+def test_during_a_rollout_who_names_the_champions_version_gets_its_answers(
+    url: str, world: World, png: Any
+) -> None:
+    world.begin("m2", RolloutPolicy(canary=(0.999999,)))
+    with client_of(url) as client:
+        for number in range(3):
+            headers = {"X-Autovision-Key": f"caller-{number}"}
+            named = client.infer("shades", image_input(png(200)), model_version="m1", headers=headers)
+            assert named.get_response()["model_version"] == "m1"
+            assert named.as_numpy("label").tolist() == [b"bright"]
+            other = client.infer("shades", image_input(png(200)), headers=headers)
+            assert other.get_response()["model_version"] == "m2"
+
+
 def test_where_a_challenger_fails_on_an_image_the_champion_answers_the_request(
     url: str, world: World, png: Any
 ) -> None:
