@@ -115,6 +115,7 @@ def test_refused_requests_name_the_fault_and_are_counted(http: Any, png: Any) ->
     check_problem(http.post("/v1/predict", content=png(), headers=gzip), 415, "unsupported-encoding")
     check_problem(http.get("/v1/predict"), 405, "method-not-allowed", "POST /v1/predict")
     check_problem(http.get("/v3/predict"), 404, "not-found", "POST /v1/predict")
+    check_problem(http.post("/v1/predict/", content=png()), 404, "not-found", "POST /v1/predict")
     errors = http.get("/v1/model").json()["errors"]
     assert errors == {
         "empty-body": 1,
