@@ -137,6 +137,7 @@ def test_large_bodies_pass_and_late_ones_are_told_why(place: Path, replica: Repl
         assert told.startswith("HTTP/1.1 408 ")
         assert "application/problem+json" in told
         assert "urn:autovision:problem:slow-body" in told
+        assert '"error": "the request did not arrive in time' in told, "what clients of /v2 look for"
         too_long = client.get("/v1/model", headers={"x-long": "x" * BUFFER_BYTES})
         assert too_long.status_code in (400, 431)
 
