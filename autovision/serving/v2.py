@@ -103,7 +103,7 @@ class _V2:
         served = self._engine.served
         if served is not None:
             _check_version(request, served.predictor.model.id)
-        return self._readiness()
+        return self._readiness(name=self._name)
 
     async def model(self, request: Request, visit: Visit) -> Response:
         model = self._model(request)
@@ -203,9 +203,10 @@ class _V2:
         _check_version(request, model.id)
         return model
 
-    def _readiness(self) -> Response:
+    def _readiness(self, **about: str) -> Response:
         ready = self._engine.served is not None
-        return _json({"ready": ready}, 200 if ready else 503, None if ready else {"retry-after": "2"})
+        said = {**about, "ready": ready}
+        return _json(said, 200 if ready else 503, None if ready else {"retry-after": "2"})
 
 
 def _check_version(request: Request, served: str) -> None:

@@ -158,7 +158,7 @@ class Room:
         try:
             if name is None:
                 raise NotServed(self._paths())
-            if request.method == "GET" and _asks_health(path):
+            if request.method in ("GET", "HEAD") and _asks_health(path):
                 return await self._health(name, request, path)
             if request.method == "GET" and path == "/metrics":
                 return await self._metrics_of([self._places[name]], request)
@@ -186,12 +186,15 @@ class Room:
 
     async def _health(self, name: str, request: Request, path: str) -> Response:
         place = self._places[name]
+        if path.startswith("/v2/models/") and (asked := path.split("/")[3]) != name:
+            raise NotServed(f"model {asked[:80]!r} is not served here; {name!r} is")
         if place.replicas:
             with suppress(*_ENDED):
                 return await self._forward(place, request, path, b"")
         asleep = place.sleeps and place.was_there and not place.replicas
         if path.startswith("/v2"):
-            return _json({"ready": asleep}, 200 if asleep else 503)
+            about = {"name": name} if path.startswith("/v2/models/") else {}
+            return _json(about | {"ready": asleep}, 200 if asleep else 503)
         state = Health(status="asleep" if asleep else "waiting", model=None, following=FollowStatus())
         return _json(state.model_dump(mode="json"), 200 if asleep else 503)
 
@@ -289,7 +292,8 @@ class Room:
         found = [answer for answer in answers if isinstance(answer, httpx.Response)]
         for answer in found:
             if not answer.is_success:
-                kept = {n: v for n, v in answer.headers.items() if n in ("www-authenticate", "content-type")}
+                said = ("www-authenticate", "content-type", "retry-after")
+                kept = {name: value for name, value in answer.headers.items() if name in said}
                 return [], Response(answer.content, answer.status_code, kept)
         return [answer.content for answer in found], None
 

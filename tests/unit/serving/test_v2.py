@@ -51,10 +51,12 @@ def fault(call: Any, *arguments: Any, **options: Any) -> tuple[int, str]:
     return int(caught.value.status()), str(caught.value.message())
 
 
-def test_health_metadata_and_index(client: Any, world: World) -> None:
+def test_health_metadata_and_index(client: Any, url: str, world: World) -> None:
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("shades") and client.is_model_ready("shades", "m1")
     assert not client.is_model_ready("shapes") and not client.is_model_ready("shades", "m2")
+    ready = httpx.get(f"{url}/v2/models/shades/ready", trust_env=False)
+    assert ready.json() == {"name": "shades", "ready": True}
     server = client.get_server_metadata()
     assert server["name"] == "autovision" and "binary_tensor_data" in server["extensions"]
     model = client.get_model_metadata("shades")

@@ -122,7 +122,14 @@ def test_health_is_told_at_once_and_wakes_nobody(
     here.update()
     asleep = here.http.get("/v1/health")
     assert (asleep.status_code, asleep.json()["status"]) == (200, "asleep")
-    assert here.http.get("/v2/models/pets/ready").status_code == 200
+    ready = here.http.get("/v2/models/pets/ready")
+    assert (ready.status_code, ready.json()) == (200, {"name": "pets", "ready": True})
+    unknown = here.http.get("/v2/models/pests/ready")
+    assert (unknown.status_code, unknown.json()["error"]) == (
+        404,
+        "model 'pests' is not served here; 'pets' is",
+    )
+    assert here.http.head("/v1/health").status_code == 200
     assert here.woken == []
 
 
