@@ -120,8 +120,9 @@ class _V2:
         begun, received_at = perf_counter(), self._clock()
         engine, limits = self._engine, self._limits
         engine.count_request()
-        self._model(request)
+        self._check_name(request)
         engine.admit()
+        self._model(request)
         visit.hold_images(1)
         said_of = metadata_of(request.scope["headers"])
         body = await read_body(
@@ -197,8 +198,7 @@ class _V2:
         self._check_name(request)
         served = self._engine.served
         if served is None:
-            self._engine.admit()  # says why there is none
-            raise ModelChanged
+            raise self._engine.refusal() or ModelChanged()
         model = served.predictor.model
         _check_version(request, model.id)
         return model

@@ -107,6 +107,9 @@ def test_who_waits_too_long_or_finds_no_room_is_told_to_try_again(rooms: Callabl
     large = here.http.post("/v1/predict", content=bytes(11))
     assert (large.status_code, large.json()["title"]) == (503, "Overloaded")
     assert (here.room._waiting, here.room._held) == (0, 0)
+    told = here.http.get("/metrics").text
+    assert 'autovision_edge_errors_total{kind="queue-full"} 2.0' in told
+    assert 'autovision_edge_errors_total{kind="no-replica"} 1.0' in told
 
 
 def test_health_is_told_at_once_and_wakes_nobody(
@@ -196,7 +199,7 @@ def test_metrics_are_those_of_all_replicas(rooms: Callable[..., Rooms], replica:
 
 def test_metrics_of_one_replica_are_what_it_says() -> None:
     one = text_of("a", 3).decode().splitlines()
-    assert merged(["\n".join(one) + "\n"], {}, 0).decode().splitlines()[: len(one)] == one
+    assert merged(["\n".join(one) + "\n"], {}, 0, {}).decode().splitlines()[: len(one)] == one
 
 
 def test_a_server_of_several_speaks_for_all(rooms: Callable[..., Rooms], replica: Replica) -> None:
