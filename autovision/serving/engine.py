@@ -363,11 +363,14 @@ class Engine:
         deployment = self.config.deployment
         if deployment is None:
             raise NoDeployment
-        stable = self._now.arms.stable
+        stable, challenger = self._now.arms.stable, self._now.arms.challenger
         if stable is None:
             raise NoModel
         model = stable.predictor.model
-        check_labels(feedback, model.classes, multi_label=model.multi_label)
+        # A challenger may have answered with a class that the champion does not know.
+        more = challenger.predictor.model.classes if challenger is not None else ()
+        classes = tuple(dict.fromkeys((*model.classes, *more)))
+        check_labels(feedback, classes, multi_label=model.multi_label)
         at = self._clock()
         rows = [Label(**item.model_dump(), received_at=at) for item in feedback]
         loop = asyncio.get_running_loop()
