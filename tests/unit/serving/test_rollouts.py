@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
+import httpx
 import pytest
 
 from autovision.errors import InvalidImage, StoreUnavailable
 from autovision.records.deployments import Capture, CapturePolicy, Deployment
 from autovision.records.rollouts import ReplicaCounts, Rollout, RolloutPolicy, Stage
 from autovision.serving.engine import Engine, EngineConfig
+from autovision.serving.limits import Limits
 from autovision.serving.schema import Answer
-from autovision.store import MemoryStore, captures, keys, records
+from autovision.serving.server import Identity, ModelServer
+from autovision.store import MemoryStore, captures, keys, open_store, records
 
 POLICY = RolloutPolicy(shadow_s=1, canary=(0.5,))
 SHADOW, CANARY = 0, 1
@@ -151,6 +155,42 @@ def test_a_canary_that_hangs_costs_a_caller_no_more_than_the_patience(world: Wor
     assert answer.model == "m1"
     world.predictors["m2"].gate.set()
     assert world.counts(CANARY, lambda c: c.challenger.failed == 1 and c.stable.answered == 1)
+
+
+def test_a_canary_that_hangs_leaves_the_champion_time_before_the_deadline(
+    make_predictor: Any, clock: Any, png: Any
+) -> None:
+    uri = f"memory://{secrets.token_hex(8)}"
+    predictors = {"m1": make_predictor("m1", 0.5), "m2": make_predictor("m2", 0.9)}
+    rollout = Rollout(
+        id="r",
+        model="m2",
+        steps=RolloutPolicy(canary=(0.999999,)).steps(),
+        false_alarm=0.01,
+        error_margin=0.01,
+        latency_ratio=2,
+        began_at=clock.at,
+        step_began_at=clock.at,
+    )
+    record = Deployment(
+        name="shades", dataset="shades", model="m1", space={}, rollout=rollout, created_at=clock.at, updated_at=clock.at
+    )  # fmt: skip
+    records.create(open_store(uri), keys.deployment("shades"), record)
+    config, limits = EngineConfig(deployment="shades", poll_s=0.01), Limits(deadline_s=4.0)
+    server = ModelServer(uri, config, lambda store, model: predictors[model], lambda: Identity("r"), limits)
+    until(lambda: server.address() is not None and server._engine.info().challenger == "m2")
+    try:
+        at = server.address()
+        assert at is not None
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=at.socket), base_url="http://r", timeout=20
+        ) as http:
+            assert http.post("/v1/predict", content=png(180)).json()["model"] == "m2"
+            predictors["m2"].gate.clear()
+            assert http.post("/v1/predict", content=png(180)).json()["model"] == "m1"
+            predictors["m2"].gate.set()
+    finally:
+        server._listener.close()
 
 
 def test_an_image_that_is_none_is_nobodys_failure(world: World) -> None:
