@@ -249,6 +249,8 @@ class Engine:
         """
         request_id = keys.timestamped_id(received_at)
         moment, side = self._now, key or request_id
+        # Pixels are preprocessed as the champion wants them, whose metadata callers have read.
+        champion = champion or not (isinstance(image, bytes) or moment.arms.preprocess_alike)
         arm = CANARY if not champion and moment.arms.is_canary(side) else STABLE
         try:
             predicted = await self._by_challenger(image, moment.tally, arm) if arm == CANARY else None

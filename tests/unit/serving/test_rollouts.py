@@ -10,16 +10,19 @@ from time import perf_counter
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from autovision.errors import InvalidImage, StoreUnavailable
 from autovision.records.deployments import Capture, CapturePolicy, Deployment
 from autovision.records.rollouts import ReplicaCounts, Rollout, RolloutPolicy, Stage
-from autovision.serving.engine import Engine, EngineConfig
+from autovision.serving.engine import Engine, EngineConfig, answer_of
 from autovision.serving.limits import Limits
+from autovision.serving.predicting import Input
 from autovision.serving.schema import Answer
 from autovision.serving.server import Identity, ModelServer
 from autovision.store import MemoryStore, captures, keys, open_store, records
+from tests.unit.serving.conftest import Judged
 
 POLICY = RolloutPolicy(shadow_s=1, canary=(0.5,))
 SHADOW, CANARY = 0, 1
@@ -80,10 +83,10 @@ class World:
         self.change(rollout=rollout)
         until(lambda: self.engine.info().challenger == "m2")
 
-    async def ask(self, image: bytes, key: str | None = None) -> Answer:
-        return await self.engine.answer(image, {}, self.clock(), perf_counter(), key)
+    async def ask(self, image: Input, key: str | None = None) -> Answer:
+        return answer_of(await self.engine.ask(image, {}, self.clock(), perf_counter(), key))
 
-    def answers(self, image: bytes, number: int) -> list[Answer]:
+    def answers(self, image: Input, number: int) -> list[Answer]:
         """Those of as many callers with keys, one after the other."""
 
         async def run() -> list[Answer]:
@@ -136,6 +139,23 @@ def test_a_canary_answers_its_share_of_the_callers_who_keep_their_model(world: W
     assert {c.label for c in world.captured() if c.model == "m2"} == {"dark"}
     info = world.engine.info()
     assert (info.model, info.challenger, info.stage, info.share) == ("m1", "m2", Stage.CANARY, 0.5)
+
+
+def test_pixels_for_the_champion_go_to_a_canary_only_where_it_wants_the_same(world: World) -> None:
+    world.begin(CANARY)
+    said = Judged("dark", {"bright": 0.25, "dark": 0.75}, np.zeros(2, np.float32))
+    for predictor in world.predictors.values():
+        predictor._judge = lambda pixels: said
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    assert {answer.model for answer in world.answers(pixels, 20)} == {"m1", "m2"}
+    challenger = world.predictors["m2"]
+    prep = challenger.model.preprocessing
+    challenger.model = challenger.model.with_(preprocessing=prep.with_(mean=(0.5, 0.5, 0.5)))
+    assert {answer.model for answer in world.answers(pixels, 20)} == {"m1", "m2"}, (
+        "that is the network's part"
+    )
+    challenger.model = challenger.model.with_(preprocessing=prep.with_(height=16, width=16))
+    assert {answer.model for answer in world.answers(pixels, 20)} == {"m1"}
 
 
 def test_where_the_canary_fails_the_champion_answers_and_it_is_counted(world: World, png: Any) -> None:
