@@ -51,13 +51,13 @@ def names(store: Store) -> list[str]:
 def set_champion(
     store: Store, name: str, model: str, *, expected: str | None, decision: Decision | None = None
 ) -> Deployment:
-    """Make `model` the champion, if the champion is still `expected`.
+    """Make `model` the champion, if the champion is still `expected` and no challenger is on its way.
 
     Args:
         decision: why; None: none is recorded.
 
     Raises:
-        Conflict: somebody promoted another model meanwhile.
+        Conflict: somebody promoted another model meanwhile, or began a rollout.
         NotFound: no such model or deployment.
     """
     read_version(store, model)
@@ -69,6 +69,12 @@ def set_champion(
             raise Conflict(
                 f"deployment {name!r} was to change from {expected!r} to {model!r}, but serves {current.model!r} "
                 "by now; compare again with that one"
+            )
+        if current.rollout is not None:
+            raise Conflict(
+                f"deployment {name!r} was to change from {expected!r} to {model!r}, but a rollout of "
+                f"{current.rollout.model!r} has begun by now; wait for its end, or end it with "
+                f"`autovision rollback {name}`"
             )
         return with_champion(current, model)
 

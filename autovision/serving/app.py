@@ -86,7 +86,7 @@ def build_app(
         await engine.drain()
         await run_in_threadpool(engine.close)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/predict", guard(routes.predict, Scope.PREDICT, as_problem), methods=["POST"]),
             Route("/v1/feedback", guard(routes.feedback, Scope.FEEDBACK, as_problem), methods=["POST"]),
@@ -98,6 +98,9 @@ def build_app(
         exception_handlers={HTTPException: _http_problem},
         lifespan=lifespan,
     )
+    # A redirect would name neither the edge's scheme nor the deployment, of which replicas know nothing.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _V1:

@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from autovision.records.deployments import CapturePolicy, Deployment
+from autovision.records.models import Preprocessing
 from autovision.records.rollouts import Rollout, Stage
 from autovision.serving.predicting import Served
 
@@ -74,11 +75,22 @@ class Arms:
         """Whether nobody waits for what the challenger says."""
         return self.rollout is not None and self.rollout.step.stage is Stage.SHADOW
 
+    @property
+    def preprocess_alike(self) -> bool:
+        """Whether pixels for the champion are pixels for the challenger, too."""
+        served = [each for each in (self.stable, self.challenger) if each is not None]
+        return len({_geometry(each.predictor.model.preprocessing) for each in served}) == 1
+
     def _takes(self, stage: Stage, key: str) -> bool:
         rollout = self.rollout
         if self.challenger is None or rollout is None or rollout.step.stage is not stage:
             return False
         return position(rollout.id, key) < rollout.step.share
+
+
+def _geometry(prep: Preprocessing) -> tuple[object, ...]:
+    """All of it that is not done inside the network."""
+    return prep.height, prep.width, prep.crop_pct, prep.crop_mode, prep.interpolation
 
 
 def position(rollout: str, key: str) -> float:

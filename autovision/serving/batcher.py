@@ -80,7 +80,7 @@ class Batcher:
         max_batch: int = 16,
         max_waiting: int = 128,
         workers: int = 1,
-        observe_batch: Callable[[int], None] = lambda size: None,
+        observe_batch: Callable[[str, int], None] = lambda model, size: None,
         turns: Turns | None = None,
         yields: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -207,7 +207,7 @@ class Batcher:
     ) -> list[Predicted | Exception]:
         if predictor is None:
             return [NoModel() for _ in batch]
-        self._observe_batch(len(batch))
+        self._observe_batch(predictor.model.id, len(batch))
         predict: _Predict = predictor.predict
         if lanes > 1:
             predict = functools.partial(cast(LanePredictor, predictor).predict_in_lane, widen=widen)

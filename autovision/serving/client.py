@@ -74,22 +74,32 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def predict(self, image: bytes, *, metadata: Mapping[str, str] | None = None) -> Answer:
+    def predict(
+        self, image: bytes, *, metadata: Mapping[str, str] | None = None, key: str | None = None
+    ) -> Answer:
         """The answer for the bytes of one image.
+
+        Args:
+            key: of whoever asks: during a rollout one key is always answered by the same model.
 
         Raises `InvalidImage`, `ImageTooLarge`, `InvalidInput`, `ServerUnavailable`.
         """
-        headers = {b"content-type": b"application/octet-stream", **_metadata_headers(metadata)}
+        headers = {b"content-type": b"application/octet-stream", **_headers_of(metadata, key)}
         response = self._send("POST", "/v1/predict", content=image, headers=headers)
         return Answer.model_validate_json(response.content)
 
     def predict_all(
-        self, images: Sequence[bytes], *, metadata: Mapping[str, str] | None = None
+        self,
+        images: Sequence[bytes],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        key: str | None = None,
     ) -> list[Answer | AutoVisionError]:
         """The answers for several images, sent in one request; an image that has none gives its error in its place.
 
         Args:
             metadata: of all of them.
+            key: see `predict`.
 
         Raises like `predict` what concerns all of them, such as too many images.
         """
@@ -97,12 +107,12 @@ class Client:
             return []
         if len(images) == 1:
             try:
-                return [self.predict(images[0], metadata=metadata)]
+                return [self.predict(images[0], metadata=metadata, key=key)]
             except InvalidImage as error:
                 return [error]
         files = [("image", (str(number), data)) for number, data in enumerate(images)]
         form = httpx.Request("POST", self._url, files=files)
-        headers = {b"content-type": form.headers["content-type"].encode(), **_metadata_headers(metadata)}
+        headers = {b"content-type": form.headers["content-type"].encode(), **_headers_of(metadata, key)}
         response = self._send("POST", "/v1/predict", content=form.read(), headers=headers)
         return [_answer_or_error(item, str(self._url)) for item in response.json()]
 
@@ -197,11 +207,12 @@ class _NotConnected(ServerUnavailable):
     """The request never left."""
 
 
-def _metadata_headers(metadata: Mapping[str, str] | None) -> dict[bytes, bytes]:
-    return {
+def _headers_of(metadata: Mapping[str, str] | None, key: str | None) -> dict[bytes, bytes]:
+    headers = {
         b"x-autovision-meta-" + name.replace("_", "-").encode(): value.encode()
         for name, value in (metadata or {}).items()
     }
+    return headers if key is None else headers | {b"x-autovision-key": key.encode()}
 
 
 def _answer_or_error(item: dict[str, object], url: str) -> Answer | AutoVisionError:

@@ -8,6 +8,7 @@ while the champion has nothing to do.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections import Counter
@@ -29,10 +30,12 @@ from autovision.serving.follower import Follower
 from autovision.serving.metrics import CANARY, SHADOW, STABLE, Metrics, confidence_of
 from autovision.serving.predicting import Input, LoadPredictor, Predictor, Served
 from autovision.serving.problems import (
+    DeadlineExceeded,
     InvalidFeedback,
     NoDeployment,
     NoModel,
     QueueFull,
+    Refusal,
     ShuttingDown,
     UnknownLabel,
     escaped_trace,
@@ -119,7 +122,7 @@ class Engine:
             max_batch=config.max_batch,
             max_waiting=config.max_waiting,
             workers=lanes,
-            observe_batch=self.metrics.observe_batch,
+            observe_batch=functools.partial(self.metrics.observe_batch, STABLE),
             turns=turns,
         )
         self._challenger = Batcher(
@@ -127,7 +130,7 @@ class Engine:
             max_batch=config.max_batch,
             max_waiting=config.max_waiting,
             workers=lanes,
-            observe_batch=self.metrics.observe_batch,
+            observe_batch=self._observe_challengers_batch,
             turns=turns,
             yields=lambda: self._now.arms.is_shadow,
         )
@@ -196,12 +199,20 @@ class Engine:
         """Whether a model answers, or none is there that could be waited for."""
         return self._now.arms.stable is not None or self._follower.looked
 
-    def admit(self, images: int = 1) -> None:
-        """Raises `NoModel` or `QueueFull` where reading the body, or asking about so many, would be in vain."""
+    def refusal(self, images: int = 1) -> Refusal | None:
+        """Why reading a body, or asking about so many images, would be in vain; None: it would not be."""
         if self._now.arms.stable is None:
-            raise NoModel(self._follower.status.error or _waiting_reason(self.config.deployment))
+            return NoModel(self._follower.status.error or _waiting_reason(self.config.deployment))
         if self._stable.waiting + images > self.config.max_waiting:
-            raise QueueFull
+            return QueueFull()
+        return None
+
+    def admit(self, images: int = 1) -> None:
+        """Raises `NoModel` or `QueueFull` where so many images are refused, which are counted so."""
+        if (refusal := self.refusal(images)) is not None:
+            for _ in range(images):
+                self._observe_failed(refusal, STABLE, self._now.arms.stable, perf_counter())
+            raise refusal
 
     async def answer(
         self,
@@ -238,15 +249,19 @@ class Engine:
         """
         request_id = keys.timestamped_id(received_at)
         moment, side = self._now, key or request_id
+        # Pixels are preprocessed as the champion wants them, whose metadata callers have read.
+        champion = champion or not (isinstance(image, bytes) or moment.arms.preprocess_alike)
         arm = CANARY if not champion and moment.arms.is_canary(side) else STABLE
         try:
             predicted = await self._by_challenger(image, moment.tally, arm) if arm == CANARY else None
             if predicted is None:
                 arm = STABLE
                 predicted = await self._by_champion(image, moment.tally)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             asked = moment.arms.challenger if arm == CANARY else moment.arms.stable
-            self._observe_failed(error, arm, asked, begun)
+            # What cancels is the time that the request has.
+            fault = error if isinstance(error, Exception) else DeadlineExceeded()
+            self._observe_failed(fault, arm, asked, begun)
             raise
         prediction, model, took_s = predicted.prediction, predicted.model.id, perf_counter() - begun
         self.metrics.observe(arm=arm, model=model, latency_s=took_s, confidence=confidence_of(prediction))
@@ -265,6 +280,9 @@ class Engine:
         model = asked.predictor.model.id if asked is not None else ""
         kind = shape_of(error).kind
         self.metrics.observe(arm=arm, model=model, kind=kind, latency_s=perf_counter() - begun)
+
+    def _observe_challengers_batch(self, model: str, size: int) -> None:
+        self.metrics.observe_batch(SHADOW if self._now.arms.is_shadow else CANARY, model, size)
 
     async def _by_champion(self, image: Input, tally: Tally | None) -> Predicted:
         begun = perf_counter()
@@ -347,11 +365,14 @@ class Engine:
         deployment = self.config.deployment
         if deployment is None:
             raise NoDeployment
-        stable = self._now.arms.stable
+        stable, challenger = self._now.arms.stable, self._now.arms.challenger
         if stable is None:
             raise NoModel
         model = stable.predictor.model
-        check_labels(feedback, model.classes, multi_label=model.multi_label)
+        # A challenger may have answered with a class that the champion does not know.
+        more = challenger.predictor.model.classes if challenger is not None else ()
+        classes = tuple(dict.fromkeys((*model.classes, *more)))
+        check_labels(feedback, classes, multi_label=model.multi_label)
         at = self._clock()
         rows = [Label(**item.model_dump(), received_at=at) for item in feedback]
         loop = asyncio.get_running_loop()
@@ -379,6 +400,7 @@ class Engine:
         arms = self._now.arms
         stable, challenger = arms.stable, arms.challenger
         step = arms.rollout.step if arms.rollout and challenger else None
+        for_challenger = self._challenger.waiting
         return ServerInfo(
             model=stable.predictor.model.id if stable else None,
             classes=stable.predictor.model.classes if stable else (),
@@ -393,7 +415,8 @@ class Engine:
             requests=self._requests,
             answered=self._answered,
             errors=dict(self._errors),
-            waiting=self._stable.waiting + self._challenger.waiting,
+            waiting=self._stable.waiting + for_challenger,
+            waiting_for_challenger=for_challenger,
             following=self._follower.status,
             captures=self._sink.status if self._sink else None,
         )

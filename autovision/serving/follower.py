@@ -153,14 +153,25 @@ class Follower:
         return True
 
     def _try(self, model: str) -> None:
+        """Load a model. Who is rolled back to meanwhile, and is loaded, does not wait for it."""
         self._report(loading=model)
-        try:
-            self._loaded[model] = self._load(model)
-        except Exception as error:  # noqa: BLE001 - reported in the status, and tried again
+        loading = _Loading(self._load, model)
+        loading.start()
+        loading.join(self._poll_s)
+        while loading.is_alive():
+            if self._stop.is_set():
+                return
+            if self._look():
+                self._settle()
+                self._report(loading=model)
+            loading.join(self._poll_s)
+        if loading.predictor is not None:
+            self._loaded[model] = loading.predictor
+        else:
             self._failures[model] = next_failure(
                 self._failures.get(model),
                 model,
-                _reason(error, f"model {model!r} does not load"),
+                _reason(loading.error, f"model {model!r} does not load"),
                 self._clock(),
             )
 
@@ -220,6 +231,22 @@ class Follower:
             challenger=challenger,
             challenger_error=behind.error if behind else None,
         )
+
+
+class _Loading(Thread):
+    """Loads one model."""
+
+    def __init__(self, load: Callable[[str], Predictor], model: str) -> None:
+        super().__init__(name="load", daemon=True)
+        self._load, self._model = load, model
+        self.predictor: Predictor | None = None
+        self.error: Exception = RuntimeError("loading was broken off")
+
+    def run(self) -> None:
+        try:
+            self.predictor = self._load(self._model)
+        except Exception as error:  # noqa: BLE001 - reported in the status, and tried again
+            self.error = error
 
 
 def _model_of(served: Served) -> str:

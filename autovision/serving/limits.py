@@ -88,10 +88,14 @@ class Visit:
     def hold_images(self, count: int) -> None:
         """Raises `TooManyImages` for one request that has too many, `TooManyAtOnce` for a caller that has."""
         limits = self._gate.limits
-        if self._images + count > limits.max_images:
+        # More would be told to come back for ever: the queue, or the caller's share, never has room for them.
+        most = min(limits.max_images, limits.max_waiting)
+        if self._caller is not None:
+            most = min(most, limits.max_images_per_token)
+        if self._images + count > most:
             raise TooManyImages(
-                f"the request holds {self._images + count} images, and {limits.max_images} are taken at "
-                "once; send them in several requests"
+                f"the request holds {self._images + count} images, and {most} are taken at once; send them in "
+                "several requests"
             )
         if self._caller is not None:
             of_caller = self._gate.images

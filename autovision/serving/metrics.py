@@ -48,6 +48,7 @@ class _Series(NamedTuple):
 
     latency: Histogram
     confidence: Histogram
+    batch: Histogram
 
 
 class Metrics:
@@ -86,10 +87,10 @@ class Metrics:
         self._batch = Histogram(
             "autovision_batch_size",
             "Images that were predicted together.",
-            ("replica",),
+            arm,
             buckets=BATCH,
             registry=self._registry,
-        ).labels(replica)
+        )
         self._series: dict[tuple[str, str], _Series] = {}
         self._outcomes: dict[tuple[str, str, str], Counter] = {}
         self._lock = Lock()
@@ -116,9 +117,10 @@ class Metrics:
         if confidence is not None:
             series.confidence.observe(confidence)
 
-    def observe_batch(self, size: int) -> None:
+    def observe_batch(self, arm: str, model: str, size: int) -> None:
         """So many images were predicted together. Thread-safe."""
-        self._batch.observe(size)
+        series = self._series.get((arm, model)) or self._new_series(arm, model)
+        series.batch.observe(size)
 
     def render(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -129,7 +131,9 @@ class Metrics:
             if len(self._series) >= MAX_SERIES:
                 self._forget(*next(iter(self._series)))
             labels = (self._replica, arm, model)
-            series = _Series(self._latency.labels(*labels), self._confidence.labels(*labels))
+            series = _Series(
+                self._latency.labels(*labels), self._confidence.labels(*labels), self._batch.labels(*labels)
+            )
             self._series[arm, model] = series
             return series
 
@@ -137,6 +141,7 @@ class Metrics:
         del self._series[arm, model]
         self._latency.remove(self._replica, arm, model)
         self._confidence.remove(self._replica, arm, model)
+        self._batch.remove(self._replica, arm, model)
         for key in [key for key in self._outcomes if key[:2] == (arm, model)]:
             del self._outcomes[key]
             self._requests.remove(self._replica, *key)
@@ -151,7 +156,7 @@ class _State(Collector):
 
     def collect(self) -> Iterator[Metric]:
         info = self._state()
-        yield self._gauge("queue_length", "Images that wait for the model.", info.waiting)
+        yield self._queues(info)
         yield self._gauge("ready", "1 when images can be answered.", int(info.model is not None))
         yield self._counter("model_swaps", "How often a model replaced another.", info.swaps)
         errors = CounterMetricFamily(
@@ -164,6 +169,19 @@ class _State(Collector):
             yield self._counter("captures_stored", "Requests in the store.", captures.stored)
             yield self._counter("captures_dropped", "Requests that no room was left for.", captures.dropped)
             yield self._gauge("captures_pending", "Requests that are still to be stored.", captures.pending)
+
+    def _queues(self, info: ServerInfo) -> Metric:
+        """Of both arms, the challenger's while there is one."""
+        family = GaugeMetricFamily(
+            "autovision_queue_length", "Images that wait for the model.", labels=("replica", "arm", "model")
+        )
+        waiting = info.waiting
+        if info.challenger is not None and info.stage is not None:
+            waiting -= info.waiting_for_challenger
+            labels = (self._replica, info.stage.value, info.challenger)
+            family.add_metric(labels, info.waiting_for_challenger)
+        family.add_metric((self._replica, STABLE, info.model or ""), waiting)
+        return family
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"autovision_{name}", text, labels=("replica",))

@@ -125,7 +125,9 @@ class ServerInfo(Record):
     errors: dict[str, int]
     """kind of problem -> requests"""
     waiting: int
-    """requests in the queue at this moment"""
+    """images in the queues at this moment"""
+    waiting_for_challenger: int = 0
+    """of `waiting`"""
     following: FollowStatus
     captures: CaptureStatus | None
     """None: capturing is off"""

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -108,7 +108,9 @@ class ModelServer:
         limits: Limits | None = None,
         require_token: bool = False,
     ) -> None:
-        store = open_store(store_uri)
+        store, limits = open_store(store_uri), limits or Limits()
+        # Of a canary that hangs, the champion has to have the time to take over.
+        config = replace(config, patience_s=min(config.patience_s, limits.deadline_s / 2))
         self._identity = me = identify()
         self._engine = Engine(config, store, load, replica=me.replica)
         book = TokenBook(store, required=require_token)

@@ -103,7 +103,7 @@ class _V2:
         served = self._engine.served
         if served is not None:
             _check_version(request, served.predictor.model.id)
-        return self._readiness()
+        return self._readiness(name=self._name)
 
     async def model(self, request: Request, visit: Visit) -> Response:
         model = self._model(request)
@@ -120,8 +120,9 @@ class _V2:
         begun, received_at = perf_counter(), self._clock()
         engine, limits = self._engine, self._limits
         engine.count_request()
-        self._model(request)
+        self._check_name(request)
         engine.admit()
+        self._model(request)
         visit.hold_images(1)
         said_of = metadata_of(request.scope["headers"])
         body = await read_body(
@@ -136,7 +137,9 @@ class _V2:
         engine.count_request(len(asked.images) - 1)
         allowed_s = min(limits.deadline_s, asked.timeout_s or limits.deadline_s)
         asking = Asking(said_of, received_at, begun, request.headers.get(KEY_HEADER))
-        answers = await within(allowed_s, self._answers(asked.images, asking))
+        # Who names a version has named the champion's, and gets no other's answer during a rollout.
+        pinned = "version" in request.path_params
+        answers = await within(allowed_s, self._answers(asked.images, asking, champion=pinned))
         _check_version(request, answers[0].model)
         classes = tuple(answers[0].prediction.probabilities)
         content, json_bytes = oip.render(request.path_params["name"], asked, answers, classes)
@@ -148,14 +151,16 @@ class _V2:
             return oip.parse(body, header_bytes, self._limits.max_images)
         return await run_in_threadpool(oip.parse, body, header_bytes, self._limits.max_images)
 
-    async def _answers(self, images: Sequence[Input], asking: Asking) -> list[Answered]:
+    async def _answers(
+        self, images: Sequence[Input], asking: Asking, *, champion: bool = False
+    ) -> list[Answered]:
         """One an image, all of one model version: an answer in this protocol names exactly one."""
-        answers = await self._asked(images, asking, range(len(images)))
+        answers = await self._asked(images, asking, range(len(images)), champion=champion)
         if len({answer.model for answer in answers.values()}) > 1:
             # The model was replaced in between, or a challenger failed on some: the champion answers those that it
             # has not.
-            champion = self._engine.served
-            wanted = champion.predictor.model.id if champion is not None else ""
+            served = self._engine.served
+            wanted = served.predictor.model.id if served is not None else ""
             others = [number for number, answer in answers.items() if answer.model != wanted]
             answers |= await self._asked(images, asking, others, champion=True)
         if len({answer.model for answer in answers.values()}) > 1:
@@ -193,15 +198,15 @@ class _V2:
         self._check_name(request)
         served = self._engine.served
         if served is None:
-            self._engine.admit()  # says why there is none
-            raise ModelChanged
+            raise self._engine.refusal() or ModelChanged()
         model = served.predictor.model
         _check_version(request, model.id)
         return model
 
-    def _readiness(self) -> Response:
+    def _readiness(self, **about: str) -> Response:
         ready = self._engine.served is not None
-        return _json({"ready": ready}, 200 if ready else 503, None if ready else {"retry-after": "2"})
+        said = {**about, "ready": ready}
+        return _json(said, 200 if ready else 503, None if ready else {"retry-after": "2"})
 
 
 def _check_version(request: Request, served: str) -> None:

@@ -62,10 +62,12 @@ def decoded(path: str | Path) -> Image.Image:
     """The image in a file, upright, in mode RGB with 8 bits a channel; transparency on white."""
     with Image.open(path, formats=FORMATS) as opened:
         opened.load()
-        orientation = opened.getexif().get(0x0112)
-        image: Image.Image = (
-            opened.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else opened.copy()
-        )
+        try:
+            said = opened.getexif().get(0x0112)
+        except Exception:  # noqa: BLE001 - damaged EXIF data says nothing about the pixels
+            said = None
+        turn = UPRIGHT.get(said) if isinstance(said, int) else None
+        image: Image.Image = opened.copy() if turn is None else opened.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":
         most = 1.0 if image.mode == "F" else 65535
         values = np.asarray(image)

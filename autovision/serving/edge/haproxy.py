@@ -202,8 +202,10 @@ class HAProxy:
         """Raises `ProxyFailed` if it does not listen in time, with what it said."""
         folder, plan = self._folder, self._plan
         for status, (kind, title, detail) in _PROBLEMS.items():
+            # HAProxy has one answer for all paths: clients of the inference protocol read `error`.
             problem = {
-                "type": f"urn:autovision:problem:{kind}", "title": title, "status": status, "detail": detail
+                "type": f"urn:autovision:problem:{kind}", "title": title, "status": status, "detail": detail,
+                "error": detail,
             }  # fmt: skip
             (folder / f"{status}.json").write_text(json.dumps(problem))
         pem = self._pem()

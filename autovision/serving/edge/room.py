@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from autovision.serving.edge.gather import merged
 from autovision.serving.edge.plan import DEPLOYMENT_HEADER, EDGE_HEADER, EdgePlan
 from autovision.serving.guard import as_problem, logged_problem
 from autovision.serving.metrics import Metrics
-from autovision.serving.problems import NotServed, QueueFull, Refusal, headers_of
+from autovision.serving.problems import NotServed, QueueFull, Refusal, headers_of, shape_of
 from autovision.serving.schema import FollowStatus, Health
 from autovision.serving.v2 import as_error
 
@@ -81,6 +82,8 @@ class Room:
         self._places = {target.name: _Place(target.sleeps) for target in plan.targets}
         self._waiting = 0
         self._held = 0
+        self._errors: Counter[str] = Counter()
+        """kind of problem -> requests"""
         self._answer_s = plan.limits.body_timeout_s + plan.limits.deadline_s + 5
         """so long a replica may take"""
         self._left: set[httpx.AsyncClient] = set()
@@ -158,7 +161,7 @@ class Room:
         try:
             if name is None:
                 raise NotServed(self._paths())
-            if request.method == "GET" and _asks_health(path):
+            if request.method in ("GET", "HEAD") and _asks_health(path):
                 return await self._health(name, request, path)
             if request.method == "GET" and path == "/metrics":
                 return await self._metrics_of([self._places[name]], request)
@@ -166,6 +169,7 @@ class Room:
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001 - answered as a problem, and logged if unexpected
+            self._errors[shape_of(error).kind] += 1
             render = as_error if path.startswith("/v2") else as_problem
             return render(logged_problem(error), headers_of(error))
 
@@ -186,12 +190,15 @@ class Room:
 
     async def _health(self, name: str, request: Request, path: str) -> Response:
         place = self._places[name]
+        if path.startswith("/v2/models/") and (asked := path.split("/")[3]) != name:
+            raise NotServed(f"model {asked[:80]!r} is not served here; {name!r} is")
         if place.replicas:
             with suppress(*_ENDED):
                 return await self._forward(place, request, path, b"")
         asleep = place.sleeps and place.was_there and not place.replicas
         if path.startswith("/v2"):
-            return _json({"ready": asleep}, 200 if asleep else 503)
+            about = {"name": name} if path.startswith("/v2/models/") else {}
+            return _json(about | {"ready": asleep}, 200 if asleep else 503)
         state = Health(status="asleep" if asleep else "waiting", model=None, following=FollowStatus())
         return _json(state.model_dump(mode="json"), 200 if asleep else 503)
 
@@ -272,7 +279,8 @@ class Room:
             except Refusal as error:
                 return as_problem(logged_problem(error), headers_of(error))
         counts = {target: len(place.replicas) for target, place in self._places.items()}
-        text = await run_in_threadpool(partial(merged, [t.decode() for t in texts], counts, self._waiting))
+        told, errors = [text.decode() for text in texts], dict(self._errors)
+        text = await run_in_threadpool(partial(merged, told, counts, self._waiting, errors))
         return Response(text, media_type=Metrics.CONTENT_TYPE)
 
     async def _ask_all(
@@ -289,7 +297,8 @@ class Room:
         found = [answer for answer in answers if isinstance(answer, httpx.Response)]
         for answer in found:
             if not answer.is_success:
-                kept = {n: v for n, v in answer.headers.items() if n in ("www-authenticate", "content-type")}
+                said = ("www-authenticate", "content-type", "retry-after")
+                kept = {name: value for name, value in answer.headers.items() if name in said}
                 return [], Response(answer.content, answer.status_code, kept)
         return [answer.content for answer in found], None
 

@@ -63,8 +63,8 @@ def ours() -> set[str]:
     """The names of all series that an edge, a controller and an API service tell."""
     metrics = Metrics("r", _state)
     metrics.observe(arm="stable", model="m", latency_s=0.01, confidence=0.9)
-    metrics.observe_batch(1)
-    told = merged([metrics.render().decode()], {"pets": 1}, 0).decode()
+    metrics.observe_batch("stable", "m", 1)
+    told = merged([metrics.render().decode()], {"pets": 1}, 0, {"no-replica": 1}).decode()
     service = ServiceMetrics(MemoryStore(), lambda: 0)
     service.observe("GET", "/me", 200, 0.01)
     told += service.render().decode()

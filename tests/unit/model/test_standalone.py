@@ -62,9 +62,11 @@ IMAGES: dict[str, tuple[Image.Image, str]] = {
     "cmyk.jpg": (bands("CMYK"), "JPEG"),
     "palette.gif": (palette(False), "GIF"),
     "palette with a hole.png": (palette(True), "PNG"),
-    **{f"turned {number}.jpg": (rotated(number), "JPEG") for number in range(1, 9)},
-    "turned wrongly.jpg": (rotated(77), "JPEG"),
+    **{f"turned {number} by exif.jpg": (rotated(number), "JPEG") for number in range(1, 9)},
+    "turned wrongly by exif.jpg": (rotated(77), "JPEG"),
+    "damaged exif.png": (Image.fromarray(noise((50, 70, 3))), "PNG"),
 }
+DAMAGED_EXIF = b"Exif\x00\x00MM\x00*"
 
 PREPROCESSINGS = [
     {"height": 64, "width": 64, "crop_pct": 0.875, "interpolation": "bicubic"},
@@ -77,7 +79,8 @@ PREPROCESSINGS = [
 @pytest.mark.parametrize("name", IMAGES)
 def test_pixels_are_those_that_evaluation_sees(name: str, fields: dict[str, Any], tmp_path: Path) -> None:
     made, kind = IMAGES[name]
-    made.save(tmp_path / name, kind, **({"exif": made.getexif()} if name.startswith("turned") else {}))
+    exif = DAMAGED_EXIF if name.startswith("damaged") else made.getexif()
+    made.save(tmp_path / name, kind, **({"exif": exif} if " exif." in name else {}))
     prep = Preprocessing(**fields, mean=(0, 0, 0), std=(1, 1, 1))
     expected = image.load((tmp_path / name).read_bytes(), prep)
     np.testing.assert_array_equal(portable.pixels(tmp_path / name, prep.model_dump(mode="json")), expected)

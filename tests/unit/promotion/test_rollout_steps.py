@@ -223,6 +223,19 @@ def test_while_one_is_on_its_way_another_one_has_to_wait(
     assert under_way(store) == begun
 
 
+def test_a_promotion_at_once_does_not_end_a_rollout_that_began_meanwhile(
+    store: MemoryStore, models: tuple[str, str]
+) -> None:
+    def meanwhile() -> datetime:
+        """Asked once both are compared."""
+        begin(store, models[1])
+        return NOW
+
+    with pytest.raises(Conflict, match=f"a rollout of '{models[1]}' has begun by now"):
+        rollout.consider(store, "door", models[1], at_once=True, clock=meanwhile)
+    assert (deployments.get(store, "door").model, under_way(store).model) == models
+
+
 def test_steps_are_left_out_on_request_and_for_the_first_model(
     store: MemoryStore, models: tuple[str, str], tiny: History
 ) -> None:

@@ -13,11 +13,13 @@ import pytest
 import uvicorn
 
 from autovision.errors import ImageTooLarge, InvalidImage, InvalidInput
+from autovision.records.rollouts import RolloutPolicy
 from autovision.serving.app import MAX_FEEDBACK, build_app
 from autovision.serving.client import Client, ServerUnavailable
 from autovision.serving.engine import EngineConfig
 from autovision.serving.schema import Answer
 from autovision.store import captures, labels
+from tests.unit.serving.conftest import version
 from tests.unit.serving.worlds import World, check_problem, until
 
 REQUEST_ID = "20260301T120000.000000-abcdef"
@@ -115,6 +117,7 @@ def test_refused_requests_name_the_fault_and_are_counted(http: Any, png: Any) ->
     check_problem(http.post("/v1/predict", content=png(), headers=gzip), 415, "unsupported-encoding")
     check_problem(http.get("/v1/predict"), 405, "method-not-allowed", "POST /v1/predict")
     check_problem(http.get("/v3/predict"), 404, "not-found", "POST /v1/predict")
+    check_problem(http.post("/v1/predict/", content=png()), 404, "not-found", "POST /v1/predict")
     errors = http.get("/v1/model").json()["errors"]
     assert errors == {
         "empty-body": 1,
@@ -366,6 +369,30 @@ def test_the_client_speaks_all_routes_and_raises_the_librarys_errors(
             client.predict(png(1, (1, 1)))
         with pytest.raises(InvalidInput, match="metadata"):
             client.predict(png(), metadata={"a.b": "x"})
+
+
+def test_the_client_names_the_caller_who_keeps_a_model_during_a_rollout(
+    url: str, world: World, png: Any
+) -> None:
+    world.begin("m2", RolloutPolicy(canary=(0.5,)))
+    arms = world.engine._now.arms
+    with Client(url) as client:
+        for caller in map(str, range(8)):
+            expected = "m2" if arms.is_canary(caller) else "m1"
+            assert client.predict(png(), key=caller).model == expected
+            (one,) = client.predict_all([png()], key=caller)
+            several = client.predict_all([png(), png()], key=caller)
+            assert {answer.model for answer in (one, *several) if isinstance(answer, Answer)} == {expected}
+    assert {arms.is_canary(caller) for caller in map(str, range(8))} == {True, False}
+
+
+def test_labels_may_be_classes_that_only_a_challenger_knows(http: Any, world: World) -> None:
+    row = {"request_id": REQUEST_ID, "label": "grey"}
+    check_problem(http.post("/v1/feedback", json=row), 422, "unknown-label")
+    world.predictors["m2"].model = version("m2").with_(classes=("bright", "grey", "dark"))
+    world.begin("m2", RolloutPolicy(canary=(0.5,)))
+    assert http.post("/v1/feedback", json=row).json() == {"accepted": 1, "new": 1}
+    check_problem(http.post("/v1/feedback", json=row | {"label": "green"}), 422, "unknown-label", "'grey'")
 
 
 def test_the_client_waits_for_a_server_that_asks_it_to_but_not_for_ever(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from autovision.errors import NotFound, StoreUnavailable
 from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.serving.arms import Arms, Wanted
 from autovision.serving.follower import UNLOADABLE_ATTEMPTS, Failure, Follower, model_to_load, next_failure
+from tests.unit.serving.worlds import until
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 FAILED_B = Failure("b", 1, "broken", AT + timedelta(seconds=10))
@@ -219,6 +220,39 @@ def test_a_challenger_is_loaded_beside_the_champion_and_takes_its_place_without_
     world.follower.step()
     assert (world.serving, world.challenger, world.loads) == (["a", "b"], None, ["a", "b"])
     assert since is not world.arms.stable
+
+
+def test_a_rollback_does_not_wait_for_a_challenger_that_loads(world: World) -> None:
+    for wanted in ("a", "b"):
+        world.wanted = wanted
+        world.follower.step()
+    may_load = Event()
+    world.while_loading = lambda: assert_waited(may_load)
+    world.rollout = rollout_of("c")
+    stepping = Thread(target=world.follower.step)
+    stepping.start()
+    until(lambda: world.loads == ["a", "b", "c"])
+    world.wanted, world.rollout = "a", None
+    until(lambda: world.serving == ["a", "b", "a"])
+    assert world.follower.status.loading == "c"
+    may_load.set()
+    stepping.join(10)
+    assert (world.serving, world.challenger, world.follower.status.loading) == (["a", "b", "a"], None, None)
+
+
+def test_it_stops_while_a_model_loads(world: World) -> None:
+    may_load = Event()
+    world.while_loading = lambda: assert_waited(may_load)
+    world.wanted = "a"
+    world.follower.start()
+    until(lambda: world.loads == ["a"])
+    world.follower.close()
+    assert not world.follower.alive and world.serving == []
+    may_load.set()
+
+
+def assert_waited(event: Event) -> None:
+    assert event.wait(20)
 
 
 def test_a_rollout_that_ends_leaves_the_champion_as_it_was(world: World) -> None:

@@ -67,6 +67,13 @@ def test_what_a_visit_holds_is_given_back_when_it_ends() -> None:
         assert dict(gate.images) == {}
 
 
+def test_a_request_that_the_queue_never_has_room_for_is_not_told_to_come_back() -> None:
+    with Gate(Limits(max_images=8, max_waiting=3)).visit(None) as visit:
+        visit.hold_images(3)
+        with pytest.raises(TooManyImages, match="4 images, and 3"):
+            visit.hold_images(1)
+
+
 def test_an_error_gives_everything_back() -> None:
     gate = Gate(Limits())
     with pytest.raises(ZeroDivisionError), gate.visit("a") as visit:
@@ -175,7 +182,7 @@ def test_one_caller_may_have_no_more_than_its_share(
         response = ask(greedy.secret)
         check_problem(response, 429, "too-many-at-once")
         assert response.headers["retry-after"] == "1"
-        check_problem(ask(modest.secret, 3), 429, "too-many-at-once")
+        check_problem(ask(modest.secret, 3), 413, "too-many-images", "3 images, and 2")
         other = pool.submit(ask, modest.secret)
         predictor.gate.set()
         assert [future.result().status_code for future in (*held, other)] == [200] * 3

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from autovision.records.rollouts import RolloutPolicy
+from autovision.serving.limits import Limits
 from autovision.serving.metrics import MAX_SERIES, Metrics, confidence_of
 from autovision.serving.schema import CaptureStatus, FollowStatus, ServerInfo
 from tests.unit.serving.worlds import World, until
@@ -58,7 +59,8 @@ def test_what_is_observed_is_told_by_arm_model_and_kind() -> None:
         metrics.observe(arm="stable", model="m1", latency_s=latency_s, confidence=confidence)
     metrics.observe(arm="canary", model="m2", latency_s=0.001, confidence=1.0)
     metrics.observe(arm="stable", model="m1", kind="invalid-image", latency_s=0.001)
-    metrics.observe_batch(3)
+    metrics.observe_batch("stable", "m1", 3)
+    metrics.observe_batch("canary", "m2", 1)
     found = samples(metrics.render().decode())
     stable = {"arm": "stable", "model": "m1"}
     assert found[at("autovision_requests_total", **stable, kind="ok")] == 2
@@ -69,13 +71,14 @@ def test_what_is_observed_is_told_by_arm_model_and_kind() -> None:
     assert found[at("autovision_latency_seconds_bucket", **stable, le="0.005")] == 1
     assert found[at("autovision_confidence_bucket", **stable, le="0.6")] == 1
     assert found[at("autovision_confidence_count", **stable)] == 2
-    assert found[at("autovision_batch_size_bucket", le="4.0")] == 1
-    assert found[at("autovision_batch_size_bucket", le="2.0")] == 0
+    assert found[at("autovision_batch_size_bucket", **stable, le="4.0")] == 1
+    assert found[at("autovision_batch_size_bucket", **stable, le="2.0")] == 0
+    assert found[at("autovision_batch_size_sum", arm="canary", model="m2")] == 1
 
 
 def test_what_the_engine_counts_is_read_when_it_is_asked_for() -> None:
     found = samples(Metrics("r", state).render().decode())
-    assert found[at("autovision_queue_length")] == 5
+    assert found[at("autovision_queue_length", arm="stable", model="m1")] == 5
     assert found[at("autovision_ready")] == 1
     assert found[at("autovision_model_swaps_total")] == 2
     assert found[at("autovision_errors_total", kind="queue-full")] == 3
@@ -85,6 +88,10 @@ def test_what_the_engine_counts_is_read_when_it_is_asked_for() -> None:
     found = samples(Metrics("r", lambda: state(model=None, captures=None)).render().decode())
     assert found[at("autovision_ready")] == 0
     assert at("autovision_captures_stored_total") not in found
+    rollout = {"challenger": "m2", "stage": "canary", "share": 0.5, "waiting_for_challenger": 2}
+    found = samples(Metrics("r", lambda: state(**rollout)).render().decode())
+    assert found[at("autovision_queue_length", arm="stable", model="m1")] == 3
+    assert found[at("autovision_queue_length", arm="canary", model="m2")] == 2
 
 
 def test_models_that_come_and_go_do_not_pile_up() -> None:
@@ -92,8 +99,10 @@ def test_models_that_come_and_go_do_not_pile_up() -> None:
     for number in range(3 * MAX_SERIES):
         for kind in ("ok", "internal"):
             metrics.observe(arm="stable", model=f"m{number}", kind=kind, latency_s=0.01, confidence=0.9)
+        metrics.observe_batch("stable", f"m{number}", 1)
     found = samples(metrics.render().decode())
-    models = {dict(labels)["model"] for _, labels in found if "model" in dict(labels)}
+    observed = [dict(labels) for name, labels in found if name != "autovision_queue_length"]
+    models = {labels["model"] for labels in observed if "model" in labels}
     assert models == {f"m{number}" for number in range(2 * MAX_SERIES, 3 * MAX_SERIES)}
     metrics.observe(arm="stable", model="m0", latency_s=0.01)
     found = samples(metrics.render().decode())
@@ -148,6 +157,29 @@ def test_a_shadow_has_an_arm_of_its_own(http: httpx.Client, world: World, png: A
     assert found[at("autovision_requests_total", arm="stable", model="m1", kind="ok")] == 3
     assert found[at("autovision_latency_seconds_count", **shadow)] == 3
     assert found[at("autovision_confidence_count", **shadow)] == 3
+    assert found[at("autovision_batch_size_sum", **shadow)] == 3
+    assert found[at("autovision_queue_length", **shadow)] == 0
+
+
+def test_images_that_were_refused_or_not_answered_in_time_are_among_the_requests(
+    make_predictor: Any, clock: Any, serve: Any, png: Any
+) -> None:
+    world = World(make_predictor, clock, max_waiting=2)
+    url = serve(world, limits=Limits(deadline_s=0.2))
+    with httpx.Client(base_url=url, trust_env=False, timeout=20) as http:
+        assert http.post("/v1/predict", content=png()).status_code == 503
+        assert http.get("/v2/models/shades").status_code == 503, "which asks about no image"
+        world.promote("m1")
+        world.predictors["m1"].gate.clear()
+        files = [("image", ("x.png", png()))] * 3
+        assert http.post("/v1/predict", files=files).status_code == 503
+        assert http.post("/v1/predict", content=png()).status_code == 504
+        world.predictors["m1"].gate.set()
+        found = samples(http.get("/metrics").text)
+    stable = {"arm": "stable", "model": "m1"}
+    assert found[at("autovision_requests_total", arm="stable", model="", kind="no-model")] == 1
+    assert found[at("autovision_requests_total", **stable, kind="queue-full")] == 3
+    assert found[at("autovision_requests_total", **stable, kind="deadline")] == 1
 
 
 def test_the_route_tells_of_what_was_asked(http: httpx.Client, world: World, png: Any) -> None:
@@ -171,5 +203,5 @@ def test_the_route_tells_of_what_was_asked(http: httpx.Client, world: World, png
     assert found[at("autovision_confidence_bucket", **m1, le="0.7")] == 1
     assert found[at("autovision_model_swaps_total")] == 1
     assert found[at("autovision_captures_stored_total")] == 4
-    batches = found[at("autovision_batch_size_sum")]
-    assert batches == 5, "every image was in one batch"
+    batches = [found[at("autovision_batch_size_sum", arm="stable", model=model)] for model in ("m1", "m2")]
+    assert batches == [4, 1], "every image was in one batch"

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
 from autovision.errors import InvalidImage, StoreUnavailable
 from autovision.records.deployments import Capture, CapturePolicy, Deployment
 from autovision.records.rollouts import ReplicaCounts, Rollout, RolloutPolicy, Stage
-from autovision.serving.engine import Engine, EngineConfig
+from autovision.serving.engine import Engine, EngineConfig, answer_of
+from autovision.serving.limits import Limits
+from autovision.serving.predicting import Input
 from autovision.serving.schema import Answer
-from autovision.store import MemoryStore, captures, keys, records
+from autovision.serving.server import Identity, ModelServer
+from autovision.store import MemoryStore, captures, keys, open_store, records
+from tests.unit.serving.conftest import Judged
 
 POLICY = RolloutPolicy(shadow_s=1, canary=(0.5,))
 SHADOW, CANARY = 0, 1
@@ -76,10 +83,10 @@ class World:
         self.change(rollout=rollout)
         until(lambda: self.engine.info().challenger == "m2")
 
-    async def ask(self, image: bytes, key: str | None = None) -> Answer:
-        return await self.engine.answer(image, {}, self.clock(), perf_counter(), key)
+    async def ask(self, image: Input, key: str | None = None) -> Answer:
+        return answer_of(await self.engine.ask(image, {}, self.clock(), perf_counter(), key))
 
-    def answers(self, image: bytes, number: int) -> list[Answer]:
+    def answers(self, image: Input, number: int) -> list[Answer]:
         """Those of as many callers with keys, one after the other."""
 
         async def run() -> list[Answer]:
@@ -134,6 +141,23 @@ def test_a_canary_answers_its_share_of_the_callers_who_keep_their_model(world: W
     assert (info.model, info.challenger, info.stage, info.share) == ("m1", "m2", Stage.CANARY, 0.5)
 
 
+def test_pixels_for_the_champion_go_to_a_canary_only_where_it_wants_the_same(world: World) -> None:
+    world.begin(CANARY)
+    said = Judged("dark", {"bright": 0.25, "dark": 0.75}, np.zeros(2, np.float32))
+    for predictor in world.predictors.values():
+        predictor._judge = lambda pixels: said
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    assert {answer.model for answer in world.answers(pixels, 20)} == {"m1", "m2"}
+    challenger = world.predictors["m2"]
+    prep = challenger.model.preprocessing
+    challenger.model = challenger.model.with_(preprocessing=prep.with_(mean=(0.5, 0.5, 0.5)))
+    assert {answer.model for answer in world.answers(pixels, 20)} == {"m1", "m2"}, (
+        "that is the network's part"
+    )
+    challenger.model = challenger.model.with_(preprocessing=prep.with_(height=16, width=16))
+    assert {answer.model for answer in world.answers(pixels, 20)} == {"m1"}
+
+
 def test_where_the_canary_fails_the_champion_answers_and_it_is_counted(world: World, png: Any) -> None:
     world.begin(CANARY)
     world.predictors["m2"].predict = _broken
@@ -151,6 +175,42 @@ def test_a_canary_that_hangs_costs_a_caller_no_more_than_the_patience(world: Wor
     assert answer.model == "m1"
     world.predictors["m2"].gate.set()
     assert world.counts(CANARY, lambda c: c.challenger.failed == 1 and c.stable.answered == 1)
+
+
+def test_a_canary_that_hangs_leaves_the_champion_time_before_the_deadline(
+    make_predictor: Any, clock: Any, png: Any
+) -> None:
+    uri = f"memory://{secrets.token_hex(8)}"
+    predictors = {"m1": make_predictor("m1", 0.5), "m2": make_predictor("m2", 0.9)}
+    rollout = Rollout(
+        id="r",
+        model="m2",
+        steps=RolloutPolicy(canary=(0.999999,)).steps(),
+        false_alarm=0.01,
+        error_margin=0.01,
+        latency_ratio=2,
+        began_at=clock.at,
+        step_began_at=clock.at,
+    )
+    record = Deployment(
+        name="shades", dataset="shades", model="m1", space={}, rollout=rollout, created_at=clock.at, updated_at=clock.at
+    )  # fmt: skip
+    records.create(open_store(uri), keys.deployment("shades"), record)
+    config, limits = EngineConfig(deployment="shades", poll_s=0.01), Limits(deadline_s=4.0)
+    server = ModelServer(uri, config, lambda store, model: predictors[model], lambda: Identity("r"), limits)
+    until(lambda: server.address() is not None and server._engine.info().challenger == "m2")
+    try:
+        at = server.address()
+        assert at is not None
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=at.socket), base_url="http://r", timeout=20
+        ) as http:
+            assert http.post("/v1/predict", content=png(180)).json()["model"] == "m2"
+            predictors["m2"].gate.clear()
+            assert http.post("/v1/predict", content=png(180)).json()["model"] == "m1"
+            predictors["m2"].gate.set()
+    finally:
+        server._listener.close()
 
 
 def test_an_image_that_is_none_is_nobodys_failure(world: World) -> None:

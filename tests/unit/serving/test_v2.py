@@ -51,10 +51,12 @@ def fault(call: Any, *arguments: Any, **options: Any) -> tuple[int, str]:
     return int(caught.value.status()), str(caught.value.message())
 
 
-def test_health_metadata_and_index(client: Any, world: World) -> None:
+def test_health_metadata_and_index(client: Any, url: str, world: World) -> None:
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("shades") and client.is_model_ready("shades", "m1")
     assert not client.is_model_ready("shapes") and not client.is_model_ready("shades", "m2")
+    ready = httpx.get(f"{url}/v2/models/shades/ready", trust_env=False)
+    assert ready.json() == {"name": "shades", "ready": True}
     server = client.get_server_metadata()
     assert server["name"] == "autovision" and "binary_tensor_data" in server["extensions"]
     model = client.get_model_metadata("shades")
@@ -261,6 +263,20 @@ def test_during_a_rollout_all_images_of_a_request_go_to_the_same_side(
             assert result.as_numpy("label").tolist() == [label] * 4
             seen.add(version)
         assert seen == {"m1", "m2"}
+
+
+def test_during_a_rollout_who_names_the_champions_version_gets_its_answers(
+    url: str, world: World, png: Any
+) -> None:
+    world.begin("m2", RolloutPolicy(canary=(0.999999,)))
+    with client_of(url) as client:
+        for number in range(3):
+            headers = {"X-Autovision-Key": f"caller-{number}"}
+            named = client.infer("shades", image_input(png(200)), model_version="m1", headers=headers)
+            assert named.get_response()["model_version"] == "m1"
+            assert named.as_numpy("label").tolist() == [b"bright"]
+            other = client.infer("shades", image_input(png(200)), headers=headers)
+            assert other.get_response()["model_version"] == "m2"
 
 
 def test_where_a_challenger_fails_on_an_image_the_champion_answers_the_request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -10,23 +11,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+import tritonclient.http as triton
+from PIL import Image
+from tritonclient.utils import InferenceServerException
 
+from autovision.serving.app import build_app
 from autovision.serving.edge import haproxy
 from autovision.serving.edge.haproxy import BUFFER_BYTES, HAProxy, ProxyFailed, room_socket
 from autovision.serving.edge.plan import EdgePlan
 from autovision.serving.limits import Limits
 from autovision.serving.listener import Listener
 from tests.unit.serving.edge.conftest import Replica, plan, said
-from tests.unit.serving.worlds import self_signed, until
+from tests.unit.serving.worlds import World, self_signed, until
 
 PROGRAM = haproxy.binary()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no HAProxy for this kind of machine")
@@ -137,8 +143,34 @@ def test_large_bodies_pass_and_late_ones_are_told_why(place: Path, replica: Repl
         assert told.startswith("HTTP/1.1 408 ")
         assert "application/problem+json" in told
         assert "urn:autovision:problem:slow-body" in told
+        assert '"error": "the request did not arrive in time' in told, "what clients of /v2 look for"
         too_long = client.get("/v1/model", headers={"x-long": "x" * BUFFER_BYTES})
         assert too_long.status_code in (400, 431)
+
+
+def test_tritons_client_is_answered_through_it(
+    place: Path, replica: Replica, world: World, png: Callable[..., bytes]
+) -> None:
+    world.promote("m1", wait=False)
+    noise = np.random.default_rng(0).integers(0, 60, (400, 400, 3), dtype=np.uint8)
+    large = io.BytesIO()
+    Image.fromarray(noise).save(large, "PNG")
+    assert len(large.getvalue()) > BUFFER_BYTES
+    images = np.array([png(200), large.getvalue()], np.object_)
+    planned = plan("shades")
+    with running(planned, place) as (proxy, _):
+        proxy.sync({"shades": {"a": replica("a", build_app(world.engine, settle_s=10.0))[1]}})
+        with triton.InferenceServerClient(f"127.0.0.1:{planned.port}") as client:
+            assert client.is_server_ready() and client.is_model_ready("shades", "m1")
+            tensor = triton.InferInput("image", [2], "BYTES").set_data_from_numpy(images)
+            for compression in (None, "gzip"):
+                result = client.infer(
+                    "shades", [tensor], request_id="seven", request_compression_algorithm=compression
+                )
+                assert result.as_numpy("label").tolist() == [b"bright", b"dark"]
+                assert result.get_response()["id"] == "seven"
+            with pytest.raises(InferenceServerException, match="'shapes' is not served here"):
+                client.infer("shapes", [tensor])
 
 
 def test_over_tls(place: Path, replica: Replica, tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ def test_who_waits_too_long_or_finds_no_room_is_told_to_try_again(rooms: Callabl
     large = here.http.post("/v1/predict", content=bytes(11))
     assert (large.status_code, large.json()["title"]) == (503, "Overloaded")
     assert (here.room._waiting, here.room._held) == (0, 0)
+    told = here.http.get("/metrics").text
+    assert 'autovision_edge_errors_total{kind="queue-full"} 2.0' in told
+    assert 'autovision_edge_errors_total{kind="no-replica"} 1.0' in told
 
 
 def test_health_is_told_at_once_and_wakes_nobody(
@@ -122,7 +125,14 @@ def test_health_is_told_at_once_and_wakes_nobody(
     here.update()
     asleep = here.http.get("/v1/health")
     assert (asleep.status_code, asleep.json()["status"]) == (200, "asleep")
-    assert here.http.get("/v2/models/pets/ready").status_code == 200
+    ready = here.http.get("/v2/models/pets/ready")
+    assert (ready.status_code, ready.json()) == (200, {"name": "pets", "ready": True})
+    unknown = here.http.get("/v2/models/pests/ready")
+    assert (unknown.status_code, unknown.json()["error"]) == (
+        404,
+        "model 'pests' is not served here; 'pets' is",
+    )
+    assert here.http.head("/v1/health").status_code == 200
     assert here.woken == []
 
 
@@ -189,7 +199,7 @@ def test_metrics_are_those_of_all_replicas(rooms: Callable[..., Rooms], replica:
 
 def test_metrics_of_one_replica_are_what_it_says() -> None:
     one = text_of("a", 3).decode().splitlines()
-    assert merged(["\n".join(one) + "\n"], {}, 0).decode().splitlines()[: len(one)] == one
+    assert merged(["\n".join(one) + "\n"], {}, 0, {}).decode().splitlines()[: len(one)] == one
 
 
 def test_a_server_of_several_speaks_for_all(rooms: Callable[..., Rooms], replica: Replica) -> None:
