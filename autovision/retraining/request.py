@@ -13,7 +13,6 @@ from autovision.model.version import read_version
 from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.deployments import Deployment, DriftReport
 from autovision.records.retraining import RetrainingState
-from autovision.records.runtimes import EVALUATED
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry.searches import all_searches
 from autovision.retraining.accuracy import Share
@@ -27,6 +26,14 @@ from autovision.store import captures, keys, records
 from autovision.store.protocol import Store
 from autovision.store.remembered import Remembered
 from autovision.trial.likeness import Likeness
+
+_KEPT = (
+    *("metric", "costs", "objectives"),
+    *("licenses", "max_latency_ms", "max_memory_mb", "max_size_mb", "runtime"),
+    *("max_cost", "prices", "patience_s", "converged", "workers_per_trial", "priority"),
+    *("sampler", "scheduler", "refit", "soup", "confirm"),
+)
+"""what the search of the champion was held to, and how it worked: its re-searches are and do, too"""
 
 
 @dataclass(frozen=True)
@@ -178,16 +185,7 @@ def build(
         deployment=deployment.name,
         reason=reason,
         nonce=(report.id if report else "") if nonce is None else nonce,
-        metric=before.metric if before else "accuracy",
-        costs=before.costs if before else None,
-        refit=before.refit if before else True,
-        soup=before.soup if before else True,
-        licenses=before.licenses if before else (),
-        workers_per_trial=before.workers_per_trial if before else 1,
-        max_latency_ms=before.max_latency_ms if before else None,
-        max_memory_mb=before.max_memory_mb if before else None,
-        max_size_mb=before.max_size_mb if before else None,
-        runtime=before.runtime if before else EVALUATED,
+        **({name: getattr(before, name) for name in _KEPT} if before else {}),
     )
 
 
@@ -200,7 +198,7 @@ def _likeness(store: Store, deployment: Deployment) -> importer.Alike:
 
 
 def _search_of_champion(store: Store, deployment: Deployment) -> SearchRequest | None:
-    """What it was held to, its re-searches are, too; None: there is no champion."""
+    """None: there is no champion."""
     if deployment.model is None:
         return None
     search = read_version(store, deployment.model).lineage.search

@@ -167,24 +167,36 @@ def test_the_request_says_what_is_wanted_and_why(labelled: tuple[MemoryStore, De
     assert request.space == deployment.space
 
 
-def test_a_re_search_keeps_to_the_licences_and_workers_of_the_search_that_made_the_champion(
+def test_a_re_search_is_held_to_what_the_search_that_made_the_champion_was_and_works_as_it_did(
     deployed: tuple[MemoryStore, Deployment], tiny: History
 ) -> None:
     store, deployment = deployed
     situation = observe(store, deployment)
     plain = retraining.build(store, deployment, situation, reason="because", seed=0)
-    assert (plain.licenses, plain.workers_per_trial) == ((), 1)
+    assert (plain.licenses, plain.workers_per_trial, plain.runtime) == ((), 1, "evaluated")
+    asked: dict[str, object] = {
+        "licenses": ("mit",),
+        "workers_per_trial": 4,
+        "max_size_mb": 9.0,
+        "runtime": "eager-f32",
+        "objectives": ("latency",),
+        "max_cost": 3.0,
+        "patience_s": 40.0,
+        "converged": True,
+        "sampler": "random",
+        "scheduler": "asha",
+        "soup": False,
+        "confirm": False,
+        "priority": 2,
+    }
     key = keys.search_request(tiny.searches[0].id)
     store.delete(key)
-    records.create(
-        store,
-        key,
-        tiny.searches[0].with_(licenses=("mit",), workers_per_trial=4, max_size_mb=9.0, runtime="eager-f32"),
-    )
+    records.create(store, key, tiny.searches[0].with_(**asked))
     again = retraining.build(store, deployment, situation, reason="because", seed=0)
-    assert (again.licenses, again.workers_per_trial) == (("mit",), 4)
-    assert (again.max_size_mb, again.max_latency_ms, again.max_memory_mb) == (9.0, None, None)
-    assert (plain.runtime, again.runtime) == ("evaluated", "eager-f32")
+    assert {name: getattr(again, name) for name in asked} == asked
+    assert (again.max_latency_ms, again.max_memory_mb, again.refit) == (None, None, True)
+    # Of this search alone, and no rule for those that follow.
+    assert (again.budget_s, again.max_trials) == (plain.budget_s, plain.max_trials)
 
 
 def test_doing_it_again_gives_the_same_version_and_the_same_request(
