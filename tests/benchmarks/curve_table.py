@@ -10,7 +10,7 @@
 A head's curve is predicted by a Gaussian process. That of a fine-tuned network is its probe head's final values, as
 predicted, plus what fine-tuning adds, which another process learns: there are few of them, at one resolution, and what
 a backbone or a resolution is worth they take from the heads. Noise is the difference between two seeds of a recorded
-head that is about as good. (Zela et al. 2022 show that searches may be simulated on such surrogates.)
+head whose curve is about the same. (Zela et al. 2022 show that searches may be simulated on such surrogates.)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any, Literal
 import common
 import numpy as np
 from scipy.optimize import nnls
+from scipy.special import expit, logit
 from scipy.stats import spearmanr
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -51,6 +52,10 @@ RUNGS = 3
 FINAL_TEST = RUNGS * len(OUTPUTS) - 1
 ACCURACIES = [i for i in range(RUNGS * len(OUTPUTS)) if "accuracy" in OUTPUTS[i % len(OUTPUTS)]]
 KERNELS = FOLDER / "kernels.json"
+_ALIKE = 10
+"""recorded heads whose noise a curve may have"""
+_LEAST = 1e-3
+"""of an accuracy and of what it lacks to 1, where noise is added"""
 LENGTH = 6.0
 """standard deviations of each input over which what fine-tuning adds changes"""
 
@@ -234,23 +239,35 @@ class Surrogate:
         said[:, ACCURACIES] = np.clip(said[:, ACCURACIES], 0.0, 1.0)
         return said
 
-    def noise(self, config: TrialConfig, seed: int) -> np.ndarray:
-        """(9,): of one seed; the same one for the same configuration and seed."""
+    def seen(self, config: TrialConfig, seed: int, said: np.ndarray) -> np.ndarray:
+        """(9,): the mean with the noise of one seed; the same noise for the same configuration and seed."""
         rng = np.random.default_rng([seed, int(config.digest[:12], 16)])
-        level = self.mean([config])[0, FINAL_TEST]
-        near = np.argsort(np.abs(self._pairs[:, 0, FINAL_TEST] - level))[:20]
-        differences = self._pairs[near[rng.integers(len(near))], 1]
-        drawn: np.ndarray = differences * rng.choice([-1.0, 1.0]) / math.sqrt(2)
-        return drawn
+        # Alike at every rung: what ends alike may have begun far apart, and varies there as nothing does at its end.
+        apart = self._pairs.mean(1)[:, ACCURACIES] - said[ACCURACIES]
+        near = np.argsort(np.square(apart).sum(1))[:_ALIKE]
+        one, other = _unbounded(self._pairs[near[rng.integers(len(near))]])
+        return _bounded(_unbounded(said) + (one - other) * rng.choice([-1.0, 1.0]) / math.sqrt(2))
 
 
 def _pairs(table: CurveTable, rows: Sequence[int]) -> np.ndarray:
-    """(pairs, 2, 9): mean and difference of each configuration that was recorded with two seeds."""
+    """(pairs, 2, 9): each configuration that was recorded with two seeds."""
     of: dict[str, list[int]] = {}
     for i in rows:
         of.setdefault(table.configs[i].digest, []).append(i)
-    twice = [table.outputs[each] for each in of.values() if len(each) == 2]
-    return np.array([[(a + b) / 2, a - b] for a, b in twice])
+    return np.array([table.outputs[each] for each in of.values() if len(each) == 2])
+
+
+def _unbounded(outputs: np.ndarray) -> np.ndarray:
+    """With accuracies as their logits: noise lifts none above what is possible, as much as it may let some fall."""
+    found = outputs.copy()
+    found[..., ACCURACIES] = logit(np.clip(outputs[..., ACCURACIES], _LEAST, 1 - _LEAST))
+    return found
+
+
+def _bounded(outputs: np.ndarray) -> np.ndarray:
+    found = outputs.copy()
+    found[..., ACCURACIES] = expit(outputs[..., ACCURACIES])
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------- seconds
@@ -407,8 +424,7 @@ class CurveLab:
 
     def values(self, config: TrialConfig, seed: int) -> np.ndarray:
         """(9,): `OUTPUTS` at each rung, with the noise of a seed."""
-        drawn: np.ndarray = self.mean(config) + self.surrogate.noise(config, seed)
-        return drawn
+        return self.surrogate.seen(config, seed, self.mean(config))
 
     def until(self, config: TrialConfig, rung: int, epoch: int) -> float:
         training = self.seconds.until(config, rung, epoch, self.images["train"], self.images["validation"])
@@ -459,7 +475,7 @@ def validation(table: CurveTable) -> list[tuple[str, int, float, float, float, f
         predicted[left] = surrogate.mean([table.configs[i] for i in left])
     said, true = predicted[:, FINAL_TEST], table.outputs[:, FINAL_TEST]
     pairs = _pairs(table, range(len(groups)))
-    noise = float(np.median(np.abs(pairs[:, 1, FINAL_TEST])) / math.sqrt(2))
+    noise = float(np.median(np.abs(pairs[:, 0, FINAL_TEST] - pairs[:, 1, FINAL_TEST])) / math.sqrt(2))
     tuned = np.array([config.unfreeze > 0 for config in table.configs])
     good = true >= np.median(true)
     found = []
