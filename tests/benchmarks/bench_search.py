@@ -258,14 +258,14 @@ def all_searched(searches: Sequence[Search], args: Any) -> dict[Search, Outcome]
     left = [search for search in dict.fromkeys(searches) if search not in found]
     with ProcessPoolExecutor(args.jobs) as pool:
         going = {pool.submit(searched, search): search for search in left}
-        for done in as_completed(going):
+        for count, done in enumerate(as_completed(going), 1):
             outcome = found[going[done]] = done.result()
             if args.kept:
                 kept = {"code": code_version(), "search": asdict(going[done]), **asdict(outcome)}
                 with args.kept.open("a") as file:
                     file.write(json.dumps(kept) + "\n")
-            if len(found) % 20 == 0:
-                print(f"{len(found)} of {len(searches)} searches", file=sys.stderr, flush=True)
+            if count % 20 == 0:
+                print(f"{count} of {len(left)} searches", file=sys.stderr, flush=True)
     return found
 
 
