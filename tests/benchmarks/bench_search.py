@@ -9,8 +9,8 @@ incumbent, both without noise. The incumbent is what each system would give by i
 rung, Ray Tune its best last report. What finishing takes is left out for all. Every search of one seed has the same
 noise in the same configurations; intervals are of the mean over seeds, by bootstrap (95 %).
 
-With 64 workers and 900 s one search of TPE + ASHA takes minutes, since what Optuna does for a trial grows with their
-number. `--kept FILE` notes every search that is over, so that a run can be stopped, and goes on.
+What Optuna does for a trial grows with their number, so that many workers and long budgets take long to simulate.
+`--kept FILE` notes every search that is over: a run that was stopped goes on with the others.
 """
 
 from __future__ import annotations
