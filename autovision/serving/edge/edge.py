@@ -69,7 +69,7 @@ class Edge:
         self._listener.start()
         self._wait_listening()
         if program is not None:
-            self._proxy = HAProxy(plan, self._folder, program)
+            self._proxy = HAProxy(plan, self._folder, program, self._room.note_error)
             self._proxy.start()
         self._stop = Event()
         self._fault: str | None = None

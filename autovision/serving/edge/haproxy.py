@@ -17,10 +17,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from autovision.errors import AutoVisionError
+from autovision.serving.edge import journal
+from autovision.serving.edge.journal import Journal
 from autovision.serving.edge.plan import DEPLOYMENT_HEADER, EDGE_HEADER, RESERVED, EdgePlan, Target
 
 ROOM = "_room"
@@ -97,8 +99,13 @@ def configuration(plan: EdgePlan, folder: Path, pem: Path | None, connections: i
         f"    tune.maxrewrite {HEADER_BYTES}",
         f"    hard-stop-after {_ms(STOP_S)}",
         "    ssl-default-bind-options ssl-min-ver TLSv1.2",
+        f"    log {_quoted(journal_socket(folder))} len {journal.LINE_BYTES} format raw local0",
         "defaults",
         "    mode http",
+        "    log global",
+        f'    log-format "{journal.FORMAT}"',
+        # Of requests that went well nothing is logged: nobody reads a line for each.
+        "    option dontlog-normal",
         # All of a small request is there before a replica is chosen: a slow caller holds up none, and it can be resent.
         "    option http-buffer-request",
         "    option abortonclose",
@@ -181,17 +188,29 @@ def admin_socket(folder: Path) -> Path:
     return folder / "admin.sock"
 
 
+def journal_socket(folder: Path) -> Path:
+    return folder / "log.sock"
+
+
 def _room(folder: Path) -> str:
     return f"unix@{room_socket(folder)}"
 
 
 class HAProxy:
-    """HAProxy's process on this node. `start` before use, `stop` after; it ends whenever this process does."""
+    """HAProxy's process on this node. `start` before use, `stop` after; it ends whenever this process does.
 
-    def __init__(self, plan: EdgePlan, folder: Path, program: Path) -> None:
+    Args:
+        told: called with the kind of each problem that HAProxy answers by itself, on a thread of its own.
+    """
+
+    def __init__(
+        self, plan: EdgePlan, folder: Path, program: Path, told: Callable[[str], None] = lambda kind: None
+    ) -> None:
         self._plan = plan
         self._folder = folder
         self._program = program
+        self._told = told
+        self._journal: Journal | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._there: dict[str, dict[str, str]] = {}
         """target -> replica -> where HAProxy was told that it answers"""
@@ -209,16 +228,21 @@ class HAProxy:
             }  # fmt: skip
             (folder / f"{status}.json").write_text(json.dumps(problem))
         pem = self._pem()
+        kinds = {status: kind for status, (kind, _, _) in _PROBLEMS.items()}
+        self._journal = Journal(journal_socket(folder), kinds, self._told)
         config = folder / "haproxy.cfg"
         _write_privately(config, configuration(plan, folder, pem, max_connections()).encode())
         deadline = time.monotonic() + PORT_S
         while (said := self._launched(config)) is not None:
             if time.monotonic() > deadline:
+                self._journal.close()
                 raise ProxyFailed(f"HAProxy does not start on {plan.host}:{plan.port}: {said[-600:]}")
             time.sleep(0.5)
 
     @property
     def alive(self) -> bool:
+        if self._journal is None or not self._journal.alive:
+            return False
         return self._process is not None and self._process.poll() is None
 
     def sync(self, wanted: Mapping[str, Mapping[str, str]]) -> None:
@@ -243,6 +267,11 @@ class HAProxy:
 
     def stop(self) -> None:
         """Take no new requests, and end when those under way are answered, or after `STOP_S` seconds."""
+        self._end()
+        if self._journal is not None:
+            self._journal.close()
+
+    def _end(self) -> None:
         process = self._process
         if process is None or process.poll() is not None:
             return

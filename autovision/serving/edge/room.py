@@ -106,6 +106,11 @@ class Room:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._apply, addresses)
 
+    def note_error(self, kind: str) -> None:
+        """Count what was answered before it came here. Thread-safe."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._count_error, kind)
+
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self._loop = asyncio.get_running_loop()
@@ -169,9 +174,12 @@ class Room:
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:  # noqa: BLE001 - answered as a problem, and logged if unexpected
-            self._errors[shape_of(error).kind] += 1
+            self._count_error(shape_of(error).kind)
             render = as_error if path.startswith("/v2") else as_problem
             return render(logged_problem(error), headers_of(error))
+
+    def _count_error(self, kind: str) -> None:
+        self._errors[kind] += 1
 
     def _target(self, request: Request) -> tuple[str | None, str]:
         """Whose request it is, as HAProxy says, or without it as the path says; and the path without the name."""

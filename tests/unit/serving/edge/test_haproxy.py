@@ -23,6 +23,10 @@ import psutil
 import pytest
 import tritonclient.http as triton
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from tritonclient.utils import InferenceServerException
 
 from autovision.serving.app import build_app
@@ -39,12 +43,14 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no HAProxy for
 
 
 @contextmanager
-def running(planned: EdgePlan, folder: Path) -> Iterator[tuple[HAProxy, httpx.Client]]:
+def running(
+    planned: EdgePlan, folder: Path, told: Callable[[str], None] = lambda kind: None
+) -> Iterator[tuple[HAProxy, httpx.Client]]:
     assert PROGRAM is not None
     room = Listener(said("room"), room_socket(folder), stop_s=2)
     room.start()
     until(lambda: room.listening)
-    proxy = HAProxy(planned, folder, PROGRAM)
+    proxy = HAProxy(planned, folder, PROGRAM, told)
     proxy.start()
     try:
         url = f"http://127.0.0.1:{planned.port}"
@@ -146,6 +152,43 @@ def test_large_bodies_pass_and_late_ones_are_told_why(place: Path, replica: Repl
         assert '"error": "the request did not arrive in time' in told, "what clients of /v2 look for"
         too_long = client.get("/v1/model", headers={"x-long": "x" * BUFFER_BYTES})
         assert too_long.status_code in (400, 431)
+
+
+def test_what_it_answers_by_itself_is_told_and_what_replicas_answer_is_not(
+    place: Path, replica: Replica
+) -> None:
+    async def busy(request: Request) -> JSONResponse:
+        return JSONResponse({"by": "a"}, 503)
+
+    told: list[str] = []
+    path = place / "victim.sock"
+    victim = subprocess.Popen([sys.executable, "-c", VICTIM, str(path)], stdout=subprocess.PIPE, text=True)
+    assert victim.stdout is not None
+    try:
+        assert victim.stdout.readline() == "listens\n"
+        planned = plan("pets", limits=Limits(body_timeout_s=0.5))
+        with running(planned, place, told.append) as (proxy, client), ThreadPoolExecutor(1) as pool:
+            app = Starlette(routes=[Route("/v1/model", busy)])
+            proxy.sync({"pets": {"a": replica("a", app)[1]}})
+            assert client.get("/v1/model").json() == {"by": "a"}
+            proxy.sync({"pets": {"victim": f"unix@{path}"}})
+            asking = pool.submit(client.post, "/v1/predict", content=bytes(2 * BUFFER_BYTES))
+            assert victim.stdout.readline() == "asked\n"
+            victim.kill()
+            victim.wait()
+            assert asking.result(10).json()["type"] == "urn:autovision:problem:broken-off"
+            with socket.create_connection((client.base_url.host, planned.port)) as gone:
+                gone.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
+            with socket.create_connection((client.base_url.host, planned.port)) as slow:
+                slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
+                assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
+            assert client.get("/v1/model", headers={"x-long": "x" * BUFFER_BYTES}).status_code == 400
+            until(lambda: len(told) >= 3)
+    finally:
+        victim.kill()
+        victim.wait()
+        victim.stdout.close()
+    assert told == ["broken-off", "slow-body", "bad-request"]
 
 
 def test_tritons_client_is_answered_through_it(

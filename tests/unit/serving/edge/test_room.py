@@ -197,6 +197,25 @@ def test_metrics_are_those_of_all_replicas(rooms: Callable[..., Rooms], replica:
     assert 'replica="c1"' in of_cats and 'replica="p1"' not in of_cats
 
 
+def test_a_replicas_refusal_is_passed_on_as_it_is(rooms: Callable[..., Rooms], replica: Replica) -> None:
+    async def later(request: Request) -> Response:
+        return Response(b"{}", 429, {"retry-after": "7", "x-inner": "1"}, "application/problem+json")
+
+    here = rooms(plan("pets"))
+    here.update(pets={"a": replica("a", Starlette(routes=[Route("/metrics", later)]))[1]})
+    refused = here.http.get("/metrics")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "7")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert "x-inner" not in refused.headers
+
+
+def test_what_the_proxy_answered_is_counted_with_the_rest(rooms: Callable[..., Rooms]) -> None:
+    here = rooms(plan("pets"))
+    for _ in range(2):
+        here.room.note_error("slow-body")
+    until(lambda: 'autovision_edge_errors_total{kind="slow-body"} 2.0' in here.http.get("/metrics").text)
+
+
 def test_metrics_of_one_replica_are_what_it_says() -> None:
     one = text_of("a", 3).decode().splitlines()
     assert merged(["\n".join(one) + "\n"], {}, 0, {}).decode().splitlines()[: len(one)] == one
