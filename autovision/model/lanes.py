@@ -17,15 +17,19 @@ import numpy as np
 from autovision.model.compiled import Compiled
 from autovision.records.runtimes import TIMED_BATCH, Lanes, LaneTimings
 
-SIZES = (1, 2, 4)
+SIZES = (1, 2, 4, 8)
 """images of a call that are tried"""
 COSTS = 1.15
 """so many times as long as in a batch may an image take in lanes, for what it waits less"""
 NEARLY = 1.05
 """a call of fewer images is taken where it is slower by no more than that, for each"""
+HARDLY = 1.01
+"""the same of a call under a load that keeps all lanes busy: what each takes is then what all wait for"""
 QUICKER = 0.9
 """of the time on one thread: what all threads have to be below to compute an image that is alone"""
 
+METHOD = 2
+"""raised when what is timed changes: figures of before are not used then"""
 MOST_S = 1.5
 """seconds after which no more rounds are begun"""
 
@@ -37,8 +41,12 @@ def decided(timings: LaneTimings) -> Lanes | None:
     quickest = min(timings.lane_ms.values())
     if quickest > COSTS * timings.batch_ms:
         return None
-    few = min(images for images, ms in timings.lane_ms.items() if ms <= NEARLY * quickest)
-    return Lanes(number=timings.lanes, few=few, wide=timings.wide_ms < QUICKER * timings.one_ms)
+    few, most = (
+        min(images for images, ms in timings.lane_ms.items() if ms <= nearly * quickest)
+        for nearly in (NEARLY, HARDLY)
+    )
+    wide = timings.wide_ms < QUICKER * timings.one_ms
+    return Lanes(number=timings.lanes, few=few, most=most, wide=wide)
 
 
 def timings(

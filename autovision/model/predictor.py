@@ -157,8 +157,13 @@ class Predictor:
 
     @property
     def few(self) -> int:
-        """Images of such a call at most."""
+        """Images of such a call at most, unless so many wait that each lane has `most`."""
         return self._lanes.few if self._lanes is not None else MAX_BATCH
+
+    @property
+    def most(self) -> int:
+        """Images of a call then."""
+        return max(self.few, self._lanes.most) if self._lanes is not None else MAX_BATCH
 
     def predict_in_lane(
         self, images: Sequence[bytes | image.Pixels], widen: Callable[[], bool]

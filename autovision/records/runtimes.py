@@ -147,7 +147,9 @@ class Lanes(Record):
     number: int = Field(gt=1)
     """calls at once"""
     few: int = Field(gt=0)
-    """images of a call at most"""
+    """images of a call at most, unless so many wait that each lane has `most`"""
+    most: int = Field(default=0, ge=0)
+    """images of a call then; 0: as few"""
     wide: bool
     """whether all threads compute an image that is alone"""
 

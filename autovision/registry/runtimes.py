@@ -250,7 +250,7 @@ class OnThisNode:
         if self.model.size_bytes >= ready.SHARED_BELOW:
             return None, True
         node, structure = runtimes.node(self._threads), runtimes.structure(self._network, self.size)
-        key = keys.lane_speeds(digest_of([structure, node, runtime, runtimes.versions()]))
+        key = keys.lane_speeds(digest_of([structure, node, runtime, runtimes.versions(), lanes.METHOD]))
         with suppress(KeyNotFound):
             return lanes.decided(records.read(self._store, key, LaneSpeeds).timings), True
         narrow = compiled.side_by_side(self._threads)

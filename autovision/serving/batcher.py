@@ -151,6 +151,13 @@ class Batcher:
         lanes: int = getattr(predictor, "lanes", 1)
         return min(lanes, len(self._workers))
 
+    def _sizes(self, predictor: Predictor | None, lanes: int) -> tuple[int, int]:
+        """Images of a call while some wait, and while many do."""
+        if lanes == 1:
+            return self._max_batch, self._max_batch
+        in_lanes = cast(LanePredictor, predictor)
+        return min(self._max_batch, in_lanes.few), min(self._max_batch, in_lanes.most)
+
     def _begin(self) -> bool:
         """Wait until there is something to do; False when closed and done."""
         with self._changed:
@@ -167,11 +174,13 @@ class Batcher:
             if self._closed:
                 self._changed.notify_all()
 
-    def _take(self, most: int, lanes: int) -> list[_Waiting]:
-        """A lane takes its share of what waits."""
+    def _take(self, few: int, most: int, lanes: int) -> list[_Waiting]:
+        """A lane takes its share of what waits, but few, unless all lanes have as many as they take at most."""
         with self._changed:
-            share = -(-len(self._queue) // lanes)
-            taken = [self._queue.popleft() for _ in range(min(most, share))]
+            waiting = len(self._queue)
+            share = -(-waiting // lanes)
+            number = most if waiting >= most * lanes else min(few, share)
+            taken = [self._queue.popleft() for _ in range(number)]
         # Callers that went away in the meantime cost nothing.
         return [job for job in taken if not job.future.cancelled()]
 
@@ -189,8 +198,8 @@ class Batcher:
         with self._turns.mine(yields=yields, places=places) as turn:
             predictor = self._current()
             lanes = self._lanes(predictor)
-            most = min(self._max_batch, cast(LanePredictor, predictor).few) if lanes > 1 else self._max_batch
-            if not (batch := self._take(1 if yields else most, lanes)):
+            few, most = self._sizes(predictor, lanes)
+            if not (batch := self._take(1, 1, 1) if yields else self._take(few, most, lanes)):
                 return
             begun = perf_counter()
             results = self._results(predictor, batch, lanes, _never if yields else turn.widen)

@@ -54,7 +54,11 @@ class LanePredictor(Predictor, Protocol):
 
     @property
     def few(self) -> int:
-        """images that a call takes at most: more would not be quicker, and those that are done would wait"""
+        """images that a call takes at most: more would hardly be quicker, and those that are done would wait"""
+
+    @property
+    def most(self) -> int:
+        """images that a call takes where so many wait for each lane: under such a load all wait for what each takes"""
 
     def predict_in_lane(
         self, images: Sequence[Input], widen: Callable[[], bool]

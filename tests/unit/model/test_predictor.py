@@ -111,8 +111,8 @@ def shared(tiny: History) -> Predictor:
     version = read_version(tiny.store, tiny.models[1].id)
     prep = version.preprocessing
     file = openvino_file(bundle.load_network(tiny.store, version), (prep.height, prep.width))
-    whole, each = (Scorer(OpenVinoModule(file, "f32", 3, streams)) for streams in (1, 3))
-    found = Predictor.warm(version, whole, 3, each)
+    whole = OpenVinoModule(file, "f32", 3)
+    found = Predictor.warm(version, Scorer(whole), 3, Scorer(whole.side_by_side(3)))
     assert found._each is not None
     return found
 
@@ -143,7 +143,7 @@ def test_a_lane_answers_like_one_thread_in_any_form(
     in_lanes = Predictor.warm(
         shared.model, shared._scorer, 3, shared._each, Lanes(number=3, few=2, wide=True)
     )
-    assert (in_lanes.lanes, in_lanes.few) == (3, 2)
+    assert (in_lanes.lanes, in_lanes.few, in_lanes.most) == (3, 2, 2)
     asked: list[bool] = []
 
     def widen() -> bool:

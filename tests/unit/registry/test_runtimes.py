@@ -132,12 +132,12 @@ def test_lanes_are_measured_once_for_a_structure_and_the_runtime_that_serves(
     bundle.publish(store, model.with_(id="colours-m-other"), files)
     size = (model.preprocessing.height, model.preprocessing.width)
     here = OnThisNode(store, model, 2)
-    assert here.lanes("onnx-f32", measure=False) == (Lanes(number=2, few=1, wide=True), False)
+    assert here.lanes("onnx-f32", measure=False) == (Lanes(number=2, few=1, most=1, wide=True), False)
     assert timed.pop() == ("onnx", "onnx", 2, size, False)
     for each in (model.id, "colours-m-other"):
         load(store, each, threads=2)
     assert timed == [("onnx", "onnx", 2, size, True)]
-    assert here.lanes("onnx-f32", measure=False) == (Lanes(number=2, few=1, wide=True), True)
+    assert here.lanes("onnx-f32", measure=False) == (Lanes(number=2, few=1, most=1, wide=True), True)
     assert OnThisNode(store, model, 1).lanes("onnx-f32") == (None, True), "one thread is one lane"
     assert here.lanes("eager-f32") == (None, True)
     assert len(timed) == 1

@@ -106,6 +106,7 @@ class InLanes(Brightness):
 
     lanes: int = 2
     few: int = 2
+    most: int = 2
     asks: bool = True
     """whether all threads would be quicker"""
     dark_gate: Event = field(default_factory=Event)

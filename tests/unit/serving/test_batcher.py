@@ -213,21 +213,25 @@ def test_in_lanes_an_image_is_answered_while_another_is_computed(make_in_lanes: 
 
 
 def test_under_load_a_lane_takes_its_share_of_what_waits_but_few(make_in_lanes: Any, png: Any) -> None:
-    predictor = make_in_lanes(few=3)
+    predictor = make_in_lanes(few=3, most=5)
     batcher = in_lanes(predictor)
 
-    async def run() -> list[str]:
+    async def run(number: int) -> list[str]:
         predictor.gate.clear()
         first = [asyncio.create_task(batcher.predict(png(0))) for _ in range(2)]
         await _until(lambda: predictor.at_once == 2)
-        rest = [asyncio.create_task(batcher.predict(png(255 if i % 3 else 0))) for i in range(11)]
-        await _until(lambda: batcher.waiting == 11)
+        predictor.batches.clear()
+        rest = [asyncio.create_task(batcher.predict(png(255 if i % 3 else 0))) for i in range(number)]
+        await _until(lambda: batcher.waiting == number)
         predictor.gate.set()
         return [(await task).prediction.label for task in (*first, *rest)]
 
-    assert asyncio.run(run()) == ["dark"] * 2 + ["bright" if i % 3 else "dark" for i in range(11)]
-    # Of 11 that wait and two lanes, 3, 3 and 3 are taken, then 1 and 1.
-    assert sorted(predictor.batches[2:]) == [1, 1, 3, 3, 3]
+    assert asyncio.run(run(9)) == ["dark"] * 2 + ["bright" if i % 3 else "dark" for i in range(9)]
+    # Of 9 that wait and two lanes, 3 and 3 are taken, then 2 and 1.
+    assert sorted(predictor.batches) == [1, 2, 3, 3]
+    assert len(asyncio.run(run(12))) == 14
+    # Of 12 each lane can have 5; of the 7 that are left then 3 are taken, and so on.
+    assert sorted(predictor.batches) == [1, 1, 2, 3, 5]
     assert predictor.most_at_once == 2
     batcher.close()
 
