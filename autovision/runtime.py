@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
 }
+
+_LOOK_S = 0.2
 
 # Read when gRPC is loaded, which `import ray` does: it would tell on stderr of every fork in this process.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -84,6 +86,32 @@ def is_embedded() -> bool:
 
     node = ray._private.worker._global_node
     return ray.is_initialized() and node is not None and bool(node.head)
+
+
+@contextlib.contextmanager
+def when_lost(act: Callable[[], None]) -> Iterator[None]:
+    """During a block: once an embedded Ray has ended without this process, do this, on a thread of its own.
+
+    Whoever asks such a Ray for anything waits for a minute, and is ended by Ray then.
+    """
+    import ray
+
+    node, over = ray._private.worker._global_node, threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_S):
+            if any(kind in ("gcs_server", "raylet") for kind, _ in node.dead_processes()):
+                # One of them may wait for the other, which is gone.
+                node.kill_all_processes(check_alive=False, allow_graceful=False)
+                act()
+                return
+
+    if is_embedded():
+        threading.Thread(target=watch, name="own-ray", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def disconnect() -> None:

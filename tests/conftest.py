@@ -11,7 +11,15 @@ RAY = (
     "tests/integration/",
     *(
         f"tests/slow/test_{name}.py"
-        for name in ("as_node", "full_disk", "queue_kill", "search_kill", "service_jobs", "serving_declared")
+        for name in (
+            "as_node",
+            "full_disk",
+            "queue_kill",
+            "search_kill",
+            "service_jobs",
+            "serving_declared",
+            "serving_whole",
+        )
     ),
 )
 

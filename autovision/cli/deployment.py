@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -180,7 +181,7 @@ def serve(
         )
         lifeline.begun()
         # From here on only: Ray has taken SIGTERM for itself while it connected.
-        with StopFlag(lambda: out.note("stopping; requests under way are answered")) as stopping, server:
+        with ExitStack() as leaving, StopFlag(lambda: _stopping(out, leaving)) as stopping, server:
             _say_where(out, server.url, server.urls, champions)
             turns = [_Turns(av, name, out) for name in names]
             presence = Presence(server.url)
@@ -192,6 +193,20 @@ def serve(
                     # Ray may be gone: nothing can be stopped in good order, and all is in the store.
                     os._exit(LOST)
                 time.sleep(0.2)
+
+
+def _stopping(out: Output, leaving: ExitStack) -> None:
+    from autovision import runtime
+
+    def lost() -> None:
+        out.note(
+            "Ray was ended at the same time: requests under way were not answered, and the captures of the last "
+            "seconds may be lost; let the signal reach this process alone (for systemd: KillMode=mixed)"
+        )
+        os._exit(runtime.RayUnavailable.exit_code)
+
+    out.note("stopping; requests under way are answered")
+    leaving.enter_context(runtime.when_lost(lost))
 
 
 def feedback(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import ray
 from PIL import Image
 from ray import cloudpickle
 
+from autovision import runtime
 from autovision.api import AutoVision
 from autovision.dataset import catalog
 from autovision.records.datasets import Split
@@ -22,6 +26,7 @@ from autovision.records.runtimes import EVALUATED
 from autovision.registry.evaluate import predictions
 from autovision.serving import deploy, scaling
 from autovision.serving.client import Client
+from autovision.serving.ports import claim_port
 from autovision.serving.scaling import Scaling
 from autovision.space import Float, Space
 from autovision.store import keys
@@ -93,16 +98,27 @@ def stripes(folder: Path, number: int) -> Path:
     return folder
 
 
-def test_what_is_answered_over_http_is_what_was_evaluated(cluster: None, tmp_path: Path) -> None:
-    av = AutoVision(tmp_path / "store")
-    av.import_dataset(stripes(tmp_path / "images", 360), "stripes")
-    search = av.search("stripes", space=Tiny(), budget_s=240, max_trials=1)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[AutoVision, str]:
+    """A store, and a model in it that was searched for."""
+    folder = tmp_path_factory.mktemp("whole")
+    av = AutoVision(folder / "store")
+    av.import_dataset(stripes(folder / "images", 360), "stripes")
+    with runtime.connected():
+        search = av.search("stripes", space=Tiny(), budget_s=240, max_trials=1)
     assert search.model is not None
-    said = predictions(av.store, search.model, catalog.get(av.store, "stripes"), Split.TEST)
+    return av, search.model
+
+
+def test_what_is_answered_over_http_is_what_was_evaluated(
+    trained: tuple[AutoVision, str], cluster: None
+) -> None:
+    av, model = trained
+    said = predictions(av.store, model, catalog.get(av.store, "stripes"), Split.TEST)
     assert len(said) >= 40
-    classes = av.model(search.model).classes
+    classes = av.model(model).classes
     with (
-        deploy.start(av.store.uri, model=search.model, port=0, runtime=EVALUATED, cpus=0.5) as server,
+        deploy.start(av.store.uri, model=model, port=0, runtime=EVALUATED, cpus=0.5) as server,
         Client(server.url) as client,
     ):
         images = [av.store.get(keys.image(digest)).data for digest in said.images]
@@ -118,6 +134,38 @@ def test_what_is_answered_over_http_is_what_was_evaluated(cluster: None, tmp_pat
         labels = np.array([classes.index(answer.label) for answer in found])
         assert (labels == said.decided.argmax(axis=1))[sure].all()
     assert expected.std() > 0.02, "a model that says the same of all images would prove nothing"
+
+
+@pytest.mark.parametrize(("whom", "code"), [("it alone", 0), ("all", 7)])
+def test_a_server_that_is_told_to_end_does_so_soon(
+    trained: tuple[AutoVision, str], tmp_path: Path, whom: str, code: int
+) -> None:
+    """Also where the signal ends its Ray at the same time, as systemd sends it: nothing is waited for then."""
+    av, model = trained
+    command = [
+        Path(sys.executable).with_name("autovision"),
+        "serve",
+        model,
+        "--port",
+        str(claim_port("127.0.0.1", 0)),
+    ]
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(
+            [*command, "--store", av.store.uri], stdout=said, stderr=said, start_new_session=True
+        )
+        try:
+            told = Path(said.name).read_text
+            until(lambda: "Ctrl-C stops it" in told(), "that it serves", timeout_s=120)
+            children = psutil.Process(process.pid).children(recursive=True)
+            (os.kill if whom == "it alone" else os.killpg)(process.pid, signal.SIGTERM)
+            assert process.wait(40) == code
+            assert not psutil.wait_procs(children, timeout=20)[1], "nothing is left running"
+        finally:
+            process.kill()
+            process.wait()
+    assert "stopping; requests under way are answered" in told()
+    assert ("KillMode=mixed" in told()) == (whom == "all")
+    assert "Traceback" not in told()
 
 
 def test_a_replica_that_is_no_longer_needed_goes_and_no_request_fails(
