@@ -2,7 +2,8 @@
 
 Each annotator counts with their latest word. Where all say the same, that is it; where they do not, Dawid and Skene
 weigh them (`agreement`), and a request on which nothing comes out clearly is disputed: no label, but work for a review.
-A word that was given in a review, knowing the others, stands for all that were not.
+So is one of which only people spoke who were shown to be wrong more often than not. A word that was given in a review,
+knowing the others, stands for all that were not.
 The words are put in order first, so the result depends on what was said and when, never on how or how often it came.
 """
 
@@ -20,6 +21,8 @@ from autovision.records.deployments import Label
 
 CLEAR = 0.7
 """least probability of a label that some annotator contradicts"""
+LIKELY = 0.5
+"""the same of one that nobody contradicts, of people who are known: below, it is wrong more often than not"""
 PROVEN = 5
 """an annotator who was compared with others on fewer requests is taken at their word"""
 
@@ -49,7 +52,8 @@ class Consensus:
     """request id -> label, in the order of the ids; its confidence is that of the consensus, its annotator all who
     said so, its time that of the last of them"""
     disputed: tuple[str, ...]
-    """requests on which annotators contradict each other and nothing comes out clearly, sorted"""
+    """requests on which annotators contradict each other and nothing comes out clearly, or of which only such people
+    spoke who are mostly wrong, sorted"""
     annotators: tuple[Annotator, ...]
     """by name"""
 
@@ -110,7 +114,8 @@ def _verdict(
         trusted = [sure for name, _, sure, review in heard if review or name not in proven]
         weighed = len(trusted) < len(heard)
         (only,) = said
-        return only, max([probability if weighed and only == label else 0.0, *trusted])
+        sure = max([probability if weighed and only == label else 0.0, *trusted])
+        return (only, sure) if trusted or sure >= LIKELY else None
     nobody_said_so = isinstance(label, str) and label not in said
     return None if probability < CLEAR or nobody_said_so else (label, probability)
 

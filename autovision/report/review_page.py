@@ -15,7 +15,7 @@ _LIKELY = 3
 """classes whose probabilities are shown"""
 _TITLES = {
     Reason.DISPUTED: (
-        "Annotators contradict each other",
+        "Annotators contradict each other, or are mostly wrong",
         "None of these teaches anything until it is settled: a review's word stands for all earlier ones.",
     ),
     Reason.ERROR: (

@@ -13,7 +13,7 @@ from datetime import datetime
 from hashlib import blake2b
 
 from autovision.dataset import manifest
-from autovision.labelling.consensus import consensus
+from autovision.labelling.consensus import LIKELY, consensus
 from autovision.records.datasets import DatasetVersion, labels_of
 from autovision.records.deployments import Capture, Deployment, Label
 from autovision.retraining.accuracy import Share
@@ -30,7 +30,8 @@ class Labelled:
     """of images that no search has seen"""
     per_class: Mapping[str, int]
     measured: Share
-    """answers of the current model to requests since its last re-search, by their labels"""
+    """answers of the current model to requests since its last re-search, by their labels: the latest of each image, and
+    of labels that are less likely right than not, none"""
     joined: Joined | None
     """what a search would learn from; None: this is remembered"""
 
@@ -152,12 +153,15 @@ def _read(store: Store, deployment: Deployment, searched: DatasetVersion, since:
 def _measured(
     found: list[Capture], agreed: Mapping[str, Label], model: str | None, since: datetime | None
 ) -> Share:
-    right = [
-        set(labels_of(capture.label)) == set(labels_of(agreed[capture.request_id].label))
+    # The same image a hundred times is one image.
+    right = {
+        capture.image: set(labels_of(capture.label)) == set(labels_of(agreed[capture.request_id].label))
         for capture in found
-        if capture.model == model and (since is None or capture.received_at > since)
-    ]
-    return Share(len(right), sum(right))
+        if capture.model == model
+        and (since is None or capture.received_at > since)
+        and agreed[capture.request_id].confidence >= LIKELY
+    }
+    return Share(len(right), sum(right.values()))
 
 
 def _as_kept(store: Store, capture: Capture) -> Capture:

@@ -171,3 +171,21 @@ def test_the_least_number_of_comparisons() -> None:
     shared = [word(f"r{i}", "a" if i % 2 else "b", by) for i in range(PROVEN) for by in ("ann", "bob")]
     assert all(one.accuracy is not None for one in consensus(shared).annotators)
     assert all(one.accuracy is None for one in consensus(shared[2:]).annotators)
+
+
+def test_a_word_of_one_who_is_mostly_wrong_is_no_label() -> None:
+    """Whoever disagrees always must not teach by what nobody else has seen."""
+    words = []
+    for i in range(40):
+        true, other = ("good", "bad") if i % 2 else ("bad", "good")
+        words += [word(f"r{i}", true), word(f"r{i}", true, "bob"), word(f"r{i}", other, "eve")]
+    found = consensus([*words, word("alone", "good", "eve"), word("known", "good")])
+    assert {one.name: (one.accuracy or 0) > 0.5 for one in found.annotators} == {
+        "ann": True,
+        "bob": True,
+        "eve": False,
+    }
+    assert found.disputed == ("alone",)
+    assert found.agreed["known"].confidence > 0.9
+    settled = consensus([*words, word("alone", "good", "eve"), word("alone", "bad", at=1)])
+    assert settled.agreed["alone"].label == "bad"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,25 @@ def test_accuracy_is_of_the_current_model_since_its_last_search(
     assert look(memory, store, since=NOW).measured == Share(0, 0), "another question is asked anew"
     deployments.set_champion(store, "door", tiny.models[1].id, expected=tiny.models[0].id)
     assert look(memory, store).measured == Share(0, 0)
+
+
+def test_accuracy_is_of_images_and_of_labels_that_are_likely(
+    store: CountingStore, serve_images: Serve, tmp_path: Path
+) -> None:
+    words = send(store, serve_images, tmp_path, 1)
+    sent = captures.read(store, "door").captures
+    again = [
+        each.with_(request_id=f"again-{number}", received_at=each.received_at + timedelta(days=1))
+        for number, each in enumerate([sent[0]] * 50)
+    ]
+    captures.append(store, "door", again, at=again[-1].received_at)
+    name = dict(words)[sent[0].request_id]
+    say(store, [*words[:4], *((each.request_id, name) for each in again)])
+    for request_id, name in words[4:]:
+        unlikely = Label(request_id=request_id, label=name, confidence=0.3, received_at=NOW)
+        labels.add(store, "door", unlikely)
+    found = look(Memory(), store)
+    assert (found.measured.n, found.labels) == (4, 6)
 
 
 def test_listing_takes_a_share_of_the_time(store: CountingStore, serve_images: Serve, tmp_path: Path) -> None:
