@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from autovision.api.deployments import Deployments
@@ -41,18 +42,33 @@ class Labelled(Deployments):
             label: its class; where an image may have any number of classes, all of them, which may be none.
             review: it settles what others said before.
         """
-        if not 0 <= confidence <= 1:
-            raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
-        given = Label(
-            request_id=keys.check_request_id(request_id),
-            label=_checked_label(version, label, f"deployment {deployment!r}"),
-            annotator=annotator,
-            confidence=confidence,
-            review=review,
-            received_at=now(),
-        )
-        return labels.add(self.store, deployment, given)
+        given = _checked(version, deployment, request_id, label, annotator, confidence, now())
+        return labels.add(self.store, deployment, given.with_(review=review))
+
+    def feedback_many(
+        self, deployment: str, words: Iterable[tuple[str, str | Collection[str], str, float]]
+    ) -> list[bool | InvalidInput]:
+        """`feedback` many times: of each word whether it is news, or why it was refused; the others are stored.
+
+        Args:
+            words: request id, label, annotator and confidence; a later one takes the place of an earlier.
+        """
+        version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
+        found: list[bool | InvalidInput] = []
+        good: dict[int, Label] = {}
+        at = now()
+        for number, (request_id, label, annotator, confidence) in enumerate(words):
+            # Which of two is the later one is told by their times.
+            at = max(now(), at + timedelta(microseconds=1))
+            try:
+                good[number] = _checked(version, deployment, request_id, label, annotator, confidence, at)
+                found.append(False)
+            except InvalidInput as error:
+                found.append(error)
+        for number, news in zip(good, labels.add_many(self.store, deployment, [*good.values()]), strict=True):
+            found[number] = news
+        return found
 
     def correct(
         self,
@@ -115,6 +131,26 @@ class Labelled(Deployments):
 
         deployments.get(self.store, deployment)
         return consensus(labels.read(self.store, deployment))
+
+
+def _checked(
+    version: DatasetVersion,
+    deployment: str,
+    request_id: str,
+    label: str | Collection[str],
+    annotator: str,
+    confidence: float,
+    at: datetime,
+) -> Label:
+    if not 0 <= confidence <= 1:
+        raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
+    return Label(
+        request_id=keys.check_request_id(request_id),
+        label=_checked_label(version, label, f"deployment {deployment!r}"),
+        annotator=annotator,
+        confidence=confidence,
+        received_at=at,
+    )
 
 
 def _checked_label(version: DatasetVersion, label: str | Collection[str], whose: str) -> Labels:

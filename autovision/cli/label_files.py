@@ -2,13 +2,16 @@
 
 The column `label` holds an image's class; or the column `labels` all of its classes, where an image may have any
 number, also none: names with `|` between them, in Parquet a list as well. `annotator` and `confidence` may be there.
+A CSV file has commas, semicolons or tabs between its cells, as its header has, and is UTF-8, or UTF-16 as spreadsheets
+write it.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,9 @@ _REQUEST, _LABEL, _LABELS = "request_id", "label", "labels"
 _OPTIONAL = ("annotator", "confidence")
 _SEPARATOR = "|"
 _PARQUET = (".parquet", ".pq")
+_DELIMITERS = ",;\t"
+_AT_ONCE = 1000
+"""rows that are sent together"""
 _SHOWN = 10
 
 Table = tuple[list[str], list[tuple[int, dict[str, Any]]]]
@@ -108,18 +114,41 @@ def table(file: Path, called: str = "--file") -> Table:
         data = file.read_bytes()
     except OSError as error:
         raise InvalidInput(f"{called} {str(file)!r} cannot be read: {error.strerror}") from error
-    return (_parquet if file.suffix.lower() in _PARQUET else _csv)(f"{called} {str(file)!r}", data)
+    shown = f"{called} {str(file)!r}"
+    columns, rows = (_parquet if file.suffix.lower() in _PARQUET else _csv)(shown, data)
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise InvalidInput(f"{shown} has the column {name!r} more than once; keep one of them")
+    return columns, rows
+
+
+def check_cells(cells: Mapping[Any, Any]) -> None:
+    """Raises `InvalidInput` for a row that has more cells than the header: one of them is in the wrong column."""
+    if more := cells.get(None):
+        raise InvalidInput(
+            f"the row has {len(more)} cells more than the header; put a text that has the separator in it in quotes, "
+            "and write fractions with a point"
+        )
 
 
 def _csv(shown: str, data: bytes) -> Table:
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         # utf-8-sig: spreadsheets begin their files with a byte order mark.
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        content = data.decode("utf-16" if wide else "utf-8-sig")
+        header = content.partition("\n")[0]
+        reader = csv.DictReader(
+            io.StringIO(content, newline=""), delimiter=max(_DELIMITERS, key=header.count)
+        )
         columns = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
-        return columns, [(reader.line_num, values) for values in reader]
+        return columns, [(reader.line_num, cells) for cells in reader if any(map(_filled, cells.values()))]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{shown} is not a CSV file in UTF-8: {error}") from error
+        raise InvalidInput(f"{shown} is not a CSV file in UTF-8: {error}; save it as CSV UTF-8") from error
+
+
+def _filled(cell: Any) -> bool:
+    return bool(cell.strip() if isinstance(cell, str) else cell)
 
 
 def _parquet(shown: str, data: bytes) -> Table:
@@ -134,28 +163,26 @@ def _parquet(shown: str, data: bytes) -> Table:
     return list(read.column_names), list(enumerate(read.to_pylist(), start=1))
 
 
-def send(av: AutoVision, deployment: str, rows: Iterable[LabelRow]) -> Sent:
-    """Send the rows one by one: one that is refused does not keep back the others."""
+def send(av: AutoVision, deployment: str, rows: Sequence[LabelRow]) -> Sent:
+    """Send the rows: one that is refused does not keep back the others."""
     # A deployment that does not exist is one fault here, not one in each row.
     captured = av.captured_requests(deployment)
     stored, known = 0, 0
     bad: list[tuple[int, str]] = []
     waiting: list[tuple[int, str]] = []
-    for row in rows:
-        if row.fault is not None:
-            bad.append((row.line, row.fault))
-            continue
-        try:
-            new = av.feedback(
-                deployment, row.request_id, row.label, annotator=row.annotator, confidence=row.confidence
-            )
-        except InvalidInput as error:
-            bad.append((row.line, str(error)))
-            continue
-        stored, known = stored + new, known + (not new)
-        if row.request_id not in captured:
-            waiting.append((row.line, row.request_id))
-    return Sent(stored, known, tuple(bad), tuple(waiting))
+    for begin in range(0, len(rows), _AT_ONCE):
+        some = rows[begin : begin + _AT_ONCE]
+        bad += [(row.line, row.fault) for row in some if row.fault is not None]
+        good = [row for row in some if row.fault is None]
+        words = [(row.request_id, row.label, row.annotator, row.confidence) for row in good]
+        for row, news in zip(good, av.feedback_many(deployment, words), strict=True):
+            if isinstance(news, InvalidInput):
+                bad.append((row.line, str(news)))
+                continue
+            stored, known = stored + news, known + (not news)
+            if row.request_id not in captured:
+                waiting.append((row.line, row.request_id))
+    return Sent(stored, known, tuple(sorted(bad)), tuple(waiting))
 
 
 def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -> LabelRow:
@@ -167,6 +194,7 @@ def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -
     if _LABELS in values and values[_LABELS] is None:
         return LabelRow(line, fault=f"{_LABELS} is missing; end the row with a comma for none of the classes")
     try:
+        check_cells(values)
         sure = confidence_of(given["confidence"], confidence)
     except AutoVisionError as error:
         return LabelRow(line, fault=str(error))
@@ -189,4 +217,7 @@ def names_of(cell: Any) -> tuple[str, ...]:
 
 
 def text(cell: Any) -> str:
+    """A cell without spaces around it; some programs write texts to Parquet as bytes."""
+    if isinstance(cell, bytes):
+        return cell.decode(errors="replace").strip()
     return "" if cell is None else str(cell).strip()

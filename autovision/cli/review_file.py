@@ -70,6 +70,7 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
     bad: list[tuple[int, str]] = []
     for line, cells in rows:
         try:
+            label_files.check_cells(cells)
             verdict = verdict_of(cells, multi_label=dataset.multi_label)
             if verdict is None:
                 empty += 1

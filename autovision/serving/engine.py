@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import perf_counter
 from typing import NamedTuple
 
@@ -374,10 +374,14 @@ class Engine:
         classes = tuple(dict.fromkeys((*model.classes, *more)))
         check_labels(feedback, classes, multi_label=model.multi_label)
         at = self._clock()
-        rows = [Label(**item.model_dump(), received_at=at) for item in feedback]
+        # Of two words of one annotator in a list the last one counts.
+        rows = [
+            Label(**item.model_dump(), received_at=at + timedelta(microseconds=number))
+            for number, item in enumerate(feedback)
+        ]
         loop = asyncio.get_running_loop()
         new = await loop.run_in_executor(
-            self._labelling, lambda: sum(labels.add(self._store, deployment, row) for row in rows)
+            self._labelling, lambda: sum(labels.add_many(self._store, deployment, rows))
         )
         return FeedbackReceipt(accepted=len(rows), new=new)
 

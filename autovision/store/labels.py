@@ -6,6 +6,8 @@ A label may come before its request is captured; the two are joined when they ar
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from autovision.records.base import digest_of
@@ -25,6 +27,25 @@ def add(store: Store, deployment: str, label: Label) -> bool:
     """
     keys.check_request_id(label.request_id)
     return _add(store, keys.labels(deployment, label.request_id), label)
+
+
+def add_many(store: Store, deployment: str, given: Sequence[Label], *, workers: int = 16) -> list[bool]:
+    """`add` of each, those of one request one after the other, else `workers` at a time: a write mostly waits.
+
+    Raises like `add`; what was stored before an error stays.
+    """
+    by_request: dict[str, list[int]] = {}
+    for number, label in enumerate(given):
+        by_request.setdefault(label.request_id, []).append(number)
+    news = [False] * len(given)
+
+    def store_all(numbers: Sequence[int]) -> None:
+        for number in numbers:
+            news[number] = add(store, deployment, given[number])
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="labels") as pool:
+        list(pool.map(store_all, by_request.values()))
+    return news
 
 
 def correct(store: Store, dataset: str, label: Label) -> bool:

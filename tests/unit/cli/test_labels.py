@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,25 @@ def test_a_parquet_file_of_labels_that_come_before_their_requests(
     assert (shown["agreed"], shown["disputed"], shown["waiting"]) == (2, [], ["r2"])
     assert [one["name"] for one in shown["annotators"]] == ["ann", "night"]
     assert "not captured (yet)" in cli("labels", "show", "door").out
+
+
+def test_a_parquet_file_of_other_types(cli: Any, world: Any, tmp_path: Path) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    table = pa.table(
+        {
+            "request_id": pa.array([1, 2]),
+            "label": pa.array(["cat", "dog"]).dictionary_encode(),
+            "annotator": pa.array([b"ann", "Zoë".encode()]),
+            "confidence": pa.array([Decimal("0.5"), None], pa.decimal128(3, 2)),
+        }
+    )
+    pq.write_table(table, tmp_path / "labels.parquet")
+    assert cli("feedback", "door", "--file", "labels.parquet", "--json").answer["stored"] == 2
+    said = labels.read(open_store(world.folder), "door")
+    assert [(one.request_id, one.label, one.annotator, one.confidence) for one in said] == [
+        ("1", "cat", "ann", 0.5),
+        ("2", "dog", "Zoë", 1.0),
+    ]
 
 
 def test_a_review_from_its_folder_to_the_next_version(cli: Any, world: Any, tmp_path: Path) -> None:

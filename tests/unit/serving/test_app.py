@@ -210,6 +210,12 @@ def test_labels_one_or_many_are_stored_once(http: Any, world: World) -> None:
     assert (stored["dark"].annotator, stored["dark"].confidence) == ("unknown", 1.0)
 
 
+def test_of_one_annotators_words_in_a_list_the_last_counts(http: Any, world: World) -> None:
+    rows = [{"request_id": REQUEST_ID, "label": label} for label in ("dark", "bright", "dark", "bright")]
+    assert http.post("/v1/feedback", json=rows).json() == {"accepted": 4, "new": 4}
+    assert [row.label for row in labels.read(world.store, "shades")] == ["dark", "bright", "dark", "bright"]
+
+
 def test_a_list_with_one_unknown_label_stores_none_and_names_the_classes(http: Any, world: World) -> None:
     rows = [{"request_id": REQUEST_ID, "label": label} for label in ("dark", "drak")]
     response = http.post("/v1/feedback", json=rows)

@@ -9,7 +9,7 @@ import pytest
 from autovision.errors import InvalidInput
 from autovision.records.datasets import Labels
 from autovision.records.deployments import Label
-from autovision.store import Store, keys, labels
+from autovision.store import MemoryStore, Store, keys, labels
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -73,6 +73,18 @@ def test_deployments_and_requests_that_begin_alike_are_apart(store: Store) -> No
     assert labels.add(store, "plant-2", word("r1", "good"))
     assert labels.add(store, "plant", word("r1.x", "good"))
     assert {one.request_id for one in labels.read(store, "plant")} == {"r1", "r10", "r1.x"}
+
+
+def test_many_at_once_are_as_one_after_the_other(store: Store) -> None:
+    given = [
+        word(f"r{n % 50}", "good" if n % 3 else "bad", by=f"by{n % 2}", at=n, confidence=0.5)
+        for n in range(300)
+    ]
+    news = labels.add_many(store, "plant", given)
+    one_by_one = MemoryStore()
+    assert news == [labels.add(one_by_one, "plant", each) for each in given]
+    assert labels.read(store, "plant") == labels.read(one_by_one, "plant")
+    assert labels.add_many(store, "plant", []) == []
 
 
 def test_the_same_label_from_many_at_once_is_stored_once(store: Store) -> None:
