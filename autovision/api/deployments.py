@@ -292,7 +292,7 @@ class Deployments(Models):
         """By digest, the images that a drift report shows, unlike and typical ones, as far as they are kept."""
         shown = {each.request_id for each in report.unlike}
         since = report.window_start - timedelta(microseconds=1)
-        seen = captures.read(self.store, report.deployment, after=since).captures if shown else ()
+        seen = captures.each(self.store, report.deployment, after=since) if shown else ()
         unlike = {captures.image_key(each): each.image for each in seen if each.request_id in shown}
         wanted = unlike | {
             keys.image(digest): digest

@@ -12,7 +12,7 @@ import numpy as np
 
 from autovision.metrics import THRESHOLD, Floats
 
-_MOST = 20_000
+MOST = 20_000
 """images that are drawn from: the ones that the model is least sure of"""
 
 
@@ -37,7 +37,7 @@ def most_worth(
     """
     if not len(probabilities):
         return []
-    rows = np.argsort(-uncertainty(probabilities, multi_label=multi_label), kind="stable")[:_MOST]
+    rows = np.argsort(-uncertainty(probabilities, multi_label=multi_label), kind="stable")[:MOST]
     p, h = probabilities[rows], embeddings[rows].astype(np.float64)
     answer = p > THRESHOLD if multi_label else np.eye(p.shape[1], dtype=bool)[p.argmax(1)]
     a = p - answer

@@ -36,7 +36,13 @@ def _judged(store: Store, name: str, rollout: Rollout) -> Judged:
     if not said:
         return Judged()
     agreed = consensus(said).agreed
-    return judge(captures.read(store, name, after=rollout.began_at).captures, agreed, rollout.model)
+    # Of days of requests those that are labelled are few, and embeddings, the most of each, are of no use here.
+    answered = {
+        each.request_id: each.model_copy(update={"embedding": ()})
+        for each in captures.each(store, name, after=rollout.began_at)
+        if each.request_id in agreed
+    }
+    return judge(answered.values(), agreed, rollout.model)
 
 
 def judge(answered: Iterable[Capture], truth: Mapping[str, Label], challenger: str) -> Judged:

@@ -7,7 +7,8 @@ reviewed already, a captured request or an image of the data set, does not come 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy as np
 from autovision.dataset import catalog, manifest
 from autovision.errors import NotFound
 from autovision.labelling.consensus import Consensus, consensus, latest_words
-from autovision.labelling.worth import most_worth, uncertainty
+from autovision.labelling.worth import MOST, most_worth, uncertainty
+from autovision.metrics import Floats
 from autovision.model.version import read_version
 from autovision.records.base import Record
 from autovision.records.datasets import Labels, spoken
-from autovision.records.deployments import Capture, Deployment, Label
+from autovision.records.deployments import Capture, Deployment
 from autovision.registry import deployments
 from autovision.review.judged import Errors, answer_of, corrected, labelled, probable_errors
 from autovision.space.config import TrialConfig
@@ -31,7 +33,7 @@ class Reason(StrEnum):
     """Why something is in the queue."""
 
     DISPUTED = "disputed"
-    """annotators contradict each other, and nothing comes out clearly"""
+    """annotators contradict each other and nothing comes out clearly, or nobody spoke but who is mostly wrong"""
     ERROR = "probable error"
     """the label is probably wrong"""
     UNSURE = "unsure"
@@ -84,7 +86,7 @@ def build(store: Store, name: str, budget: int, *, seed: int = 0) -> ReviewQueue
         raise NotFound(
             f"deployment {name!r} has no model yet, so that nothing was answered; promote one first"
         )
-    gathered = _Gathered.of(store, deployment, seed)
+    gathered = _Gathered(store, deployment, seed)
     parts = {
         Reason.DISPUTED: gathered.disputed(),
         Reason.ERROR: gathered.errors(),
@@ -112,33 +114,75 @@ def share_out(budget: int, there: Mapping[Reason, int]) -> dict[Reason, int]:
     return quotas
 
 
+class _Unlabelled:
+    """Captured images that nobody spoke of: those of which the model is least sure are kept, the others are counted.
+
+    With their embeddings all of some months would fill the memory.
+    """
+
+    def __init__(self, model: str | None, *, multi_label: bool) -> None:
+        self._model, self._multi_label = model, multi_label
+        self.images: set[str] = set()
+        self.current: set[str] = set()
+        """of `images`, those that the champion answered"""
+        self.usable: set[str] = set()
+        """of `current`, those whose images were kept"""
+        self.found: dict[str, tuple[float, Capture, Floats]] = {}
+        """image -> uncertainty, its latest capture without embedding, the embedding"""
+
+    def see(self, capture: Capture) -> None:
+        self.images.add(capture.image)
+        if capture.model != self._model or not capture.embedding:
+            return
+        self.current.add(capture.image)
+        if not capture.pixels:
+            return
+        self.usable.add(capture.image)
+        before = self.found.get(capture.image)
+        if before is not None and _order(before[1]) > _order(capture):
+            return
+        p = np.array([[*capture.probabilities.values()]])
+        unsure = float(uncertainty(p, multi_label=self._multi_label)[0])
+        embedding = np.array(capture.embedding, np.float32)
+        self.found[capture.image] = unsure, capture.model_copy(update={"embedding": ()}), embedding
+        if len(self.found) > 2 * MOST:
+            least = sorted(self.found.items(), key=lambda each: (-each[1][0], each[0]))[:MOST]
+            self.found = dict(least)
+
+    def without(self, known: Set[str]) -> list[tuple[float, Capture, Floats]]:
+        """Those that are left where some images are known, in the order of their requests."""
+        for each in (self.images, self.current, self.usable):
+            each -= known
+        left = (found for image, found in self.found.items() if image not in known)
+        return sorted(left, key=lambda each: _order(each[1]))
+
+
+def _order(capture: Capture) -> tuple[datetime, str]:
+    return capture.received_at, capture.request_id
+
+
 class _Gathered:
     """What the store holds of a deployment, as far as the queue needs it."""
 
-    def __init__(
-        self,
-        store: Store,
-        deployment: Deployment,
-        answered: Sequence[Capture],
-        words: Iterable[Label],
-        seed: int,
-    ) -> None:
+    def __init__(self, store: Store, deployment: Deployment, seed: int) -> None:
         self.store, self.deployment, self.seed = store, deployment, seed
         self.version = catalog.latest(store, deployment.dataset)
         self.rows = manifest.read(store, self.version)
-        self.captures = {capture.request_id: capture for capture in answered}
-        words = list(words)
+        words = labels.read(store, deployment.name)
         self.said: Consensus = consensus(words)
         self.reviewed = {word.request_id for word in words if word.review}
         self.spoken = {word.request_id for word in words}
         self.corrected = {word.request_id for word in labels.corrections(store, deployment.dataset)}
         self.words = words
         self.notes: list[str] = []
-
-    @classmethod
-    def of(cls, store: Store, deployment: Deployment, seed: int) -> _Gathered:
-        answered = captures.read(store, deployment.name).captures
-        return cls(store, deployment, answered, labels.read(store, deployment.name), seed)
+        self.captures: dict[str, Capture] = {}
+        """of requests that somebody spoke of"""
+        self.unlabelled = _Unlabelled(deployment.model, multi_label=self.version.multi_label)
+        for capture in captures.each(store, deployment.name):
+            if capture.request_id in self.spoken:
+                self.captures[capture.request_id] = capture.model_copy(update={"embedding": ()})
+            else:
+                self.unlabelled.see(capture)
 
     # ------------------------------------------------------------------------------------------- parts
 
@@ -176,25 +220,19 @@ class _Gathered:
         return [self._of_suspect(found, suspect.row, suspect.column, suspect.margin) for suspect in left]
 
     def unsure(self, number: int) -> list[Entry]:
-        own = {row.image for row in self.rows} | {
-            self.captures[r].image for r in self.spoken & self.captures.keys()
-        }
-        by_image = {
-            capture.image: capture
-            for capture in self.captures.values()
-            if capture.request_id not in self.spoken and capture.image not in own
-        }
-        current = [one for one in by_image.values() if one.model == self.deployment.model and one.embedding]
-        usable = [one for one in current if one.pixels]
+        own = {row.image for row in self.rows} | {capture.image for capture in self.captures.values()}
+        found = self.unlabelled
+        left = found.without(own)
         self.notes.append(
-            f"{len(by_image):,} captured images have no label; {len(by_image) - len(current):,} of these were answered "
-            f"by another model than {self.deployment.model}, and of {len(current) - len(usable):,} the image was not "
-            "kept: they are left out"
+            f"{len(found.images):,} captured images have no label; {len(found.images) - len(found.current):,} of these "
+            f"were answered by another model than {self.deployment.model}, and of "
+            f"{len(found.current) - len(found.usable):,} the image was not kept: they are left out"
         )
-        if not usable:
+        if not left:
             return []
+        usable = [capture for _, capture, _ in left]
         p = self._probabilities(usable)
-        h = np.array([capture.embedding for capture in usable], np.float64)
+        h = np.stack([embedding for *_, embedding in left])
         sure = uncertainty(p, multi_label=self.version.multi_label)
         chosen = most_worth(p, h, number, multi_label=self.version.multi_label, seed=self.seed)
         why = "unsure, and unlike the others"

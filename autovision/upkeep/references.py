@@ -112,12 +112,12 @@ def _of_version(store: Store, key: str, version: DatasetVersion, found: Referenc
 
 
 def _of_captures(store: Store, deployment: str, found: References) -> None:
-    read = captures.read(store, deployment)
-    for problem in read.problems:
-        found.unreadable[problem.key] = problem.message
-    for capture in read.captures:
-        # It need not be there: images of requests are deleted when their time has come.
-        found.digests.add(capture.image)
+    for key in captures.files(store, deployment):
+        try:
+            # They need not be there: images of requests are deleted when their time has come.
+            found.digests.update(capture.image for capture in captures.read_file(store, key))
+        except captures.Unreadable as error:
+            found.unreadable[key] = str(error)
 
 
 def _is_version(key: str) -> bool:
