@@ -94,6 +94,15 @@ def alike_by_hash(new: Mapping[str, str], old: Mapping[str, str], *, most_bits: 
     )
 
 
+def close_hashes(hashes: Mapping[str, str], bits: int) -> list[tuple[str, str]]:
+    """Pairs of images whose hashes (digest -> hash) differ in so many bits at most, however many hang together."""
+    names = sorted(each for each in hashes if hashes[each])
+    if bits < 0 or len(names) < 2:
+        return []
+    signs = _signs([hashes[each] for each in names])
+    return [(names[i], names[j]) for i, j, _ in close(signs, signs[:0], 1 - 2 * (bits + 0.5) / BITS)]
+
+
 def too_many(edges: Sequence[tuple[str, str]], images: int) -> bool:
     """Whether more than a tenth of the images, and more than `_FEW`, hang together: then they look alike by nature.
 

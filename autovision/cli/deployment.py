@@ -416,6 +416,6 @@ def _unexamined(av: AutoVision, name: str) -> tuple[int, int]:
 
     deployment = deployments.get(av.store, name)
     last = latest_report(av.store, deployment)
-    since = captures.read(av.store, name, after=last.window_end if last else None).captures
+    since = captures.each(av.store, name, after=last.window_end if last else None)
     usable = {each.request_id for each in since if each.model == deployment.model and each.embedding}
     return len(usable), deployment.policy.window

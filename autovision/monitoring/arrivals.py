@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from autovision.monitoring.window import counts
+from autovision.records.deployments import Capture
 from autovision.store import captures
 from autovision.store.protocol import Store
 
@@ -17,26 +19,40 @@ class Arrivals:
         default_factory=dict
     )
 
-    def fill(self, store: Store, deployment: str, model: str, size: int, *, after: datetime | None) -> bool:
-        """Whether `size` requests that `model` answered after `after` are there, counted as `latest_window` does."""
+    def fill(
+        self,
+        store: Store,
+        deployment: str,
+        model: str,
+        size: int,
+        *,
+        after: datetime | None,
+        until: datetime | None = None,
+    ) -> bool:
+        """Whether so many requests are there that `model` answered in that time, counted as `latest_window` does."""
         question = model, after
         before, files = self._seen.get(deployment, (question, {}))
         if before != question:
             files = {}
         listed = list(captures.files(store, deployment, after=after))
         found: dict[str, frozenset[str]] = {}
+        to_come: set[str] = set()
         for key in listed:
-            found[key] = files[key] if key in files else _usable(store, key, model, after)
-        self._seen[deployment] = question, found
+            if key in files:
+                found[key] = files[key]
+                continue
+            every = _read(store, key)
+            found[key] = frozenset(
+                each.request_id for each in every if counts(each, model, after=after, until=until)
+            )
+            if until is not None and any(each.received_at > until for each in every):
+                to_come.add(key)
+        self._seen[deployment] = question, {key: ids for key, ids in found.items() if key not in to_come}
         return len(frozenset().union(*found.values())) >= size
 
 
-def _usable(store: Store, key: str, model: str, after: datetime | None) -> frozenset[str]:
+def _read(store: Store, key: str) -> list[Capture]:
     try:
-        return frozenset(
-            capture.request_id
-            for capture in captures.read_file(store, key)
-            if capture.model == model and capture.embedding and (after is None or capture.received_at > after)
-        )
+        return captures.read_file(store, key)
     except captures.Unreadable:
-        return frozenset()
+        return []

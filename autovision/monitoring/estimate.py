@@ -61,10 +61,16 @@ def estimate(
 
 
 def _above(held_out: Floats, accuracy: Floats, window: Floats) -> Floats:
-    """(R,) estimates of R pairs of samples (R, n) and (R, m)."""
+    """(R,) estimates of R pairs of samples (R, n) and (R, m).
+
+    Of confidences that are equal to the threshold, as those of a model that is quite sure of nearly everything, that
+    part counts which makes the held-out ones come to their accuracy.
+    """
     ordered = np.sort(held_out, axis=1)
     wrong = np.rint((1 - accuracy) * ordered.shape[1]).astype(np.intp)
     padded = np.concatenate([ordered, np.full((len(ordered), 1), np.inf)], axis=1)
     threshold = np.take_along_axis(padded, wrong[:, None], axis=1)
-    share: Floats = (window >= threshold).mean(1)
+    above, equal = (ordered > threshold).sum(1), (ordered == threshold).sum(1)
+    part = (ordered.shape[1] - wrong - above) / np.maximum(equal, 1)
+    share: Floats = (window > threshold).mean(1) + part * (window == threshold).mean(1)
     return share

@@ -13,7 +13,7 @@ from datetime import datetime
 import numpy as np
 
 from autovision.errors import InvalidInput
-from autovision.monitoring import explain, quality
+from autovision.monitoring import explain, families, quality
 from autovision.monitoring.detectors import kernel, labelled, rates
 from autovision.monitoring.detectors.columns import columns_test, robust, with_spread
 from autovision.monitoring.detectors.permutation import Floats
@@ -44,12 +44,20 @@ class Observed:
         figures: request id -> (figures,) of `quality`, of those whose image was looked at.
         labels: (right, confidence, reviewed) of each request of the model that was labelled since the last report.
         without_pixels: requests whose images are not kept.
+        repeats: requests that show what an earlier one of the window showed; see `families`.
     """
 
     captures: Sequence[Capture]
     figures: Mapping[str, Floats] = field(default_factory=dict)
     labels: Sequence[tuple[bool, float, bool]] = ()
     without_pixels: int = 0
+    repeats: frozenset[str] = frozenset()
+
+    @property
+    def different(self) -> list[Capture]:
+        """Requests that are tested: one of each image, or all where hardly any image is different."""
+        found = [each for each in self.captures if each.request_id not in self.repeats]
+        return found if len(found) >= families.LEAST else list(self.captures)
 
 
 def no_rows(digests: Sequence[str]) -> dict[str, Rows]:
@@ -76,7 +84,9 @@ def examine(
     Raises:
         InvalidInput: no captures, captures of another model, or embeddings that are not of this model.
     """
-    captures = _checked(observed.captures, reference.model)
+    every = _checked(observed.captures, reference.model)
+    observed = replace(observed, captures=every)
+    captures = observed.different
     odd, rows = _rows(reference, replace(observed, captures=captures))
     rng = np.random.default_rng([len(before), len(captures)])
     examination = _Examination(reference, rows, windows_per_false_alarm, rng, before, Shelf(read))
@@ -97,12 +107,12 @@ def examine(
         id=timestamped_id(at),
         deployment=deployment,
         model=reference.model,
-        n=len(captures),
+        n=len(every),
         reference_n=alone.reference_n,
-        first_request=captures[0].request_id,
-        last_request=captures[-1].request_id,
-        window_start=captures[0].received_at,
-        window_end=captures[-1].received_at,
+        first_request=every[0].request_id,
+        last_request=every[-1].request_id,
+        window_start=every[0].received_at,
+        window_end=every[-1].received_at,
         score=alone.score,
         threshold=alone.threshold,
         p_value=alone.p_value,
@@ -231,6 +241,14 @@ class _Examination:
                 f"the images of {observed.without_pixels} of {len(observed.captures)} requests are not kept: "
                 "their quality is not known"
             )
+        if observed.repeats:
+            few, n = len(observed.captures) - len(observed.repeats), len(observed.captures)
+            how = (
+                "of each one request is tested"
+                if few >= families.LEAST
+                else "so few that all requests are tested as they are: see whether the camera is stuck"
+            )
+            yield f"the {n} requests show {few} different images, {how}"
         later = [str(scale) for scale in rates.SCALES if scale not in self._past]
         if later:
             yield f"there are too few windows yet to look at {' or '.join(later)} together, where a slow drift shows"

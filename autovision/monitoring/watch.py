@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
-from autovision.errors import CorruptObject
-from autovision.labelling.consensus import consensus
+from autovision import image
+from autovision.dataset import catalog
+from autovision.duplicates import MOST_BITS, perceptual_hash
+from autovision.errors import AutoVisionError, CorruptObject, InvalidImage
+from autovision.labelling.consensus import LIKELY, consensus
 from autovision.model.version import read_version
 from autovision.monitoring import quality
-from autovision.monitoring.detectors.permutation import Floats
+from autovision.monitoring.families import repeats
 from autovision.monitoring.reference import Reference, load_reference
 from autovision.monitoring.report import Observed, examine
 from autovision.monitoring.rows import Rows, answers_of
 from autovision.monitoring.window import latest_window
 from autovision.records.base import digest_of
 from autovision.records.deployments import Capture, Deployment, DriftReport
+from autovision.records.models import ModelVersion
 from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
 
@@ -46,11 +51,13 @@ def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -
     seen = (
         each for each in captures.each(store, deployment.name, after=after) if each.model == deployment.model
     )
-    window = latest_window(seen, deployment.policy.window, deployment.model, after=after)
+    window = latest_window(seen, deployment.policy.window, deployment.model, after=after, until=at)
     if window is None:
         return None
-    reference = load_reference(store, read_version(store, deployment.model))
-    figures = _figures(store, window)
+    version = read_version(store, deployment.model)
+    reference = load_reference(store, version)
+    images = _images(store, window)
+    figures = dict(zip(images, quality.measure(images.values()), strict=True))
     report, rows = examine(
         deployment.name,
         reference,
@@ -59,6 +66,7 @@ def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -
             figures=figures,
             labels=_labels(store, deployment.name, reference, before[-1].created_at if before else None),
             without_pixels=min(len(window), MOST_IMAGES) - len(figures),
+            repeats=_repeats(store, version, window, images),
         ),
         windows_per_false_alarm=deployment.policy.windows_per_false_alarm,
         clock=lambda: at,
@@ -87,8 +95,8 @@ def _read(store: Store, deployment: str, digests: Sequence[str]) -> dict[str, Ro
     return found
 
 
-def _figures(store: Store, window: Sequence[Capture]) -> dict[str, Floats]:
-    """request id -> figures of its image, of the latest whose images are there."""
+def _images(store: Store, window: Sequence[Capture]) -> dict[str, bytes]:
+    """request id -> its image, of the latest whose images are there."""
     wanted = [each for each in window if each.pixels][-MOST_IMAGES:]
     by_key = {key: blob.data for key, blob in store.get_many(captures.image_key(each) for each in wanted)}
     adopted = [each for each in wanted if captures.image_key(each) not in by_key]
@@ -98,19 +106,43 @@ def _figures(store: Store, window: Sequence[Capture]) -> dict[str, Floats]:
         data = by_key.get(captures.image_key(each)) or by_key.get(keys.image(each.image))
         if data is not None:
             found[each.request_id] = data
-    return dict(zip(found, quality.measure(found.values()), strict=True))
+    return found
+
+
+def _repeats(
+    store: Store, version: ModelVersion, window: Sequence[Capture], images: Mapping[str, bytes]
+) -> frozenset[str]:
+    """Requests of the window that show what an earlier one showed, as near-duplicates are told in the model's data."""
+    try:
+        known = catalog.get(store, version.lineage.dataset).hash_bits
+    except AutoVisionError:
+        known = None
+    bits = MOST_BITS if known is None else known
+    hashes: dict[str, str] = {}
+    if bits >= 0:
+        for each in window:
+            data = images.get(each.request_id)
+            if data is not None and each.image not in hashes:
+                with suppress(InvalidImage):
+                    hashes[each.image] = perceptual_hash(image.decode(data))
+    return repeats(window, hashes, bits)
 
 
 def _labels(
     store: Store, deployment: str, reference: Reference, since: datetime | None
 ) -> list[tuple[bool, float, bool]]:
-    """(right, confidence, reviewed) of each request of the model that was labelled for the first time since."""
+    """(right, confidence, reviewed) of each image of the model's requests that were labelled for the first time since.
+
+    A label that is less likely right than not says nothing of accuracy.
+    """
     words = labels.read(store, deployment)
     first: dict[str, datetime] = {}
     reviewed = {word.request_id for word in words if word.review}
     for word in words:
         first.setdefault(word.request_id, word.received_at)
-    agreed = consensus(words).agreed
+    agreed = {
+        request: label for request, label in consensus(words).agreed.items() if label.confidence >= LIKELY
+    }
     new = {request for request in agreed if since is None or first[request] > since}
     if not new:
         return []
@@ -118,11 +150,12 @@ def _labels(
     known = [at for at in times if at is not None]
     after = min(known) - _MARGIN if known and len(known) == len(times) else None
     labelled = {
-        each.request_id: each
+        each.request_id: each.model_copy(update={"embedding": ()})
         for each in captures.each(store, deployment, after=after)
         if each.request_id in new and each.model == reference.model
     }
-    found = [labelled[request] for request in sorted(labelled)]
+    # The same image a hundred times is one image.
+    found = list({labelled[request].image: labelled[request] for request in sorted(labelled)}.values())
     _, _, confidence = answers_of(found, reference.classes)
     return [
         (each.label == agreed[each.request_id].label, float(sure), each.request_id in reviewed)

@@ -67,3 +67,19 @@ def test_a_file_that_cannot_be_read_holds_nothing() -> None:
     store = Watched()
     store.put_new("deployments/door/captures/20260101T000000.000000-000000.parquet", b"no parquet")
     assert not Arrivals().fill(store, "door", "m1", 1, after=None)
+
+
+def test_what_is_to_come_counts_when_its_time_has_come() -> None:
+    store, arrivals = Watched(), Arrivals()
+    add(store, 1, 2, 100)
+    add(store, 3)
+
+    def full(size: int, seconds: float) -> bool:
+        until = START + timedelta(seconds=seconds)
+        return arrivals.fill(store, "door", "m1", size, after=None, until=until)
+
+    assert full(3, 10) and not full(4, 10)
+    assert full(4, 100)
+    reads = store.reads
+    assert full(4, 101)
+    assert store.reads == reads

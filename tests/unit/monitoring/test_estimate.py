@@ -53,3 +53,12 @@ def test_too_few_are_no_estimate():
     rng = np.random.default_rng(0)
     assert estimate(drawn(10, rng), np.ones(100), rng) is None
     assert estimate(drawn(100, rng), np.ones(10), rng) is None
+
+
+def test_of_a_model_that_is_quite_sure_of_everything_no_more_is_promised_than_it_has_shown():
+    held_out = Answers(np.arange(100) < 80, np.ones(100), np.zeros(100, bool))
+    found = estimate(held_out, np.ones(60), np.random.default_rng(0))
+    assert found.value == pytest.approx(0.8)
+    assert found.low < 0.8 < found.high
+    mixed = np.where(np.arange(60) < 15, 0.6, 1.0)
+    assert estimate(held_out, mixed, np.random.default_rng(0)).value == pytest.approx(0.8 * 0.75)

@@ -76,6 +76,25 @@ def test_all_detectors_speak_of_a_model_with_its_data(
     assert drift.accuracy is None, "no label came since"
 
 
+def test_one_image_that_is_sent_again_and_again_is_one_image(
+    tiny: History, store: MemoryStore, serve_images: Serve, tmp_path: Path, look: Any
+) -> None:
+    truth = serve_images(store, tiny.models[0].id, tmp_path, 20, seed=1, shifted=False)
+    sent = captures.read(store, "door").captures
+    again = [
+        each.with_(request_id=f"again-{n:03d}", received_at=sent[-1].received_at + timedelta(seconds=n))
+        for n, each in enumerate([*sent, *sent], start=1)
+    ][:20]
+    captures.append(store, "door", again, at=again[-1].received_at)
+    for request, name in [truth[0], *((each.request_id, truth[0][1]) for each in again[:1])]:
+        labels.add(store, "door", Label(request_id=request, label=name, received_at=NOW))
+    report = look()
+    assert report is not None and report.n == 40
+    assert next(each for each in report.detectors if each.name == "input").n <= 20
+    assert any("different images" in note for note in report.notes)
+    assert report.accuracy is not None and report.accuracy.n == 1
+
+
 def test_damaged_and_deleted_images_do_not_stop_the_monitor(
     tiny: History, store: MemoryStore, serve_images: Serve, tmp_path: Path, look: Any
 ) -> None:
