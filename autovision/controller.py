@@ -15,6 +15,7 @@ same whoever writes it, or a compare-and-swap that fails if another one has acte
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from autovision.errors import AutoVisionError, Conflict, Interrupted
+from autovision.errors import AutoVisionError, Conflict, Interrupted, StoreUnavailable
 from autovision.monitoring.arrivals import Arrivals
 from autovision.monitoring.told import told
 from autovision.monitoring.watch import watch
@@ -49,7 +50,10 @@ from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
 from autovision.store.remembered import Remembered
 
+log = logging.getLogger(__name__)
+
 _LEASE_S = 30.0
+_STORE = "the store: pass"
 _FORGET_EVERY = timedelta(minutes=10)
 _LOOK_EVERY = timedelta(minutes=10)
 _FORGET_AT_ONCE = 5_000
@@ -109,29 +113,41 @@ class Controller:
     def run(self, *, once: bool = False, interval_s: float = 2.0) -> Iterator[Event]:
         """Pass after pass until stopped, or until a pass finds nothing to do (`once`).
 
+        While the store is away it waits, unless `once`; if its lease ended meanwhile it leads again, unless somebody
+        else does.
+
         Raises:
             Conflict: another controller leads.
+            StoreUnavailable: the store is away when this begins, or `once`.
         """
-        with self._lead() as held:
-            self._held = held
-            try:
-                while not self.should_stop():
+        held = self._held = self._lead()
+        try:
+            while not self.should_stop():
+                done = False
+                try:
                     if not held.held:
-                        raise Conflict(
-                            "this controller's lease ended while it worked; another one may lead now"
-                        )
-                    done = False
+                        held = self._held = self._lead_again(held)
                     for event in self.step():
                         done = True
                         yield event
-                    if once and not done and not (self.fleet and self.fleet.searches):
-                        return
-                    if not done:
-                        self._wait(interval_s)
-            finally:
-                self._held = None
+                    self.failures.pop(_STORE, None)
+                except StoreUnavailable as error:
+                    if once:
+                        raise
+                    if _STORE not in self.failures:
+                        yield Event("error", f"the store is away, and is tried again: {error}")
+                    self.failures[_STORE] = str(error)
+                if once and not done and not (self.fleet and self.fleet.searches):
+                    return
+                if not done:
+                    self._wait(interval_s)
+        finally:
+            self._held = None
+            try:
                 if self.fleet is not None:
                     self.fleet.recall()
+            finally:
+                held.release()
 
     def step(self) -> Iterator[Event]:
         """One pass over everything, one event for each thing that was done."""
@@ -241,7 +257,7 @@ class Controller:
         last = retraining.latest_report(self.store, deployment, self._evaluator.reports)
         after = last.window_end if last else None
         size = deployment.policy.window
-        if not self._arrivals.fill(self.store, name, deployment.model, size, after=after):
+        if not self._arrivals.fill(self.store, name, deployment.model, size, after=after, until=self.clock()):
             return
         report = watch(self.acting, deployment, self.clock)
         if report is not None:
@@ -312,9 +328,25 @@ class Controller:
         except AutoVisionError as error:
             if self.should_stop() or error.exit_code == 130:
                 raise
-            if self.failures.get(failure) != str(error):
-                self.failures[failure] = str(error)
-                yield Event("error", f"{subject}: {error}")
+            yield from self._told_once(subject, failure, str(error))
+        except Exception as error:
+            if stage == "_search":  # nothing says how that did, and it would begin anew at once
+                raise
+            # Whatever it is, the others must have their turn.
+            fault = f"unexpected {type(error).__name__}: {error}"
+            if self.failures.get(failure) != fault:
+                log.exception("%s failed", failure)
+            yield from self._told_once(subject, failure, fault)
+
+    def _told_once(self, subject: str, failure: str, fault: str) -> Iterator[Event]:
+        if self.failures.get(failure) != fault:
+            self.failures[failure] = fault
+            yield Event("error", f"{subject}: {fault}")
+
+    def _lead_again(self, held: HeldLease) -> HeldLease:
+        if not held.unreached:
+            raise Conflict("this controller's lease ended while it worked; another one may lead now")
+        return self._lead()
 
     def _lead(self) -> HeldLease:
         holder = f"{socket.gethostname()}:{os.getpid()}"

@@ -90,6 +90,7 @@ class HeldLease:
         self._ttl_s = ttl_s
         self._clock = clock
         self._over = False
+        self._unreached = False
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._renewer: threading.Thread | None = None
@@ -108,6 +109,11 @@ class HeldLease:
     def held(self) -> bool:
         """Whether the lease is still this holder's, by the clock and by what `renew` last saw."""
         return not self._over and self._clock() < self._lease.expires_at
+
+    @property
+    def unreached(self) -> bool:
+        """Whether the store could not be reached when the lease was to be renewed last."""
+        return self._unreached
 
     def ensure_held(self) -> None:
         """Raises `LeaseLost` unless `held`; to be called before each act that the lease protects."""
@@ -128,7 +134,12 @@ class HeldLease:
                 self._over = True
                 return False
             expires_at = self._clock() + timedelta(seconds=self._ttl_s)
-            self._over = not self._write(self._lease.with_(expires_at=expires_at))
+            try:
+                self._over = not self._write(self._lease.with_(expires_at=expires_at))
+            except StoreUnavailable:
+                self._unreached = True
+                raise
+            self._unreached = False
             return not self._over
 
     def release(self) -> None:

@@ -14,12 +14,13 @@ import pytest
 from autovision import controller as controller_module
 from autovision.controller import Controller, Event
 from autovision.dataset import catalog
-from autovision.errors import AutoVisionError, Conflict, Interrupted
+from autovision.errors import AutoVisionError, Conflict, Interrupted, StoreUnavailable
 from autovision.model import bundle
 from autovision.records.deployments import (
     CapturePolicy,
     Decision,
     DecisionKind,
+    Deployment,
     DriftReport,
     Label,
     RetrainingPolicy,
@@ -33,6 +34,7 @@ from autovision.search import requests
 from autovision.search.run import run_search as real_run_search
 from autovision.store import MemoryStore, captures, keys, labels, lease, records
 from autovision.store.protocol import Store
+from autovision.testing.clock import FakeClock
 from autovision.trial.trial import Workbench
 
 if TYPE_CHECKING:
@@ -326,6 +328,43 @@ def test_a_controller_whose_lease_ended_stops_acting(promoted: Plant) -> None:
         list(leading)
 
 
+def test_a_store_that_is_away_for_longer_than_the_lease_is_waited_for(
+    promoted: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant, clock, away = promoted, FakeClock(), [False]
+
+    def breakable(name: str) -> None:
+        real = getattr(plant.store, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            if away[0]:
+                raise StoreUnavailable("the disk is gone")
+            return real(*args, **options)
+
+        monkeypatch.setattr(plant.store, name, call)
+
+    for name in ("get", "get_many", "list", "folders", "exists", "put_new", "put_if"):
+        breakable(name)
+    plant.send(40, seed=1, shifted=False)
+    leading = plant.controller(lease_clock=clock).run(interval_s=0.01)
+    assert next(leading).stage == "monitoring"
+    held = leading.gi_frame.f_locals["held"]  # type: ignore[attr-defined]
+    away[0] = True
+    with pytest.raises(StoreUnavailable):
+        held.renew()
+    said = "the store is away, and is tried again: the disk is gone"
+    assert next(event for event in leading if not event.text.startswith("door: ")).text == said
+    clock.advance(600)
+    away[0] = False
+    plant.send(40, seed=2, shifted=False)
+    assert next(leading).stage == "monitoring"
+    assert lease.is_held(plant.store, "controller", clock)
+    leading.close()  # type: ignore[attr-defined]
+    away[0] = True
+    with pytest.raises(StoreUnavailable):
+        list(plant.controller().run(once=True))
+
+
 def test_a_controller_that_is_told_to_stop_leaves_its_lease_to_others(promoted: Plant) -> None:
     asked = [False]
     stopping = promoted.controller(should_stop=lambda: asked[0])
@@ -381,6 +420,31 @@ def test_one_deployments_failure_does_not_keep_another_from_its_turn(promoted: P
     reports = [event.record for event in events if isinstance(event.record, DriftReport)]
     assert errors == {"aaa"}
     assert {report.deployment for report in reports} == {"door", "zzz"}
+
+
+def test_a_fault_that_nobody_thought_of_stops_neither_the_loop_nor_other_deployments(
+    promoted: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = promoted
+    deployments.create(plant.store, "aaa", "colours", plant.history.space.to_json(), POLICY)
+    deployments.set_champion(plant.store, "aaa", plant.history.models[0].id, expected=None)
+    for seed, name in ((1, "aaa"), (2, "door")):
+        plant.send(40, seed=seed, shifted=False, deployment=name)
+    watch = controller_module.watch
+
+    def fails_once(store: Store, deployment: Deployment, clock: Any) -> DriftReport | None:
+        if deployment.name == "aaa":
+            raise ZeroDivisionError("by nothing")
+        return watch(store, deployment, clock)
+
+    monkeypatch.setattr(controller_module, "watch", fails_once)
+    controller = plant.controller()
+    events = list(controller.run(once=True))
+    assert [event.text for event in events if event.stage == "error"] == [
+        "aaa: unexpected ZeroDivisionError: by nothing"
+    ]
+    assert [event.record.deployment for event in events if isinstance(event.record, DriftReport)] == ["door"]
+    assert list(controller.failures) == ["aaa: monitor"]
 
 
 def test_a_search_that_fails_is_told_and_not_asked_for_again(
