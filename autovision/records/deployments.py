@@ -26,7 +26,7 @@ class RetrainingPolicy(TriggerPolicy):
     volume_labels: int | None = Field(default=1000, ge=1)
     """this many new labels trigger a re-search without any alarm; None: never"""
     cooldown_s: float = Field(default=0.0, ge=0)
-    """least time between two re-searches"""
+    """least time between the beginnings of two re-searches; after one that failed it is `backoff_s`"""
     budget_s: float = Field(default=120.0, gt=0)
     """wall seconds of each re-search"""
     max_trials: int | None = Field(default=None, ge=1)

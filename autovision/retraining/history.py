@@ -33,13 +33,8 @@ class History:
         return next((request.id for request, state in self.searches if state.status in going), None)
 
     @property
-    def last_at(self) -> datetime | None:
-        """When the last re-search began."""
-        return max((state.created_at for _, state in self.re_searches), default=None)
-
-    @property
     def answered_at(self) -> datetime | None:
-        """The same of those that did not fail: what was known before them has led to a search."""
+        """When the last re-search began that did not fail: what was known before it has led to a search."""
         return max(
             (s.created_at for _, s in self.re_searches if s.status is not SearchStatus.FAILED), default=None
         )

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 
 from autovision.records.deployments import RetrainingPolicy
 from autovision.retraining.hours import day, month, quiet_until, told
-from autovision.retraining.snapshot import Snapshot, labels_told
+from autovision.retraining.snapshot import Snapshot, labels_told, listed
 
 _LONGEST_BACKOFF = timedelta(days=7)
+_LONGEST_S = 1e9
+"""of any pause: thirty years, which calendars can hold"""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ def running(snapshot: Snapshot) -> Limit | None:
 
 
 def cooldown(snapshot: Snapshot, policy: RetrainingPolicy) -> Limit | None:
-    """A pause after the beginning of each re-search."""
+    """A pause after the beginning of each re-search that did not fail."""
     if snapshot.last_search_at is None:
         return None
-    until = snapshot.last_search_at + timedelta(seconds=policy.cooldown_s)
+    until = snapshot.last_search_at + timedelta(seconds=min(policy.cooldown_s, _LONGEST_S))
     if until <= snapshot.now:
         return None
     zone = policy.time_zone
@@ -65,7 +67,7 @@ def backoff(snapshot: Snapshot, policy: RetrainingPolicy) -> Limit | None:
     if not snapshot.failures or snapshot.failed_at is None:
         return None
     # So many doublings of anything are longer than the longest pause.
-    pause = timedelta(seconds=min(policy.backoff_s * 2.0 ** min(snapshot.failures - 1, 40), 1e9))
+    pause = timedelta(seconds=min(policy.backoff_s * 2.0 ** min(snapshot.failures - 1, 40), _LONGEST_S))
     until = snapshot.failed_at + min(pause, _LONGEST_BACKOFF)
     if until <= snapshot.now:
         return None
@@ -93,7 +95,7 @@ def classes(snapshot: Snapshot, policy: RetrainingPolicy) -> Limit | None:
     }
     if not short:
         return None
-    missing = ", ".join(f"{count} more of {name}" for name, count in short.items())
+    missing = listed([f"{count} more of {name}" for name, count in short.items()])
     why = f"{labels_told(snapshot)} are there, and {least} of each class are needed: {missing}"
     return Limit("labels_per_class", why)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from autovision.records.deployments import DriftReport
 from autovision.records.retraining import Ask
 from autovision.retraining.accuracy import Share
+
+_SHOWN = 10
+"""classes that are named in words"""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Snapshot:
     classes: tuple[str, ...] = ()
     """of the data set"""
     last_search_at: datetime | None = None
-    """when the deployment's last re-search began"""
+    """when the deployment's last re-search began that did not fail"""
     running_search: str | None = None
     """the deployment's search that is queued or running; None: none"""
     spent: tuple[tuple[datetime, float], ...] = ()
@@ -49,6 +52,12 @@ class Snapshot:
 
 
 def labels_told(snapshot: Snapshot) -> str:
-    """How many new labels there are, in words."""
-    each = ", ".join(f"{name} {count}" for name, count in sorted(snapshot.labels_per_class.items()))
+    """How many new labels there are, in words; the numbers of a decision have all classes."""
+    each = listed([f"{name} {count}" for name, count in sorted(snapshot.labels_per_class.items())])
     return f"{snapshot.labels} new labels" + (f" ({each})" if each else "")
+
+
+def listed(parts: Sequence[str]) -> str:
+    """With commas between; of very many the first."""
+    more = [f"and {len(parts) - _SHOWN} more"] if len(parts) > _SHOWN else []
+    return ", ".join([*parts[:_SHOWN], *more])

@@ -47,7 +47,7 @@ def test_only_the_deployments_own_searches_count_and_the_first_is_no_re_search()
         "door",
     )
     assert (history.running, len(history.failures)) == (None, 0)
-    assert history.last_at == history.answered_at == START + timedelta(hours=1)
+    assert history.answered_at == START + timedelta(hours=1)
     assert history.spent == ((START + timedelta(hours=1), 40.0),)
 
 
@@ -64,7 +64,6 @@ def test_failures_are_counted_from_the_latest_back() -> None:
     searches = [search(1, FAILED), search(2, FINISHED), search(3, FAILED), search(4, FAILED)]
     history = History.of(searches, "door")
     assert [request.nonce for request, _ in history.failures] == ["4", "3"]
-    assert history.last_at == START + timedelta(hours=4)
     assert history.answered_at == START + timedelta(hours=2)
     assert History.of([*searches, search(5, STOPPED)], "door").failures == []
 

@@ -67,6 +67,15 @@ def test_each_class_needs_its_labels() -> None:
     }
 
 
+def test_of_a_thousand_classes_some_are_named() -> None:
+    names = tuple(f"class{n:04d}" for n in range(1000))
+    snapshot = replace(FREE, classes=names, labels=500, labels_per_class=dict.fromkeys(names[:500], 1))
+    (limit,) = limits(snapshot, POLICY.with_(min_labels_per_class=2), by_hand=False)
+    assert "500 new labels (class0000 1, " in limit.why and ", and 490 more) are there" in limit.why
+    assert limit.why.endswith(", 1 more of class0009, and 990 more")
+    assert len(limit.why) < 600
+
+
 def test_a_person_overrules_all_but_budgets_and_that_one_search_runs_at_a_time() -> None:
     policy = POLICY.with_(
         quiet_hours=("00:00-24:00",), min_labels_per_class=5, budget_day_s=100, budget_month_s=100
@@ -101,3 +110,8 @@ def test_a_limit_that_has_an_end_is_over_then(
         assert limit.until is not None and limit.until > NOW
         later = {each.limit for each in limits(replace(snapshot, now=limit.until), policy, by_hand=False)}
         assert limit.limit not in later
+
+
+def test_a_pause_longer_than_calendars_are_is_a_long_one() -> None:
+    found = held(replace(FREE, last_search_at=NOW), POLICY.with_(cooldown_s=1e300))
+    assert (found["cooldown"] or NOW) > NOW + timedelta(days=3650)
