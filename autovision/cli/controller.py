@@ -104,6 +104,10 @@ def run(
 @app.command()
 def why(
     deployment: DeploymentName,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", metavar="N", min=1, help="The latest N decisions alone; without it all."),
+    ] = None,
     address: Address = None,
     token_file: TokenFile = None,
     store: Store = None,
@@ -122,11 +126,17 @@ def why(
         else:
             av = library(store)
             decisions, state = av.decisions(deployment), av.retraining(deployment)
-            ahead = outlook(state, av.deployment(deployment).policy.time_zone)
-        rows = [[each.created_at, each.accepted, told(each)] for each in decisions]
+            ahead = outlook(state, av.deployment(deployment))
+        shown = decisions if last is None else decisions[-last:]
+        rows = [[each.created_at, each.accepted, told(each)] for each in shown]
+        some = (
+            f"The latest {len(shown)} of {len(decisions):,} decisions"
+            if len(shown) < len(decisions)
+            else None
+        )
         out.answer(
-            {"decisions": decisions, "retraining": state},
-            table(["decided (UTC)", "act", "what and why"], rows)
+            {"decisions": shown, "retraining": state},
+            table(["decided (UTC)", "act", "what and why"], rows, title=some)
             if rows
             else f"Nothing has been decided about {deployment} yet.",
             *ahead,

@@ -11,11 +11,15 @@ from autovision.cli.output import facts, heading, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from autovision.records.deployments import Deployment
     from autovision.records.retraining import RetrainingState
 
 
-def outlook(state: RetrainingState, time_zone: str) -> list[RenderableType]:
+def outlook(state: RetrainingState, deployment: Deployment) -> list[RenderableType]:
     """What is known of the next search; times are those of the deployment's zone."""
+    time_zone = deployment.policy.time_zone
+    if deployment.model is None:
+        return [heading("next search"), "there is no model yet that a re-search could start from"]
     if state.latest is None:
         waits = f"; {state.ask.person} asked for it: {state.ask.reason}" if state.ask else ""
         return [heading("next search"), f"no controller has looked yet whether to search again{waits}"]

@@ -10,6 +10,9 @@ from autovision.errors import InvalidInput
 from autovision.records import calendar
 from autovision.records.base import Record
 
+DETECTORS = ("input", "quality", "prediction", "confidence", "accuracy")
+"""of drift, by name"""
+
 
 class TriggerPolicy(Record):
     """Triggers and limits that came later than the first policies. All are off by default but what keeps from storms:

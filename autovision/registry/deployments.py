@@ -11,6 +11,7 @@ from autovision.records.base import now
 from autovision.records.deployments import CapturePolicy, Decision, Deployment, RetrainingPolicy
 from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import Rollout, RolloutPolicy
+from autovision.records.triggers import DETECTORS
 from autovision.store import keys, records
 from autovision.store.keys import check_name
 from autovision.store.protocol import KeyNotFound, Store
@@ -19,7 +20,10 @@ from autovision.store.protocol import KeyNotFound, Store
 def create(
     store: Store, name: str, dataset: str, space: Mapping[str, Any], policy: RetrainingPolicy | None = None
 ) -> Deployment:
-    """A deployment without a model; the one that is there already if there is one of that name."""
+    """A deployment without a model; the one that is there already if there is one of that name.
+
+    Raises `InvalidInput` for a policy that cannot do what it says.
+    """
     at = now()
     fresh = Deployment(
         name=check_name(name, what="deployment"),
@@ -30,7 +34,7 @@ def create(
         created_at=at,
         updated_at=at,
     )
-    return records.create_or_read(store, keys.deployment(name), fresh)[0]
+    return records.create_or_read(store, keys.deployment(name), check_policies(fresh))[0]
 
 
 def get(store: Store, name: str) -> Deployment:
@@ -180,7 +184,13 @@ def set_capture_policy(store: Store, name: str, policy: CapturePolicy) -> Deploy
 
 
 def check_policies(deployment: Deployment) -> Deployment:
-    """The deployment, if its policies fit each other; else an `InvalidInput`."""
+    """The deployment, if its policies fit each other and can do what they say; else an `InvalidInput`."""
+    for name in deployment.policy.drift_detectors or ():
+        if name not in DETECTORS:
+            raise InvalidInput(
+                f"drift_detectors of deployment {deployment.name!r}: there is no detector {name!r}"
+                f"{near(name, DETECTORS)}; known are {', '.join(DETECTORS)}"
+            )
     window, kept = deployment.policy.window, deployment.capture_policy.keep_requests
     if kept is not None and kept < window:
         raise InvalidInput(

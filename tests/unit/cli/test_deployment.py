@@ -78,6 +78,9 @@ def test_why_lists_decisions_oldest_first(cli: Any, world: Any, door: str) -> No
     ]
     shown = cli("controller", "why", door).out
     assert shown.index("promote the first model") < shown.index("nothing to do")
+    latest = cli("controller", "why", door, "--last", "1")
+    assert "nothing to do" in latest.out and "promote the first model" not in latest.out
+    assert "The latest 1 of 2 decisions" in latest.out
     assert cli("controller", "why", "nowhere").code == 3
 
 
@@ -194,8 +197,48 @@ def test_a_file_of_labels_with_bad_rows(cli: Any, world: Any, door: str, tmp_pat
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "request_id;label;confidence\r\nr1;cat;0.5\r\n;;\r\nr2;dog;\r\n".encode("utf-8-sig"),
+        "request_id\tlabel\tconfidence\r\nr1\tcat\t0.5\r\nr2\tdog\t\r\n".encode("utf-16"),
+        b'request_id,label,confidence,,\n"r1","cat",0.5,,\n,,,,\nr2,dog,,,\n',
+    ],
+    ids=["semicolons", "utf-16", "empty rows and columns"],
+)
+def test_files_as_spreadsheets_write_them(
+    cli: Any, world: Any, door: str, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    answer = cli("feedback", door, "--file", "labels.csv", "--json").answer
+    assert (answer["stored"], answer["bad"]) == (2, [])
+    found = {each.request_id: each for each in stored_labels.read(open_store(world.folder), door)}
+    assert [(found[r].label, found[r].confidence) for r in ("r1", "r2")] == [("cat", 0.5), ("dog", 1.0)]
+
+
+def test_a_row_with_more_cells_than_the_header_is_not_read_as_if_it_had_not(
+    cli: Any, world: Any, door: str, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text("request_id,label,confidence\nr1,cat,0,9\nr2,cat,0.9\n")
+    ran = cli("feedback", door, "--file", "labels.csv", "--json")
+    assert (ran.code, ran.answer["stored"]) == (1, 1)
+    (bad,) = ran.answer["bad"]
+    assert bad["line"] == 2 and "1 cells more than the header" in bad["error"]
+
+
+def test_of_one_annotators_words_in_a_file_the_last_counts(
+    cli: Any, world: Any, door: str, tmp_path: Path
+) -> None:
+    rows = "".join(f"r1,{name},ann\n" for name in ("dog", "cat", "dog", "cat"))
+    (tmp_path / "labels.csv").write_text("request_id,label,annotator\n" + rows)
+    assert cli("feedback", door, "--file", "labels.csv", "--json").answer["stored"] == 4
+    said = stored_labels.read(open_store(world.folder), door)
+    assert [each.label for each in said] == ["dog", "cat", "dog", "cat"]
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
+        (b"request_id,label,label\nr1,cat,dog\n", "'label' more than once"),
         (b"request,label\nr1,cat\n", "request_id"),
         (b"", "no header"),
         (b"request_id,label\n\xff\xfe,cat\n", "UTF-8"),

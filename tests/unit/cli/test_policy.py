@@ -84,6 +84,13 @@ def test_there_is_nothing_to_start_from_without_a_model(cli: Cli, av: AutoVision
     assert cli("controller", "trigger", "pts").code == 3
 
 
+def test_why_of_a_deployment_to_which_nothing_happened(cli: Cli, av: AutoVision) -> None:
+    why = cli("controller", "why", "pets")
+    assert why.code == 0
+    assert "Nothing has been decided about pets yet." in why.out
+    assert "there is no model yet that a re-search could start from" in why.out
+
+
 def test_why_tells_what_would_have_to_happen(cli: Cli, world: Any, tmp_path: Path) -> None:
     assert cli("promote", world.model, "--to", "pets").code == 0
     file = tmp_path / "pets.yaml"

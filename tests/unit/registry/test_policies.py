@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autovision.errors import InvalidInput, NotFound
+from autovision.monitoring.detectors import rates
 from autovision.records.deployments import CapturePolicy, Deployment, RetrainingPolicy
 from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import RolloutPolicy
+from autovision.records.triggers import DETECTORS
 from autovision.registry import deployments, policies, policy_files
 from autovision.registry.policies import SECTIONS, Change
 from autovision.store import MemoryStore
@@ -122,7 +124,7 @@ retraining = st.builds(
     schedule=st.sampled_from([None, "0 3 * * 1", "*/5 * * * *"]),
     time_zone=st.sampled_from(["UTC", "Europe/Berlin"]),
     quiet_hours=st.lists(st.sampled_from(["22:00-06:00", "sat-sun 00:00-24:00"]), max_size=2).map(tuple),
-    drift_detectors=st.none() | st.lists(texts, max_size=3).map(tuple),
+    drift_detectors=st.none() | st.lists(st.sampled_from(DETECTORS), max_size=3).map(tuple),
     accuracy_floor=st.none() | st.floats(0.01, 0.99),
 )
 capture = st.builds(
@@ -271,6 +273,18 @@ def test_nothing_is_applied_if_anything_is_wrong(store: MemoryStore, tmp_path: P
     ):
         policies.apply(store, wanted, "p")
     assert {key: store.get(key) for key in store.list()} == before
+
+
+def test_a_detector_that_does_not_exist_is_refused(store: MemoryStore, tmp_path: Path) -> None:
+    """Its alarms would count for ever, and none would ever come."""
+    wanted = parsed(tmp_path, "deployments: {pets: {retraining: {drift_detectors: [inputs]}}}")
+    with pytest.raises(
+        InvalidInput, match=r"p: deployments.pets: .*no detector 'inputs'; did you mean 'input'"
+    ):
+        policies.apply(store, wanted, "p")
+    with pytest.raises(InvalidInput, match="no detector 'inputs'"):
+        deployments.create(store, "cows", "cows", {}, RetrainingPolicy(drift_detectors=("inputs",)))
+    assert set(DETECTORS) == set(rates.SHARES)
 
 
 def test_window_and_capture_are_judged_together(store: MemoryStore, tmp_path: Path) -> None:
