@@ -7,7 +7,7 @@ from their keys, and with `since` nothing that is older is read but what tells w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from autovision.evaluation import wilson
 from autovision.records.base import now
@@ -28,6 +28,7 @@ from autovision.registry.searches import all_searches
 from autovision.store import keys, records
 from autovision.store.protocol import Store
 
+_DAY = timedelta(days=1)
 _AT_ONCE = 100
 """older decisions that are read together while the one is looked for that made the first champion"""
 
@@ -48,7 +49,7 @@ def gather(
     searches = _searches(store, deployment.name, after, decided, figures)
     windows = _windows(_reports(store, name, after), decided)
     requests, counted = months.requests(store, name, after)
-    labelled = months.labelled(store, name, after, until)
+    labelled = months.labelled(store, name, after, until, begun=deployment.created_at - _DAY)
     moments = [
         deployment.created_at,
         *(each.created_at for each in decided),

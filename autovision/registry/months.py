@@ -12,6 +12,7 @@ from autovision.records.history import DriftWindow, Month, Reign, SearchFacts
 from autovision.store import captures, keys
 from autovision.store.protocol import Store
 
+_EVER = datetime.min.replace(tzinfo=UTC)
 MOST_COUNTED = 400
 """files of requests that are counted one by one"""
 
@@ -77,11 +78,17 @@ def requests(store: Store, name: str, since: datetime) -> tuple[Mapping[str, int
     return found, step == 1
 
 
-def labelled(store: Store, name: str, since: datetime, until: datetime) -> Mapping[str, int]:
-    """Labelled requests by month: that of the request where its id tells it, else that in which a label was stored."""
+def labelled(
+    store: Store, name: str, since: datetime, until: datetime, *, begun: datetime = _EVER
+) -> Mapping[str, int]:
+    """Labelled requests by month: that of the request where its id tells it, else that in which a label was stored.
+
+    Ids come from outside: one that names a time before there was anything (`begun`), or to come, tells none.
+    """
     prefix, found = keys.labels(name), defaultdict[str, int](int)
     asked = {key.removeprefix(prefix).partition("/")[0] for key in store.list(prefix)}
-    told = {request: at for request in asked if (at := keys.time_of(request)) is not None and at <= until}
+    known = ((request, keys.time_of(request)) for request in asked)
+    told = {request: at for request, at in known if at is not None and begun <= at <= until}
     moments = [*told.values()]
     if len(told) < len(asked):
         stored = {each.key.removeprefix(prefix).partition("/")[0]: each for each in store.entries(prefix)}

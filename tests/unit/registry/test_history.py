@@ -324,6 +324,12 @@ def test_a_deployment_to_which_nothing_happened(store: MemoryStore) -> None:
         gather(store, "dor")
 
 
+def test_a_label_of_a_request_that_nobody_can_have_sent_makes_no_months(store: MemoryStore) -> None:
+    said = Label(request_id="00010101T000000.000000-abcdef", label="red", received_at=NOON)
+    labels.add(store, "door", said)
+    assert len(gather(store, "door").months) < 100
+
+
 def test_a_champion_of_which_nothing_is_left_is_told(store: MemoryStore, tiny: History) -> None:
     first = tiny.models[0].id
     deployments.set_champion(store, "door", first, expected=None)

@@ -102,6 +102,14 @@ def test_a_request_whose_id_does_not_tell_its_time_counts_when_it_was_labelled(r
     assert found == {months.month_of(entry.modified_at): 1}
 
 
+def test_an_id_that_names_a_time_before_there_was_anything_tells_none() -> None:
+    store = MemoryStore()
+    say(store, "00010101T000000.000000-abcdef")
+    (entry,) = store.entries(keys.labels("door"))
+    found = months.labelled(store, "door", EVER, entry.modified_at, begun=NOON)
+    assert found == {months.month_of(entry.modified_at): 1}
+
+
 def test_months_have_no_gaps() -> None:
     found = months.sums((NOON, NOON + timedelta(days=70)), [], [], [], {"2025-11": 3}, {"2026-02": 2})
     assert [each.month for each in found] == [
