@@ -24,6 +24,8 @@ class Joined:
     """labels of an image that another request's label speaks of better"""
     conflicting: int
     """of `repeated`: those that say something else than the one kept"""
+    known: tuple[tuple[Capture, Label], ...] = ()
+    """of `already_known`: what is said by now, one per image"""
 
 
 def join(captures: Iterable[Capture], consensus: Mapping[str, Label], *, known_images: Set[str]) -> Joined:
@@ -38,17 +40,25 @@ def join(captures: Iterable[Capture], consensus: Mapping[str, Label], *, known_i
     found = [(by_request[request], label) for request, label in consensus.items() if request in by_request]
     matched = [pair for pair in found if pair[0].pixels]
     new = [pair for pair in matched if pair[0].image not in known_images]
-    best: dict[str, tuple[Capture, Label]] = {}
-    for pair in sorted(new, key=_weight):
-        best[pair[0].image] = pair
+    old = [pair for pair in matched if pair[0].image in known_images]
+    best = _best(new)
     return Joined(
-        rows=tuple(sorted(best.values(), key=lambda pair: (pair[0].received_at, pair[0].request_id))),
+        rows=_ordered(best),
         unmatched=tuple(sorted(consensus.keys() - by_request.keys())),
         without_image=len(found) - len(matched),
         already_known=len(matched) - len(new),
         repeated=len(new) - len(best),
         conflicting=sum(label.label != best[capture.image][1].label for capture, label in new),
+        known=_ordered(_best(old)),
     )
+
+
+def _best(pairs: Iterable[tuple[Capture, Label]]) -> dict[str, tuple[Capture, Label]]:
+    return {pair[0].image: pair for pair in sorted(pairs, key=_weight)}
+
+
+def _ordered(best: Mapping[str, tuple[Capture, Label]]) -> tuple[tuple[Capture, Label], ...]:
+    return tuple(sorted(best.values(), key=lambda pair: (pair[0].received_at, pair[0].request_id)))
 
 
 def _weight(pair: tuple[Capture, Label]) -> tuple[float, float, str]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from autovision.dataset import catalog, importer
+from autovision.dataset import catalog, importer, manifest
 from autovision.dataset.importer import SourceImage
+from autovision.dataset.relabel import relabel
 from autovision.errors import InvalidInput
 from autovision.model.version import read_version
 from autovision.records.datasets import DatasetVersion, Split
@@ -22,11 +23,13 @@ from autovision.retraining.join import Joined
 from autovision.retraining.memory import Memory
 from autovision.retraining.snapshot import Snapshot
 from autovision.space.config import TrialConfig
-from autovision.store import captures, keys, records
+from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
 from autovision.store.remembered import Remembered
 from autovision.trial.likeness import Likeness
 
+_CAPTURED = "capture "
+"""before the request's id, as the source of an image of a data set"""
 _KEPT = (
     *("metric", "costs", "objectives"),
     *("licenses", "max_latency_ms", "max_memory_mb", "max_size_mb", "runtime"),
@@ -82,7 +85,7 @@ def observe(
         labels=seen.labels,
         labels_per_class=seen.per_class,
         classes=version.classes,
-        last_search_at=history.last_at,
+        last_search_at=history.answered_at,
         running_search=history.running,
         spent=history.spent,
         failures=len(failures),
@@ -147,8 +150,8 @@ def build(
 ) -> SearchRequest:
     """The next data set version, old and new images together, and the request that searches on it.
 
-    The new images become the data set's: it outlives what is captured. Raises `Conflict` if somebody else has made
-    another version meanwhile.
+    The new images become the data set's: it outlives what is captured. Labels of captured images that it has had
+    before are as annotators agree on by now. Raises `Conflict` if somebody else has made another version meanwhile.
 
     `nonce` makes it another search than an otherwise equal one; None: that of the situation's report.
     Doing it again for the same situation gives the same version and the same request.
@@ -161,7 +164,7 @@ def build(
     sources = [
         SourceImage(
             digest=capture.image,
-            source=f"capture {capture.request_id}",
+            source=f"{_CAPTURED}{capture.request_id}",
             label=label.label,
             confidence=label.confidence,
             metadata=dict(capture.metadata),
@@ -171,6 +174,7 @@ def build(
     captures.adopt_images(store, (capture for capture, _ in joined.rows))
     alike = _likeness(store, deployment)
     version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
+    version = _revised(store, version, joined)
     report = situation.snapshot.report
     before = _search_of_champion(store, deployment)
     return SearchRequest(
@@ -187,6 +191,30 @@ def build(
         nonce=(report.id if report else "") if nonce is None else nonce,
         **({name: getattr(before, name) for name in _KEPT} if before else {}),
     )
+
+
+def _revised(store: Store, version: DatasetVersion, joined: Joined) -> DatasetVersion:
+    """The version with what annotators agree on by now of captured images that it has; they keep their splits.
+
+    What a review said of an image of the data set stands.
+    """
+    if not joined.known:
+        return version
+    reviewed = {word.request_id for word in labels.corrections(store, version.name)}
+    own = {
+        row.image: row
+        for row in manifest.read(store, version)
+        if row.source.startswith(_CAPTURED) and row.image not in reviewed
+    }
+    said = {
+        capture.image: label
+        for capture, label in joined.known
+        if capture.image in own and own[capture.image].label != label.label
+    }
+    try:
+        return relabel(store, version, said)
+    except InvalidInput:
+        return version  # a class would be left without an image
 
 
 def _likeness(store: Store, deployment: Deployment) -> importer.Alike:

@@ -25,6 +25,9 @@ SEPARATOR = "|"
 NEW_LABEL, NEW_CONFIDENCE, REVIEWER = "new_label", "new_confidence", "reviewer"
 PAGE, TABLE = "queue.html", "queue.csv"
 _IMAGES = "images"
+_FREE = ("why", "labelled_by", "source")
+"""columns with texts of others, which nothing reads back"""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MOST_CLASSES = 20
 """whose probabilities a row tells"""
 _MAGIC = {
@@ -145,11 +148,17 @@ def _write_tables(folder: Path, rows: list[dict[str, str | float]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _harmless(name, value) for name, value in row.items()} for row in rows)
     # A byte order mark: without it spreadsheets take UTF-8 for something else.
     (folder / TABLE).write_text(text.getvalue(), encoding="utf-8-sig", newline="")
     schema = pa.schema([(name, pa.float64() if name == "score" else pa.string()) for name in names])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), os.fspath(folder / "queue.parquet"))
+
+
+def _harmless(column: str, value: str | float) -> str | float:
+    """Not as a formula, which spreadsheets would compute: an annotator's name comes from outside."""
+    dangerous = column in _FREE and isinstance(value, str) and value.startswith(_FORMULA)
+    return f"'{value}" if dangerous else value
 
 
 def _columns() -> Iterator[str]:

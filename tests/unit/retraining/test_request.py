@@ -121,6 +121,7 @@ def test_an_alarm_is_answered_by_any_search_that_was_asked_for_because_of_it(
         "it may be tried again"
     )
     assert (failed.failures, failed.failed_at is not None) == (1, True)
+    assert failed.last_search_at is None, "a pause of its own follows a failure, not the cooldown"
 
 
 def test_a_search_of_another_deployment_does_not_count(
@@ -243,6 +244,42 @@ def test_labels_that_come_later_are_the_only_new_ones(
     assert later.snapshot.labels == 4
     retraining.build(store, deployment, later, reason="again", seed=0)
     assert catalog.latest(store, "colours").n == found.version.n + 34
+
+
+def test_a_label_that_annotators_agree_on_otherwise_later_is_corrected_in_the_next_version(
+    labelled: tuple[MemoryStore, Deployment],
+    serve_images: Callable[..., list[tuple[str, str]]],
+    tmp_path: Path,
+) -> None:
+    store, deployment = labelled
+    other = {"red": "blue", "blue": "red"}
+    requests.submit(store, retraining.build(store, deployment, observe(store, deployment), reason="", seed=0))
+    before = {row.image: row for row in manifest.read(store, catalog.latest(store, "colours"))}
+    wrong, reviewed = [each.image for each in captures.read(store, "door").captures[:2]]
+    for each in captures.read(store, "door").captures[:2]:
+        for annotator in ("ann", "bob", "eve"):
+            said = other[str(before[each.image].label)]
+            word = Label(request_id=each.request_id, label=said, annotator=annotator, received_at=NOW)
+            labels.add(store, "door", word)
+    kept = Label(request_id=reviewed, label=str(before[reviewed].label), review=True, received_at=NOW)
+    labels.correct(store, "colours", kept)
+    later = observe(store, deployment)
+    assert later.snapshot.labels == 0, "no new image"
+    assert deployment.model is not None
+    for request_id, label in serve_images(store, deployment.model, tmp_path / "5", 4, seed=5, shifted=True):
+        labels.add(store, "door", Label(request_id=request_id, label=label, received_at=NOW))
+    request = retraining.build(store, deployment, observe(store, deployment), reason="", seed=0)
+    version = catalog.get(store, f"colours@{request.dataset_version}")
+    after = {row.image: row for row in manifest.read(store, version)}
+    assert after[wrong].label == other[str(before[wrong].label)]
+    assert {image for image, row in before.items() if after[image].label != row.label} == {wrong}
+    assert {image: row.split for image, row in before.items()} == {
+        image: after[image].split for image in before
+    }
+    (told,) = version.corrections
+    assert (told.image, told.by) == (wrong, "ann, bob, eve")
+    again = retraining.build(store, deployment, observe(store, deployment), reason="", seed=0)
+    assert (again.id, catalog.latest(store, "colours").id) == (request.id, version.id)
 
 
 def test_labels_of_several_classes_make_the_next_version_too(

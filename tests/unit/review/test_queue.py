@@ -14,10 +14,11 @@ from autovision.dataset import catalog, manifest
 from autovision.dataset.relabel import relabel
 from autovision.errors import InvalidInput, NotFound
 from autovision.records.datasets import labels_of
-from autovision.records.deployments import Label
+from autovision.records.deployments import Capture, Label
 from autovision.registry import deployments
 from autovision.report.review_page import render
 from autovision.review import folder
+from autovision.review import queue as review_queue
 from autovision.review.queue import Reason, ReviewQueue, build, share_out
 from autovision.store import MemoryStore, keys, labels
 
@@ -114,6 +115,17 @@ def test_a_queue_is_filled_in_and_taken_back(
         folder.verdict_of({"new_label": "red", "request_id": "", "image": ""}, multi_label=False)
 
 
+def test_an_annotators_name_is_no_formula(
+    asked: tuple[MemoryStore, list[tuple[str, str]], list[str]], queue: ReviewQueue, tmp_path: Path
+) -> None:
+    formula = '=HYPERLINK("http://example.test","look")'
+    first = queue.entries[0].with_(by=formula, why=f"{formula}: 'red'")
+    folder.write(asked[0], queue.with_(entries=(first,)), tmp_path / "queue", "")
+    with (tmp_path / "queue" / "queue.csv").open(encoding="utf-8-sig", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["labelled_by"], row["why"]) == (f"'{formula}", f"'{formula}: 'red'")
+
+
 def test_what_was_reviewed_does_not_come_again(
     asked: tuple[MemoryStore, list[tuple[str, str]], list[str]], queue: ReviewQueue
 ) -> None:
@@ -161,6 +173,36 @@ def test_the_budget_is_used_up_where_there_is_enough() -> None:
         Reason.ERROR: 0,
         Reason.UNSURE: 10,
     }
+
+
+def test_of_very_many_captures_the_least_sure_are_kept_and_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(review_queue, "MOST", 10)
+    found = review_queue._Unlabelled("m", multi_label=False)
+    for number in range(200):
+        p = 0.5 + (number * 37 % 200) / 400
+        capture = Capture(
+            request_id=f"r{number}",
+            deployment="door",
+            model="m" if number % 4 else "before",
+            received_at=NOW,
+            latency_ms=1.0,
+            image=f"i{number}",
+            pixels=number % 5 > 0,
+            label="a",
+            probabilities={"a": p, "b": 1 - p},
+            embedding=(p, number),
+        )
+        found.see(capture)
+        assert len(found.found) <= 20
+    left = found.without({"i0", "i1"})
+    assert (len(found.images), len(found.current), len(found.usable)) == (198, 149, 119)
+    assert len(left) >= 9 and not any(capture.embedding for _, capture, _ in left)
+    for unsure, _, embedding in left:
+        assert embedding[0] == pytest.approx(0.5 + (1 - unsure) / 2)
+    least = sorted(0.5 + (n * 37 % 200) / 400 for n in range(2, 200) if n % 4 and n % 5)[:8]
+    assert set(least) <= {capture.probabilities["a"] for _, capture, _ in left}
 
 
 def test_a_deployment_without_a_model_has_no_queue(tiny: History) -> None:
