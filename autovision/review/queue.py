@@ -12,12 +12,12 @@ from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autovision.dataset import catalog, manifest
 from autovision.errors import NotFound
 from autovision.labelling.consensus import Consensus, consensus, latest_words
 from autovision.labelling.worth import MOST, most_worth, uncertainty
-from autovision.metrics import Floats
 from autovision.model.version import read_version
 from autovision.records.base import Record
 from autovision.records.datasets import Labels, spoken
@@ -27,6 +27,8 @@ from autovision.review.judged import Errors, answer_of, corrected, labelled, pro
 from autovision.space.config import TrialConfig
 from autovision.store import captures, labels
 from autovision.store.protocol import KeyNotFound, Store
+
+Floats32 = NDArray[np.float32]
 
 
 class Reason(StrEnum):
@@ -127,7 +129,7 @@ class _Unlabelled:
         """of `images`, those that the champion answered"""
         self.usable: set[str] = set()
         """of `current`, those whose images were kept"""
-        self.found: dict[str, tuple[float, Capture, Floats]] = {}
+        self.found: dict[str, tuple[float, Capture, Floats32]] = {}
         """image -> uncertainty, its latest capture without embedding, the embedding"""
 
     def see(self, capture: Capture) -> None:
@@ -149,7 +151,7 @@ class _Unlabelled:
             least = sorted(self.found.items(), key=lambda each: (-each[1][0], each[0]))[:MOST]
             self.found = dict(least)
 
-    def without(self, known: Set[str]) -> list[tuple[float, Capture, Floats]]:
+    def without(self, known: Set[str]) -> list[tuple[float, Capture, Floats32]]:
         """Those that are left where some images are known, in the order of their requests."""
         for each in (self.images, self.current, self.usable):
             each -= known
@@ -232,7 +234,7 @@ class _Gathered:
             return []
         usable = [capture for _, capture, _ in left]
         p = self._probabilities(usable)
-        h = np.stack([embedding for *_, embedding in left])
+        h = np.stack([embedding for *_, embedding in left]).astype(np.float64)
         sure = uncertainty(p, multi_label=self.version.multi_label)
         chosen = most_worth(p, h, number, multi_label=self.version.multi_label, seed=self.seed)
         why = "unsure, and unlike the others"
