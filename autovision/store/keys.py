@@ -41,6 +41,7 @@ access/usage/<token>.json                            Usage: what was submitted w
 access/answers/<digest>.json                         Answered: what an idempotency key was answered
 audit/<id>.json                                      AuditEntry: who did what through the API service
 leases/<name>.json                                   Lease
+probes/<random>                                      for a moment: whether a server keeps to conditions
 features/<spec digest>/<sha256>-<bytes>.arrow        frozen-prefix features (a cache: may be deleted)
 """
 
@@ -388,6 +389,10 @@ def replica_counts(name: str, rollout: str, replica: str) -> str:
 
 def lease(name: str) -> str:
     return f"leases/{name}.json"
+
+
+def probe(number: str) -> str:
+    return f"probes/{number}"
 
 
 def speeds(node_kind: str) -> str:

@@ -43,7 +43,7 @@ def open_store(uri: str | Path | None = None, *, cached: bool = True) -> Store:
         case "file":
             return LocalStore(_folder_of(uri))
         case "s3":
-            return S3Store(S3Location.parse(uri), cached=cached)
+            return S3Store(S3Location.parse(uri), cached=cached, prove=True)
         case "memory":
             return MemoryStore.named(uri.partition("://")[2])
         case scheme:

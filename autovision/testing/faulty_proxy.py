@@ -67,6 +67,9 @@ class FaultyProxy:
 
     An answer that stalls is given up after `stall_s` even if the client still waits.
 
+    Args:
+        dropped: headers, in lower case, that do not come through: as with a server that does not know them.
+
     Attributes:
         seen: how often each fault has happened.
     """
@@ -79,10 +82,12 @@ class FaultyProxy:
         faults: Sequence[Fault] = tuple(Fault),
         seed: int = 0,
         stall_s: float = 0.5,
+        dropped: Sequence[str] = (),
     ) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.rate, self.faults, self._stall_s = rate, tuple(faults), stall_s
+        self.dropped = tuple(dropped)
         self.seen: Counter[Fault] = Counter()
         self.requests = 0
         self._random = random.Random(seed)
@@ -131,6 +136,8 @@ class FaultyProxy:
         with client, suppress(OSError, HTTPException):
             lines = _Lines(client)
             while (request := _read(lines, client)) is not None:
+                known = [each for each in request.headers if not each[0].lower().startswith(self.dropped)]
+                request = request._replace(headers=known if self.dropped else request.headers)
                 if not self._answer(client, request, upstream, self._drawn()):
                     break
         upstream.close()

@@ -18,6 +18,7 @@ _PATTERNS = {
     "about": r"models/(?P<model>[^/]+)/(?:(?:parity|int8)/[^/]+\.json|reference/[^/]+\.safetensors)"
     r"|evaluations/(?P<of>[^/]+)/[^/]+\.parquet",
     "window": r"deployments/[^/]+/windows/(?P<digest>[0-9a-f]{64})\.safetensors",
+    "probe": r"probes/.*",
     "weights": r"weights/files/(?P<digest>[0-9a-f]{64})\.safetensors",
 }
 """kinds of objects that are there for another one's sake; all others are there for their own"""

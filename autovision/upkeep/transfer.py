@@ -18,7 +18,7 @@ from autovision.store import keys
 from autovision.store.protocol import AlreadyExists, Entry, ETagMismatch, KeyNotFound, Store
 from autovision.upkeep.check import Damage, in_turn
 
-_OF_PROCESSES = re.compile(r"(?:leases|live|clusters)/")
+_OF_PROCESSES = re.compile(r"(?:leases|live|clusters|probes)/")
 """what only says who works on the source"""
 
 Progress = Callable[[int, int, int], None]

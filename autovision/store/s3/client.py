@@ -52,6 +52,11 @@ class Connection:
     def endpoint(self) -> str:
         return str(self.client.meta.endpoint_url)
 
+    @property
+    def is_amazon(self) -> bool:
+        """Whether requests go to Amazon's own service."""
+        return _is_amazon(self.endpoint)
+
     def call(self, action: str, request: Callable[[Any], T]) -> T:
         """Carry out a request that may be repeated: `request` gets the client, and asks once.
 

@@ -44,6 +44,11 @@ class Head:
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> Head:
+        """Raises botocore's `ResponseParserError` for an answer that is not one of S3's, such as a gateway's page."""
+        if missing := [name for name in ("ETag", "ContentLength", "LastModified") if name not in answer]:
+            from botocore.parsers import ResponseParserError
+
+            raise ResponseParserError(f"an answer without {', '.join(missing)}, which S3 always gives")
         said = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
         return cls(
             etag=answer["ETag"].strip('"'),
@@ -112,7 +117,11 @@ class Reader:
 
     def head(self, name: str) -> Head:
         """Raises `Missing`."""
-        return Head.of(self._connection.ask(f"look at {name!r}", "head_object", Key=name))
+
+        def ask(client: Any) -> Head:
+            return Head.of(client.head_object(Bucket=self._bucket, Key=name))
+
+        return self._connection.call(f"look at {name!r}", ask)
 
     def read(self, name: str) -> tuple[bytes, Head]:
         """The bytes of an object. Raises like `read_into`."""
@@ -173,13 +182,19 @@ class Reader:
         self._connection.call(f"read {name!r}", ask)
 
     def _drain(self, body: Any, size: int, begin: int, sink: Sink) -> None:
-        """Read a body to its end. One that ends early raises by itself; one that trickles is given up here."""
-        from botocore.exceptions import ReadTimeoutError
+        """Read a body of so many bytes. One that ends before it said raises by itself; one that trickles is given up
+        here, and so is one of another size: of a server that knows no ranges, or that cut it and says nothing."""
+        from botocore.exceptions import IncompleteReadError, ReadTimeoutError
 
         patience = self._connection.patience
         until = patience.clock() + patience.body_s(size)
+        done = 0
         for chunk in body.iter_chunks(_CHUNK_BYTES):
-            sink.write_at(begin, chunk)
-            begin += len(chunk)
+            if done + len(chunk) > size:
+                raise IncompleteReadError(actual_bytes=done + len(chunk), expected_bytes=size)
+            sink.write_at(begin + done, chunk)
+            done += len(chunk)
             if patience.clock() > until:
                 raise ReadTimeoutError(endpoint_url=self._connection.endpoint)
+        if done != size:
+            raise IncompleteReadError(actual_bytes=done, expected_bytes=size)

@@ -43,6 +43,8 @@ class S3Store:
     Args:
         cache: where copies are kept; None: in this node's cache.
         cached: whether objects that are named by their content may be read from there.
+        prove: whether a server that is not Amazon's is asked, before the first write with a condition, if it keeps to
+            conditions; see `proof`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class S3Store:
         *,
         cache: ObjectCache | None = None,
         cached: bool = True,
+        prove: bool = False,
         patience: Patience | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -66,6 +69,7 @@ class S3Store:
         self._reader = Reader(self._connection)
         self._writer = Writer(self._connection, self._reader)
         self._bucket_seen = float("-inf")
+        self._to_prove = prove
         self._see_bucket()
 
     @property
@@ -183,11 +187,18 @@ class S3Store:
             yield page
             if not page.get("IsTruncated"):
                 return
-            wanted["ContinuationToken"] = page["NextContinuationToken"]
+            token = page.get("NextContinuationToken")
+            if not token or token == wanted.get("ContinuationToken"):
+                raise StoreUnavailable(
+                    f"the store {self.uri} at {self._connection.endpoint} says that a listing goes on, and not where; "
+                    "check the server's state"
+                )
+            wanted["ContinuationToken"] = token
 
     # ------------------------------------------------------------------------------------------- writing
 
     def put_new(self, key: str, data: bytes) -> str:
+        self._prove()
         try:
             etag = self._writer.create(self._name(key), data)
         except Precondition:
@@ -197,6 +208,7 @@ class S3Store:
         return self._shown(key, data, etag)
 
     def put_if(self, key: str, data: bytes, etag: str) -> str:
+        self._prove()
         name = self._name(key)
 
         def replace() -> str:
@@ -296,6 +308,14 @@ class S3Store:
                 f"for example with `aws s3 mb s3://{bucket}`, or correct the name in --store or AUTOVISION_STORE"
             ) from None
         self._bucket_seen = time.monotonic()
+
+    def _prove(self) -> None:
+        from autovision.store.s3.proof import prove
+
+        if self._to_prove:
+            if not self._connection.is_amazon:
+                prove(self._connection, self._reader)
+            self._to_prove = False
 
     def _is_there(self, key: str, name: str, data: bytes) -> bool:
         """Whether an immutable object is there, whole; it is made young then. Raises `Missing`, and `CorruptObject`."""

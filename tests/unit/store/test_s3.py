@@ -315,6 +315,83 @@ def test_an_object_that_changes_while_its_parts_are_read_is_read_anew(
     assert store.local_path("a").read_bytes() == in_parts[::-1]
 
 
+# ------------------------------------------------------------------------------------- servers that are not S3
+
+
+@pytest.mark.parametrize(
+    ("unknown", "said"),
+    [
+        ("if-none-match", "If-None-Match"),
+        ("if-match", "If-Match"),
+        ("x-amz-meta-", "metadata"),
+    ],
+)
+def test_a_server_that_keeps_to_no_conditions_is_found_before_anything_is_written(
+    open_at: Callable[..., S3Store], s3_server_url: str, unknown: str, said: str
+) -> None:
+    with FaultyProxy(s3_server_url, dropped=[unknown]) as proxy:
+        store = open_at(proxy.url, prove=True)
+        assert not store.exists("a")
+        with pytest.raises(StoreUnavailable, match=rf"{said}.*use one that knows conditional writes"):
+            store.put_new("a", b"one")
+    assert list(open_at(s3_server_url).list()) == []
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET_AFTER, Fault.ERROR_BEFORE, Fault.TWICE])
+def test_a_server_that_does_is_asked_once(
+    open_at: Callable[..., S3Store], proxy: FaultyProxy, fault: Fault
+) -> None:
+    store = open_at(proxy.url, prove=True)
+    proxy.dictate(fault)
+    etag = store.put_new("a", b"one")
+    assert list(store.list()) == ["a"]
+    asked = proxy.requests
+    store.put_if("a", b"two", etag)
+    assert proxy.requests == asked + 1
+
+
+def test_a_store_that_is_opened_by_its_uri_asks(s3_server_url: str, bucket: str, prefix: str) -> None:
+    with FaultyProxy(s3_server_url, dropped=["if-none-match"]) as proxy:
+        store = open_store(f"s3://{bucket}/{prefix}?region=us-east-1&endpoint={proxy.url}")
+        with pytest.raises(StoreUnavailable, match="If-None-Match"):
+            store.put_new("a", b"one")
+
+
+def test_parts_of_a_server_that_knows_no_ranges_are_not_put_together(
+    open_at: Callable[..., S3Store], s3_server_url: str, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PART_BYTES", 1000)
+    with FaultyProxy(s3_server_url, dropped=["range"]) as proxy:
+        store = open_at(proxy.url, patience=Patience(deadline_s=0.05, read_s=0.2, first_pause_s=0.01))
+        # Without a digest beside it: something else wrote it.
+        s3.put_object(
+            Bucket=store.location.bucket, Key=f"{store.location.prefix}a", Body=bytes(range(250)) * 20
+        )
+        with pytest.raises(StoreUnavailable, match="read"):
+            store.get("a")
+
+
+def test_an_answer_that_is_none_of_s3s_is_asked_for_again(store: S3Store, proxy: FaultyProxy) -> None:
+    store.put_new("a", b"one")
+    proxy.dictate(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n")
+    assert store.exists("a")
+    proxy.dictate(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\nlog in!!!")
+    assert store.get("a").data == b"one"
+
+
+def test_a_listing_that_goes_on_nowhere_is_not_the_whole(store: S3Store, proxy: FaultyProxy) -> None:
+    body = (
+        b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        b"<IsTruncated>true</IsTruncated></ListBucketResult>"
+    )
+    proxy.dictate(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s"
+        % (len(body), body)
+    )
+    with pytest.raises(StoreUnavailable, match="and not where"):
+        list(store.list())
+
+
 # ------------------------------------------------------------------------------------------ copies, and age
 
 
