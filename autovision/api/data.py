@@ -26,6 +26,7 @@ class DataSets(Base):
         positive_class: str | None = None,
         alike_by: str | None = None,
         near_bits: int | None = None,
+        follow_links: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> DatasetVersion:
         """Import a folder of class folders, or a CSV or Parquet manifest. See `dataset.importer.import_dataset`.
@@ -33,6 +34,7 @@ class DataSets(Base):
         Args:
             alike_by: a backbone whose pretrained weights tell near-duplicates, too; see `trial.likeness`.
             near_bits: see `dataset.importer.import_images`.
+            follow_links: whether links are followed that lead out of a folder.
         """
         from autovision.dataset import importer
 
@@ -54,6 +56,7 @@ class DataSets(Base):
             positive_class=positive_class,
             alike=alike,
             near_bits=near_bits,
+            follow_links=follow_links,
             progress=progress,
         )
 

@@ -60,6 +60,10 @@ def import_(
             help="Hashes of near-duplicates differ in at most N of 256 bits (31); -1: they are not compared.",
         ),
     ] = None,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Take what links lead to that lead out of the folder, too."),
+    ] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -82,6 +86,7 @@ def import_(
                 positive_class=positive_class,
                 alike_by=alike_by,
                 near_bits=near_bits,
+                follow_links=follow_links,
                 progress=progress,
             )
         out.answer(

@@ -51,12 +51,13 @@ def import_dataset(
     positive_class: str | None = None,
     alike: Alike = nothing_else,
     near_bits: int | None = None,
+    follow_links: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = now,
 ) -> DatasetVersion:
     """Import a folder of class folders, or a CSV or Parquet table; see `sources.read` and `import_images`."""
     keys.check_name(name, what="the data set's name")
-    listing = sources.read(Path(path))
+    listing = sources.read(Path(path), follow_links=follow_links)
     return import_images(
         store,
         name,

@@ -12,8 +12,11 @@ from autovision.errors import InvalidInput, near
 __all__ = ["Listing", "SourceImage", "read"]
 
 
-def read(path: Path) -> Listing:
+def read(path: Path, *, follow_links: bool = False) -> Listing:
     """The images that a folder of class folders or a table names.
+
+    Args:
+        follow_links: also those that lead out of a folder. A table names whatever it names.
 
     Raises:
         InvalidInput: the path does not exist or is neither; a folder without class folders or images; a table
@@ -24,7 +27,7 @@ def read(path: Path) -> Listing:
     path = path.expanduser()
     try:
         if path.is_dir():
-            return read_folder(path)
+            return read_folder(path, follow_links=follow_links)
         if not path.exists():
             raise InvalidInput(f"there is no file or folder {str(path)!r}{_near_path(path)}; check the path")
         match path.suffix.lower():

@@ -83,8 +83,9 @@ class ImportProblem(Record):
 
     path: str
     kind: str
-    """`unreadable`, `duplicate`, `conflicting_label`, `too_large`, `missing`, `empty_class`, …; `near_duplicate` is a
-    remark, `straddling_duplicate` was left out, `alike_by_nature` tells that few bits may differ"""
+    """`unreadable`, `duplicate`, `conflicting_label`, `too_large`, `missing`, `outside`, `empty_class`, …;
+    `near_duplicate` is a remark, `straddling_duplicate` was left out, `alike_by_nature` tells that few bits may
+    differ"""
     message: str
 
 

@@ -66,6 +66,47 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     assert kinds(listing) == [("empty_class", "empty"), *(("ignored", path) for path in ignored)]
 
 
+def test_a_link_that_leads_out_of_the_folder_is_left_out_unless_asked_for(tmp_path: Path) -> None:
+    root, private = tmp_path / "root", tmp_path / "private"
+    for name in ("root/a/1.png", "root/b/2.png", "private/3.png", "root-2/4.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (root / "a" / "out.png").symlink_to(private / "3.png")
+    (root / "a" / "up.png").symlink_to("../../root-2/4.png")
+    (root / "a" / "in.png").symlink_to("../b/2.png")
+    (root / "c").symlink_to(private)
+    (root / "d").symlink_to("b")
+    listing = sources.read(root)
+    assert [image.source for image in listing.images] == ["a/1.png", "a/in.png", "b/2.png", "d/2.png"]
+    assert kinds(listing) == [("outside", "a/out.png"), ("outside", "a/up.png"), ("outside", "c")]
+    assert all("--follow-links" in problem.message for problem in listing.problems)
+    listing = sources.read(root, follow_links=True)
+    assert {"a/out.png", "a/up.png", "c/3.png"} < {image.source for image in listing.images}
+    assert listing.problems == ()
+    # Whoever is given a link means what it leads to.
+    (tmp_path / "link").symlink_to(root)
+    assert len(sources.read(tmp_path / "link").images) == 4
+
+
+def test_a_class_below_a_split_that_is_a_link_out_is_left_out_and_a_folder_of_such_links_says_so(
+    tmp_path: Path,
+) -> None:
+    for name in ("root/train/a/1.png", "root/test/a/2.png", "private/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "root/train/b").symlink_to(tmp_path / "private")
+    listing = sources.read(tmp_path / "root")
+    assert [(image.source, image.split) for image in listing.images] == [
+        ("test/a/2.png", Split.TEST),
+        ("train/a/1.png", Split.TRAIN),
+    ]
+    assert kinds(listing) == [("outside", "train/b")]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a").symlink_to(tmp_path / "private")
+    with pytest.raises(InvalidInput, match="1 links that lead out of it, which --follow-links takes"):
+        sources.read(tmp_path / "links")
+
+
 def test_names_with_spaces_and_letters_beyond_ascii(tmp_path: Path) -> None:
     for name in (
         "Weiße Flügel/Küken im Nest.jpg",
