@@ -263,6 +263,7 @@ class Deployments(Models):
         expires_at: datetime | None = None,
         max_searches: int | None = None,
         max_search_s_per_day: float | None = None,
+        max_priority: int = 0,
     ) -> tokens.Created:
         """A token for servers of this store, and its quotas at the API service; its secret is in the result alone."""
         return tokens.create(
@@ -273,6 +274,7 @@ class Deployments(Models):
             expires_at=expires_at,
             max_searches=max_searches,
             max_search_s_per_day=max_search_s_per_day,
+            max_priority=max_priority,
         )
 
     def tokens(self) -> list[Token]:

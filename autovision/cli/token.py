@@ -45,6 +45,12 @@ def create(
             help="Budgets of the searches submitted with it within 24 hours, together.",
         ),
     ] = None,
+    max_priority: Annotated[
+        int,
+        typer.Option(
+            "--max-priority", metavar="P", help="Of searches submitted with it, -10 to 10; of admins any."
+        ),
+    ] = 0,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -67,6 +73,7 @@ def create(
             expires_at=ends,
             max_searches=max_searches,
             max_search_s_per_day=max_search_s_per_day,
+            max_priority=max_priority,
         )
         out.answer({"secret": made.secret, **_machine(made.token)}, made.secret)
         out.note("send it as `Authorization: Bearer TOKEN`; it cannot be shown again")

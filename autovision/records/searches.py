@@ -9,6 +9,9 @@ from pydantic import AwareDatetime, Field
 
 from autovision.records.base import Record, digest_of
 
+MOST_PRIORITY = 10
+"""each step doubles a share, so that this is a thousand times the share of an ordinary search"""
+
 Costs = dict[str, dict[str, float]]
 """true class -> answered class -> what that answer costs"""
 
@@ -100,7 +103,7 @@ class SearchRequest(Record):
     """what the search may cost, in the currency of `prices`"""
     prices: PriceTable | None = None
     """by which `max_cost` is counted"""
-    priority: int = Field(default=0, ge=-10, le=10)
+    priority: int = Field(default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY)
     """higher is begun earlier, and each step up doubles the share of a cluster that several searches share"""
     costs: Costs | None = None
     """of answers, for the metric `neg_mean_cost`"""

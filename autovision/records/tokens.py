@@ -8,6 +8,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from autovision.records.base import Record
+from autovision.records.searches import MOST_PRIORITY
 
 
 class Scope(StrEnum):
@@ -47,6 +48,11 @@ class Token(Record):
     """searches that wait or run at once, submitted with this token; None: any"""
     max_search_s_per_day: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """budgets of the searches that were submitted with it within 24 hours, in seconds; None: any"""
+    max_priority: int = Field(default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY)
+    """of searches that are submitted with it; with the scope `admin` any. Each step up is worth twice the places"""
+
+    def allows_priority(self, priority: int) -> bool:
+        return priority <= self.max_priority or Scope.ADMIN in self.scopes
 
     @property
     def has_quota(self) -> bool:

@@ -17,7 +17,7 @@ from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.models import FinishRecord
 from autovision.records.runtimes import AUTO, EVALUATED, RUNTIMES
-from autovision.records.searches import SearchRequest, SearchState, SearchStatus
+from autovision.records.searches import MOST_PRIORITY, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
 from autovision.search.multiobjective.objectives import MEASURED, check_objectives
@@ -33,10 +33,6 @@ LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
 _MEASURED_LIMITS = ("max_latency_ms", "max_memory_mb")
 _OF_A_MODEL = (AUTO, "openvino-int8")
 """of what is no runtime before there is a model"""
-
-
-MOST_PRIORITY = 10
-"""each step doubles a share, so that this is a thousand times the share of an ordinary search"""
 
 
 def make_request(

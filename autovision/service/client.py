@@ -6,12 +6,13 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from autovision.errors import AutoVisionError, Conflict, InvalidInput, NotFound
 from autovision.records.deployments import Decision, Deployment
@@ -117,7 +118,10 @@ class ServiceClient:
 
     def queue(self) -> list[QueueEntry]:
         """Searches that run or wait."""
-        return TypeAdapter(list[QueueEntry]).validate_json(self._get("/queue"))
+        found = self._json(self._get("/queue"))
+        return (
+            [self._made(QueueEntry, each) for each in found] if isinstance(found, list) else self._no_answer()
+        )
 
     def search(self, search: str) -> SearchView:
         return self._one(f"/searches/{_part(search)}", SearchView)
@@ -128,8 +132,8 @@ class ServiceClient:
 
     def explain(self, search: str) -> dict[str, Any]:
         """Why it ended as it did, as data."""
-        found: dict[str, Any] = json.loads(self._get(f"/searches/{_part(search)}/explanation"))
-        return found
+        found = self._json(self._get(f"/searches/{_part(search)}/explanation"))
+        return found if isinstance(found, dict) else self._no_answer()
 
     def stop(self, search: str) -> SearchState:
         return self._act(f"/searches/{_part(search)}/stop", None, SearchState)
@@ -155,9 +159,9 @@ class ServiceClient:
                 for kind, event_id, data in self._events(search, last):
                     last, failures = event_id, 0
                     if kind == "trial":
-                        yield TrialResult.model_validate_json(data)
+                        yield self._made(TrialResult, self._json(data))
                     elif kind in ("progress", "end"):
-                        yield Progress.model_validate_json(data)
+                        yield self._made(Progress, self._json(data))
                         if kind == "end":
                             return
             except (ServiceUnavailable, httpx.TransportError) as error:
@@ -173,6 +177,8 @@ class ServiceClient:
             if response.status_code != 200:
                 response.read()
                 raise _error_of(response)
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                self._no_answer()
             fields: dict[str, str] = {}
             for line in response.iter_lines():
                 if not line:
@@ -227,11 +233,16 @@ class ServiceClient:
         cursor: str | None = None
         while True:
             params = {"limit": str(_PAGE)} | ({} if cursor is None else {"cursor": cursor})
-            part = json.loads(self._get(path, params))
+            part = self._json(self._get(path, params))
+            if not isinstance(part, dict) or not isinstance(part.get("items"), list):
+                self._no_answer()
             found += [self._made(type_, item) for item in part["items"]]
-            cursor = part["next"]
-            if cursor is None:
+            following = part.get("next")
+            if following is None:
                 return found
+            if following == cursor:  # the same part for ever
+                self._no_answer()
+            cursor = following
 
     def _get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         return self._send("GET", path, params=params).content
@@ -274,7 +285,19 @@ class ServiceClient:
         raise _error_of(response)
 
     def _read(self, data: bytes, type_: type[M]) -> M:
-        return self._made(type_, json.loads(data))
+        return self._made(type_, self._json(data))
+
+    def _json(self, data: bytes | str) -> Any:
+        try:
+            return json.loads(data)
+        except ValueError:
+            self._no_answer()
+
+    def _no_answer(self) -> NoReturn:
+        raise ServiceUnavailable(
+            f"what {self.address} answered is none of the API's answers; check the address, and that no proxy or "
+            "login page is between"
+        )
 
     def _made(self, type_: type[M], value: Any) -> M:
         try:
@@ -327,7 +350,8 @@ def _error_of(response: httpx.Response) -> AutoVisionError:
     """The exception for an answer that is no success."""
     detail = response.text[:300]
     if response.headers.get("content-type", "").startswith("application/problem+json"):
-        detail = str(response.json().get("detail", detail))
+        with suppress(ValueError, AttributeError):
+            detail = str(response.json().get("detail", detail))
     status = response.status_code
     message = f"{detail} (HTTP {status} from {response.request.url.host})"
     match status:

@@ -121,6 +121,14 @@ class NotYours(Refusal):
     title = "Somebody else's"
 
 
+class PriorityTooHigh(Refusal):
+    """The token may not submit searches of this priority; ask for less, or for a token with `--max-priority`."""
+
+    status = 403
+    kind = "priority"
+    title = "Priority too high"
+
+
 class QuotaUsedUp(Refusal):
     """The token's quota is used up."""
 

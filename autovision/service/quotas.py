@@ -80,7 +80,9 @@ def _until(token: Token, usage: Usage, seconds: float, left_s: float, at: dateti
 
 
 def reserve(store: Store, token: Token | None, search: str, seconds: float, at: datetime) -> None:
-    """Charge a token for a search, before it is submitted; the same charge within the same minute counts once.
+    """Charge a token for a search, before it is submitted or goes on.
+
+    The same charge within the same minute counts once, unless the search has ended meanwhile, and used it.
 
     Raises `QuotaUsedUp`, changing nothing.
     """
@@ -90,9 +92,9 @@ def reserve(store: Store, token: Token | None, search: str, seconds: float, at: 
 
     def change(usage: Usage) -> Usage | None:
         mine = [charge for charge in usage.charges if charge.search == search]
-        if any(charge.seconds == seconds and at - charge.at < FRESH for charge in mine):
-            return None
         active = _active(store, usage, at)
+        if search in active and any(charge.seconds == seconds and at - charge.at < FRESH for charge in mine):
+            return None
         verdict = judge(asked, usage, active, search, seconds, at)
         if verdict.fault is not None:
             raise QuotaUsedUp(verdict.fault, verdict.left, verdict.retry_after_s)

@@ -258,6 +258,7 @@ class TokenView(Record):
     revoked_at: AwareDatetime | None
     max_searches: int | None
     max_search_s_per_day: float | None
+    max_priority: int = 0
 
     @classmethod
     def of(cls, token: Token) -> TokenView:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from autovision.errors import AutoVisionError
 from autovision.service.app import Service
@@ -15,6 +17,8 @@ from autovision.serving.tls import Tls
 MAX_HEADER_BYTES = 32 * 1024
 MAX_CONNECTIONS = 1000
 """more are answered with 503"""
+HEAD_S = 15.0
+"""for the head of a request, from the connection's beginning or the request's first byte"""
 _START_S = 30.0
 _STOP_S = 10
 
@@ -23,6 +27,47 @@ class ServiceNotStarted(AutoVisionError):
     """The API service did not start; run it again with --traceback to see why."""
 
     exit_code = 7
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP on one connection, which is given up when the head of a request does not come in time.
+
+    Without that a thousand connections on which nobody says anything keep everybody else out. Bodies have a time of
+    their own; see `hardening`.
+    """
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._answers:
+            self._wait_no_more()
+        elif self._late is None:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    @property
+    def _answers(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait(self) -> None:
+        self._late = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _wait_no_more(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _give_up(self) -> None:
+        if not self._answers:
+            self.transport.close()
 
 
 class ServiceServer:
@@ -42,8 +87,8 @@ class ServiceServer:
         self.host, self.port = host, int(self._socket.getsockname()[1])
         config = uvicorn.Config(
             service,
-            # The one of the two parsers that bounds the headers of a request.
-            http="h11",
+            # On h11, the one of the two parsers that bounds the headers of a request.
+            http=PromptProtocol,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=20,

@@ -13,7 +13,7 @@ from autovision.search import requests
 from autovision.service import quotas
 from autovision.service.access import Caller
 from autovision.service.context import Context
-from autovision.service.problems import NotYours
+from autovision.service.problems import NotYours, PriorityTooHigh
 from autovision.service.schema import PREFIX, Extension, SearchDeclaration, Submitted
 from autovision.space import Space
 from autovision.space.load import shipped_space
@@ -25,11 +25,20 @@ _OWN = {"dataset", "space", "again"}
 
 
 def request_of(context: Context, declared: SearchDeclaration, caller: Caller, nonce: str) -> SearchRequest:
-    """The checked request that a declaration stands for. Raises `InvalidInput`, `NotFound`, `Forbidden`."""
+    """The checked request that a declaration stands for.
+
+    Raises `InvalidInput`, `NotFound`, and `Forbidden` or `PriorityTooHigh` for more than the token allows.
+    """
     if declared.deployment is not None:
         # The controller promotes its model, as far as the gates and the policy let it.
         caller.demand(Scope.PROMOTE)
         keys.check_name(declared.deployment, what="deployment")
+    if caller.token is not None and not caller.token.allows_priority(declared.priority):
+        # Each step up doubles a share: whoever may choose it freely may take everything from everybody.
+        raise PriorityTooHigh(
+            f"priority {declared.priority} is asked for, and this token may have {caller.token.max_priority} at most; "
+            "ask for less, or for a token made with `autovision token create --max-priority`"
+        )
     name, _, _ = declared.dataset.partition("@")
     keys.check_name(name, what="the data set's name")
     space = (

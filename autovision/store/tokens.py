@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from autovision.errors import InvalidInput, NotFound, near
+from autovision.records.searches import MOST_PRIORITY
 from autovision.records.tokens import Scope, Token, TokenList
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
@@ -42,6 +43,7 @@ def create(
     expires_at: datetime | None = None,
     max_searches: int | None = None,
     max_search_s_per_day: float | None = None,
+    max_priority: int = 0,
 ) -> Created:
     """Store a new token; see `Token` for its quotas.
 
@@ -61,6 +63,10 @@ def create(
         raise InvalidInput(
             f"{max_search_s_per_day:g} search seconds a day: give a finite number above 0, or no quota"
         )
+    if abs(max_priority) > MOST_PRIORITY:
+        raise InvalidInput(
+            f"priority {max_priority}: give a whole number from {-MOST_PRIORITY} to {MOST_PRIORITY}"
+        )
     token_id = secrets.token_hex(4)
     secret = f"av_{token_id}_{secrets.token_urlsafe(32)}"
     token = Token(
@@ -72,6 +78,7 @@ def create(
         expires_at=expires_at,
         max_searches=max_searches,
         max_search_s_per_day=max_search_s_per_day,
+        max_priority=max_priority,
     )
 
     def added(known: TokenList) -> TokenList:

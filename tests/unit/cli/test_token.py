@@ -58,6 +58,7 @@ def test_tokens_are_listed_with_their_state_and_revoked_by_name_or_id(cli: Any) 
             2,
             "--expires-days is nan",
         ),
+        (("create", "--name", "a", "--scope", "submit", "--max-priority", "11"), 2, "priority 11"),
         (("create", "--name", "a"), 2, "--scope"),
         (("revoke", "nobody"), 3, "'nobody'"),
     ],

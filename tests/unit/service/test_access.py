@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 from autovision.records.service import AuditEntry
 from autovision.records.tokens import Scope
 from autovision.service.app import build_app
+from autovision.service.server import ServiceServer
 from autovision.store import MemoryStore, keys, records, tokens
 from tests.unit.service.conftest import World, check_problem, made, until
 
@@ -204,3 +206,30 @@ def test_an_unexpected_fault_gives_nothing_away_and_is_logged_under_the_request_
         record.getMessage() for record in caplog.records if problem["request_id"] in record.getMessage()
     ]
     assert logged and "\n" not in logged[0] and "ZeroDivisionError" in logged[0]
+
+
+def test_connections_on_which_nobody_asks_are_given_up(
+    server: ServiceServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the 20 s for which one is kept after an answer, and long before the client's own patience ends."""
+    whole = b"GET /api/v1/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+    def closed(client: socket.socket) -> bool:
+        return client.recv(65536) == b""
+
+    def connect() -> socket.socket:
+        return socket.create_connection((server.host, server.port), timeout=15)
+
+    with connect() as asked:
+        asked.sendall(whole)
+        found = b""
+        while b'"live"' not in found:
+            found += asked.recv(65536)
+        monkeypatch.setattr("autovision.service.server.HEAD_S", 0.05)
+        asked.sendall(whole[:20])
+        assert closed(asked)
+    with connect() as silent:
+        assert closed(silent)
+    with connect() as slow:
+        slow.sendall(whole[:20])
+        assert closed(slow)

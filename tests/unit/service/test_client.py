@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,42 @@ def test_a_search_is_submitted_looked_at_stopped_and_resumed(cli: Any, store: An
     assert "is queued" in cli("search", "resume", request.id, "--budget-s", "5")[1]
     assert requests.get(store, request.id)[1].budget_s == 5.0 + 0.0
     assert "pets" in cli("dataset", "list")[1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>log in</html>",
+        b"[]",
+        b'{"items": 3}',
+        b'{"items": [{"what": 1}], "next": null}',
+        b'{"items": [], "next": "YQ"}',
+        b"\xff\xfe",
+    ],
+)
+def test_answers_that_are_none_of_the_service_are_told_as_such(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a proxy with a login page, or of a server that gives the same part of a list for ever."""
+    monkeypatch.setattr("autovision.service.client._PAUSE_S", 0.001)
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with ServiceClient(f"http://127.0.0.1:{server.server_port}") as client:
+            for ask in (client.searches, client.me, lambda: list(client.follow("pets-1a2b3c4d5e6f"))):
+                with pytest.raises(ServiceUnavailable, match=r"what http://127.0.0.1:[0-9]+ answered is n"):
+                    ask()
+        server.shutdown()
 
 
 def test_the_same_key_submits_once(cli: Any, store: Any) -> None:

@@ -73,6 +73,36 @@ def test_a_used_up_quota_is_told_with_what_is_left_and_frees_itself(world: World
     assert world.http.get("/api/v1/me", headers=other).json()["left"] == {"searches": None, "search_s": None}
 
 
+def test_seconds_that_were_used_within_a_minute_are_charged_when_they_are_asked_for_again(
+    world: World,
+) -> None:
+    headers = world.token(Scope.SUBMIT, Scope.READ, max_search_s_per_day=100.0)
+    made = world.submit(headers, budget_s=10).json()
+
+    def left_after(*, ended: bool) -> float:
+        if ended:
+            requests.set_state(world.store, made["search"], status=SearchStatus.FINISHED)
+        answer = world.http.post(f"{made['url']}/resume", json={"budget_s": 20}, headers=headers)
+        assert answer.status_code == 200
+        seconds: float = world.http.get("/api/v1/me", headers=headers).json()["left"]["search_s"]
+        return seconds
+
+    assert [left_after(ended=ended) for ended in (True, True, False, True)] == [70.0, 50.0, 50.0, 30.0]
+
+
+def test_a_priority_above_what_the_token_may_have_is_refused(world: World) -> None:
+    plain = world.token(Scope.SUBMIT, name="ann")
+    problem = check_problem(world.submit(plain, priority=1), 403, "priority")
+    assert "may have 0 at most" in problem["detail"] and "--max-priority" in problem["detail"]
+    assert world.submit(plain, priority=0).status_code == 202
+    assert world.submit(plain, priority=-3, seed=1).status_code == 202
+    urgent = world.token(Scope.SUBMIT, Scope.READ, name="bob", max_priority=2)
+    assert world.submit(urgent, priority=2, seed=2).status_code == 202
+    check_problem(world.submit(urgent, priority=3, seed=3), 403, "priority")
+    assert world.http.get("/api/v1/me", headers=urgent).json()["token"]["max_priority"] == 2
+    assert world.submit(world.token(name="root"), priority=10, seed=4).status_code == 202
+
+
 def test_a_refused_declaration_costs_nothing(world: World) -> None:
     headers = world.token(Scope.SUBMIT, max_search_s_per_day=100.0)
     assert world.submit(headers, metric="nonsense", budget_s=100).status_code == 422
