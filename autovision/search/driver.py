@@ -50,6 +50,8 @@ class Driver:
     """CPUs of each worker"""
     gpu: bool = False
     """whether each of a trial's several workers has a GPU"""
+    gpu_share: float = 1.0
+    """of the GPU of a trial, if it has one: what others leave to it"""
     left_out: frozenset[str] = frozenset()
     """backbones that cannot be used here"""
     fault: Callable[[TrialConfig], str | None] = lambda config: None
@@ -204,6 +206,7 @@ class Driver:
             threads=self.threads,
             workers=self.request.workers_per_trial,
             gpu=self.gpu,
+            gpu_share=self.gpu_share,
             heads=heads_of(members),
         )
         running = Running(assignment, members, arm, self.cost.begin(lead.config))
@@ -238,6 +241,7 @@ class Driver:
             must_report=not self._lessons.valued,
             threads=self.threads,
             gpu=self.gpu,
+            gpu_share=self.gpu_share,
             heads=heads_of(running.members, batch=bool(running.assignment.heads)),
         )
 

@@ -155,7 +155,7 @@ def run_trials(driver: Driver, should_stop: Callable[[], bool]) -> None:
     """Run trials until the budget ends, nothing fits any more, or `should_stop()` says so. Raises `ExecutorLost`."""
     workers = driver.request.workers_per_trial
     place = placement(nodes(), workers)
-    driver.threads, driver.gpu = place.cpus, place.gpu
+    driver.threads, driver.gpu, driver.gpu_share = place.cpus, place.gpu, place.gpu_share
     # Several workers take their own CPUs and GPUs: what their trial took besides would be missing for them.
     resources = place.of_worker() if workers == 1 else {"memory": _TRIAL_BYTES}
     searcher = DriverSearcher(driver, Room(place, workers, nodes))

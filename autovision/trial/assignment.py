@@ -58,6 +58,8 @@ class Assignment(Record):
     """that train the trial together"""
     gpu: bool = False
     """whether each of several workers has a GPU of its own"""
+    gpu_share: float = 1.0
+    """of the memory of its GPU, if it has one: other trials have the rest"""
     parts: int = 1
     """in how many parts each batch is computed at least"""
     costs: Costs | None = None

@@ -103,10 +103,17 @@ def _counting(suffix: nn.Module) -> Iterator[dict[int, int]]:
         yield saved
 
 
+def share_gpu(share: float) -> None:
+    """Take no more than so much of the memory of this process's GPU: beyond that torch says that there is none."""
+    if torch.cuda.is_available() and share != torch.cuda.get_per_process_memory_fraction():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 def allowance(device: torch.device, threads: int) -> int:
-    """Bytes that a trial with so many of the node's CPUs, or with this GPU, may take now."""
+    """Bytes that a trial with so many of the node's CPUs, or with this GPU or its share of it, may take now."""
     if device.type == "cuda":
-        return round(_SHARE * torch.cuda.mem_get_info(device)[0])
+        free, total = torch.cuda.mem_get_info(device)
+        return round(_SHARE * min(free, total * torch.cuda.get_per_process_memory_fraction(device)))
     share = min(1.0, threads / max(1, len(os.sched_getaffinity(0))))
     return round(_SHARE * share * _free())
 

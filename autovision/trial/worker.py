@@ -12,6 +12,7 @@ from autovision.store.open import open_store
 from autovision.trial.assignment import Assignment
 from autovision.trial.batch import HeadBatch
 from autovision.trial.execution import Execution
+from autovision.trial.memory import share_gpu
 from autovision.trial.trial import Workbench
 
 
@@ -35,6 +36,7 @@ class TrialWorker(tune.Trainable):  # type: ignore[misc]
     def _begin(self, config: dict[str, Any]) -> None:
         task = Assignment.model_validate(config["assignment"])
         torch.set_num_threads(task.threads)
+        share_gpu(task.gpu_share)
         if self._bench is None or self._bench.store.uri != task.store:
             self._bench = Workbench(
                 open_store(task.store), task.threads, budget.configured_bytes(), tasks.idle_workers

@@ -24,7 +24,7 @@ _START_S = 8.0
 
 
 def places(view: ClusterView) -> int:
-    """How many workers run at once: one per GPU, or one per CPU where there are none; at least one."""
+    """How many workers run at once: one per GPU or share of one, or one per CPU where there are none; at least one."""
     return placement(view.nodes).concurrent
 
 

@@ -1,7 +1,7 @@
 """How searches share one cluster: whose turn it is, and how many trials each may run. Pure functions.
 
-A *place* is what one worker takes: a GPU with its CPUs, or one CPU (`placement.placement`). A trial takes as many
-places as it has workers, all or none.
+A *place* is what one worker takes: a GPU, or its share of one, with its CPUs, or one CPU (`placement.placement`). A
+trial takes as many places as it has workers, all or none.
 """
 
 from __future__ import annotations

@@ -449,9 +449,9 @@ def test_a_failure_is_told_in_a_line_of_its_own(world: World) -> None:
 
 def test_a_trial_is_told_how_many_workers_it_has_and_leaves_no_checkpoint(world: World) -> None:
     several = driver_of(world).request.with_(workers_per_trial=3)
-    driver = driver_of(world, request=several, threads=2, gpu=True)
+    driver = driver_of(world, request=several, threads=2, gpu=True, gpu_share=0.5)
     task = begin(driver)
-    assert (task.workers, task.threads, task.gpu) == (3, 2, True)
+    assert (task.workers, task.threads, task.gpu, task.gpu_share) == (3, 2, True, 0.5)
     key = keys.checkpoint(task.search, task.config.digest, task.seed)
     driver.store.put_immutable(key, b"half way")
     driver.ended(task.trial)

@@ -64,6 +64,21 @@ def test_a_trial_may_take_its_share_of_the_node(monkeypatch: pytest.MonkeyPatch)
     assert allowance(torch.device("cpu"), 99) == 900
 
 
+def test_trials_that_share_a_gpu_leave_each_other_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    fraction = [1.0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (800, 1000))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device=None: fraction[0])
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share: fraction.__setitem__(0, share)
+    )
+    assert allowance(torch.device("cuda"), 1) == 720
+    memory.share_gpu(0.25)
+    assert allowance(torch.device("cuda"), 1) == 225
+    memory.share_gpu(1.0)
+    assert allowance(torch.device("cuda"), 1) == 720
+
+
 def test_the_limit_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     limit, used = tmp_path / "limit", tmp_path / "used"
     monkeypatch.setattr(memory, "_CGROUPS", ((limit, used),))

@@ -24,6 +24,20 @@ from autovision.search.sharing.placement import Placement, placement, room
         ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}], 2, Placement(2, 4, True)),
         ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0}], 4, Placement(2, 2, True)),
         ([{"CPU": 0.0, "GPU": 4.0}, {"CPU": 4.0, "GPU": 4.0}], 4, Placement(1, 1, True)),
+        ([{"CPU": 16.0, "GPU": 2.0, "trials_per_gpu": 4.0}], 1, Placement(8, 2, True, 4)),
+        ([{"CPU": 3.0, "GPU": 1.0, "trials_per_gpu": 4.0}], 1, Placement(3, 1, True, 4)),
+        ([{"CPU": 8.0, "GPU": 1.0, "trials_per_gpu": 0.5}], 1, Placement(1, 8, True)),
+        ([{"CPU": 8.0, "trials_per_gpu": 4.0}], 1, Placement(8, 1, False)),
+        # The least holds for all: a trial asks for the same wherever it comes to run.
+        (
+            [
+                {"CPU": 8.0, "GPU": 1.0, "trials_per_gpu": 4.0},
+                {"CPU": 8.0, "GPU": 1.0, "trials_per_gpu": 2.0},
+                {"CPU": 64.0, "trials_per_gpu": 1.0},
+            ],
+            1,
+            Placement(4, 4, True, 2),
+        ),
     ],
 )
 def test_placement(nodes: list[dict[str, float]], workers: int, expected: Placement) -> None:
@@ -37,6 +51,11 @@ def test_placement(nodes: list[dict[str, float]], workers: int, expected: Placem
         ([{"CPU": 0.5}, {"CPU": 1.5}], 2, "need 2 CPUs at once, one each, and this cluster has 1"),
         ([{"CPU": 64.0, "GPU": 2.0}], 4, "need 4 GPUs at once, one each, and this cluster has 2"),
         ([{"CPU": 0.0, "GPU": 4.0}], 2, "need 2 GPUs at once, one each, and this cluster has 0"),
+        (
+            [{"CPU": 8.0, "GPU": 4.0, "trials_per_gpu": 2.0}],
+            2,
+            "need a GPU each, and on this cluster 2 trials",
+        ),
     ],
 )
 def test_workers_that_can_never_be_placed_are_refused(
@@ -71,3 +90,9 @@ def test_nodes_with_too_few_processors_for_each_gpu_have_room_for_fewer() -> Non
 def test_what_a_worker_takes() -> None:
     assert Placement(4, 3, False).of_worker() == {"cpu": 3.0}
     assert Placement(4, 3, True).of_worker() == {"cpu": 3.0, "gpu": 1.0}
+    assert Placement(4, 3, True, 4).of_worker() == {"cpu": 3.0, "gpu": 0.25}
+
+
+def test_nodes_that_came_share_their_gpus_as_the_search_began() -> None:
+    place = placement([{"CPU": 4.0, "GPU": 1.0, "trials_per_gpu": 2.0}])
+    assert room([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 3.0, "trials_per_gpu": 4.0}], place) == 6
