@@ -20,7 +20,7 @@ def read_costs(path: Path) -> dict[str, dict[str, float]]:
         raise InvalidInput(
             f"--costs {path}: {error.strerror or error}; name a file that can be read"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"--costs {path} is no JSON ({error}); write {_SHAPE}") from None
     if not isinstance(costs, dict) or not costs:
         raise InvalidInput(f"--costs {path} holds no costs; write {_SHAPE}")

@@ -160,7 +160,13 @@ def _parquet(shown: str, data: bytes) -> Table:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InvalidInput(f"{shown} is no Parquet table that can be read: {reason}") from error
-    return list(read.column_names), list(enumerate(read.to_pylist(), start=1))
+    try:
+        return list(read.column_names), list(enumerate(read.to_pylist(), start=1))
+    except (ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InvalidInput(
+            f"{shown} holds what Python has no value for: {reason}; save the column as text"
+        ) from error
 
 
 def send(av: AutoVision, deployment: str, rows: Sequence[LabelRow]) -> Sent:

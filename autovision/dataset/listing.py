@@ -66,6 +66,14 @@ class Listing:
     """`empty_class`, `unlabelled`, `malformed` and `ignored` inputs"""
 
 
+def expanded(path: Path) -> Path:
+    """With a leading `~` or `~user` resolved; as it is if there is no such user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def printable(text: str) -> str:
     """File names may hold bytes that are no UTF-8, which JSON cannot hold."""
     return text.encode(errors="backslashreplace").decode()

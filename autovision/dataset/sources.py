@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autovision.dataset.folders import read_folder
-from autovision.dataset.listing import Listing, SourceImage
+from autovision.dataset.listing import Listing, SourceImage, expanded
 from autovision.dataset.tables import read_csv, read_parquet
 from autovision.errors import InvalidInput, near
 
@@ -24,7 +24,7 @@ def read(path: Path, *, follow_links: bool = False) -> Listing:
     """
     if "\0" in str(path):
         raise InvalidInput(f"the path {str(path)!r} has a NUL character; leave it out")
-    path = path.expanduser()
+    path = expanded(path)
     try:
         if path.is_dir():
             return read_folder(path, follow_links=follow_links)

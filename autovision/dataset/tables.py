@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from autovision.dataset.listing import SPLIT_NAMES, Listing, SourceImage
+from autovision.dataset.listing import SPLIT_NAMES, Listing, SourceImage, expanded
 from autovision.errors import InvalidInput, near
 from autovision.records.datasets import ImportProblem, Labels, Split
 
@@ -88,7 +88,7 @@ def _source(table: Path, text: dict[str, str], label: Labels, place: str) -> Sou
     metadata = {name: value for name, value in text.items() if value and name not in (PATH, *OPTIONAL)}
     return SourceImage(
         label=label,
-        path=table.parent / Path(text["path"]).expanduser(),
+        path=table.parent / expanded(Path(text["path"])),
         source=text["path"],
         split=_split(text.get("split", ""), place),
         confidence=_confidence(text.get("confidence", ""), place),
@@ -189,7 +189,14 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, _Cells | None]]:
             )
     number = 0
     for batch in table.to_batches(max_chunksize=10_000):
-        for cells in batch.to_pylist():
+        try:
+            found = batch.to_pylist()
+        except (ValueError, OverflowError) as error:  # such as times that are finer than Python's
+            raise InvalidInput(
+                f"{str(path)!r} holds what Python has no value for: {' '.join(str(error).split())[:160]}; save the "
+                "column as text"
+            ) from error
+        for cells in found:
             number += 1
             yield number, cells
 

@@ -56,7 +56,10 @@ def open_store(uri: str | Path | None = None, *, cached: bool = True) -> Store:
 
 
 def _folder_of(uri: str) -> Path:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidInput(f"the store {uri!r} is no URI: {error}; give {_SUPPORTED}") from None
     if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
         raise InvalidInput(
             f"the store {uri!r} is not a file URI with an absolute path; write file:///path (three slashes), "

@@ -42,7 +42,7 @@ def load(path: str | Path) -> PriceTable:
     try:
         data = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
         return PriceTable.model_validate(data)
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError, ValidationError) as error:
         fault = _first(error) if isinstance(error, ValidationError) else str(error)
         raise InvalidInput(f"the price table {str(path)!r} is not valid: {fault}; {example}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from typing import Self
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from autovision.errors import InvalidInput, near
 from autovision.store.keypaths import check_key
@@ -39,7 +39,7 @@ class S3Location:
     @classmethod
     def parse(cls, uri: str) -> Self:
         """Raises `InvalidInput`; whatever the URI holds that might be a secret is not repeated."""
-        parts = urlsplit(uri)
+        parts = _split(uri, "the store's URI")
         if "@" in parts.netloc:
             raise InvalidInput(
                 "the store's URI has a user name or a password before the bucket's name; leave them out, and give "
@@ -111,10 +111,20 @@ def _options(query: str) -> dict[str, str]:
     return {_OPTIONS[name]: value for name, value in given.items()}
 
 
+def _split(address: str, what: str) -> SplitResult:
+    try:
+        parts = urlsplit(address)
+        parts.port  # noqa: B018 - it is looked at when it is asked for
+    except ValueError:
+        # Python's own words repeat parts of it, which may be a password.
+        raise InvalidInput(f"{what} is no address; {_HOW}, and an endpoint as http://HOST:PORT") from None
+    return parts
+
+
 def _check_endpoint(endpoint: str | None) -> None:
     if endpoint is None:
         return
-    parts = urlsplit(endpoint)
+    parts = _split(endpoint, "the endpoint in the store's URI")
     if "@" in parts.netloc:
         raise InvalidInput(
             "the endpoint in the store's URI has a user name or a password; leave them out, and give credentials as "
