@@ -1,6 +1,6 @@
-"""Every parser of bytes from outside, given what it should be given with a few bytes changed: an answer, or a clear error.
+"""Every parser of bytes from outside, given what it should be given with a few bytes changed: it reads, or refuses.
 
-Nothing else is raised, whatever the bytes. Forms and bodies of requests, weights and images have tests of their own kind
+Nothing else is raised, whatever the bytes. Forms and bodies of requests, weights and images have tests of their own
 (`tests/unit`), the API service has `test_service_fuzz.py`. Run with -s it prints how many inputs each was given.
 """
 
