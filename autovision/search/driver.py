@@ -339,14 +339,17 @@ class Driver:
 
         Workers are lost for lack of memory most of all: the kernel and Ray kill who takes too much. The second one
         therefore computes each batch in two parts. It goes on from the trial's checkpoint, if there is one.
+
+        Of several workers Ray Train starts those anew that are lost. What is lost here is the process that speaks for
+        them, with its node: it computes nothing, and its next one needs no less memory.
         """
         running = self.running.get(trial)
-        if running is None or running.assignment.before.losses or running.assignment.workers > 1:
+        if running is None or running.assignment.before.losses:
             self.ended(trial, error=reason)
             return
-        running.assignment = running.assignment.with_(
-            before=running.assignment.before.with_(losses=1), parts=2
-        )
+        task = running.assignment
+        parts = 2 if task.workers == 1 else task.parts
+        running.assignment = task.with_(before=task.before.with_(losses=1), parts=parts)
         running.take_up()
         self._again.append(trial)
         self._report(f"trial {trial}: {reason}; it is begun again")

@@ -4,7 +4,8 @@
                  └────────────── Desk ──────────────────────┘
 
 At each rung the workers wait at the desk for the word to go on. If some are lost, Ray Train starts all of them
-again, and they go on from their checkpoint in the store. The trial itself takes no CPU; its workers do.
+again, and they go on from their checkpoint in the store. If the node of the trial itself is lost, or the desk's, the
+search begins it once more. The trial itself takes no CPU; its workers do.
 """
 
 from __future__ import annotations

@@ -490,9 +490,17 @@ def test_a_trial_whose_worker_was_lost_is_begun_once_more_with_less_at_a_time(wo
     assert driver.running == {}
 
 
-def test_a_trial_of_several_workers_has_been_begun_again_by_the_group_already(world: World) -> None:
-    driver = driver_of(world, max_trials=1)
-    trial = begin(driver).trial
-    driver.running[trial].assignment = driver.running[trial].assignment.with_(workers=2)
-    driver.lost(trial, "all workers were lost")
-    assert [result.error for result in driver.ledger] == ["all workers were lost"]
+def test_a_trial_of_several_workers_is_begun_once_more_as_it_was_when_what_speaks_for_them_is_lost(
+    world: World,
+) -> None:
+    several = driver_of(world).request.with_(workers_per_trial=2)
+    driver = driver_of(world, request=several)
+    first = begin(driver)
+    driver.goes_on(first.trial, {**point(0.7), "weights_key": "kept"})
+    driver.lost(first.trial, "its node was lost")
+    assert driver.ledger == [] and driver.at_work == 0
+    again = begin(driver)
+    assert (again.trial, again.workers, again.parts) == (first.trial, 2, 1)
+    assert (again.before.losses, again.before.objective, again.before.weights_key) == (1, 0.7, "kept")
+    driver.lost(first.trial, "its node was lost again")
+    assert [result.error for result in driver.ledger] == ["its node was lost again"]
