@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from autovision.errors import StoreUnavailable
 from autovision.store import durable
 from autovision.store.sizes import parse_bytes
 
@@ -39,6 +41,16 @@ _PATIENCE_S = 120.0
 """for another process that fetches the same object"""
 
 _log = logging.getLogger(__name__)
+
+
+def _check_own(folder: Path) -> None:
+    """Where everybody may make folders, somebody else may have made this one, and put copies of his own into it."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise StoreUnavailable(
+            f"copies of stored objects cannot be kept in {folder}: somebody else made it, or may write to it; remove it, "
+            "or set XDG_CACHE_HOME to a folder of your own"
+        )
 
 
 class ObjectCache:
@@ -63,7 +75,7 @@ class ObjectCache:
     def of_node(cls) -> ObjectCache:
         """In `XDG_CACHE_HOME`, within what `AUTOVISION_STORE_CACHE` allows, or a fifth of the disk.
 
-        Raises `InvalidInput` for what is no size.
+        Raises `InvalidInput` for what is no size, and `StoreUnavailable` for a folder that others may write.
         """
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autovision" / "store"
         try:
@@ -72,6 +84,7 @@ class ObjectCache:
             root = Path(tempfile.gettempdir()) / f"autovision-store-{os.getuid()}"
             with durable.os_errors("make the cache of stored objects", root):
                 root.mkdir(mode=0o700, exist_ok=True)
+            _check_own(root)
         said = os.environ.get(ENVIRONMENT_VARIABLE, "").strip()
         return cls(root, parse_bytes(said, ENVIRONMENT_VARIABLE) if said else None)
 

@@ -114,3 +114,22 @@ def test_the_limit_is_taken_from_the_environment_or_from_the_disk(
     monkeypatch.setenv("AUTOVISION_STORE_CACHE", "much")
     with pytest.raises(InvalidInput, match="AUTOVISION_STORE_CACHE is 'much'"):
         ObjectCache.of_node()
+
+
+def test_without_a_home_a_folder_that_others_may_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made it first could have put a model of his own there."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    made = ObjectCache.of_node().folder
+    assert made.parent == tmp_path and ObjectCache.of_node().folder == made
+    made.chmod(0o777)
+    with pytest.raises(StoreUnavailable, match="or may write to it; remove it, or set XDG_CACHE_HOME"):
+        ObjectCache.of_node()
+    made.rmdir()
+    (tmp_path / "theirs").mkdir()
+    made.symlink_to(tmp_path / "theirs")
+    with pytest.raises(StoreUnavailable, match="somebody else made it"):
+        ObjectCache.of_node()
