@@ -80,8 +80,10 @@ def submit(context: Context, request: SearchRequest, caller: Caller) -> Submitte
                 token=None if caller.token is None else caller.token.id,
                 at=at,
             )
-            records.create_or_read(store, keys.submission(request.id), own)
-            context.av.submit(request, by=caller.name)
+            first, mine = records.create_or_read(store, keys.submission(request.id), own)
+            if not mine and first.by != caller.name:  # somebody else submits the same at the same moment
+                quotas.give_back(store, caller.token, request.id, at)
+            context.av.submit(request, by=first.by)
         except Exception:
             quotas.give_back(store, caller.token, request.id, at)
             raise

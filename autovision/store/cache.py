@@ -48,8 +48,8 @@ def _check_own(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise StoreUnavailable(
-            f"copies of stored objects cannot be kept in {folder}: somebody else made it, or may write to it; remove it, "
-            "or set XDG_CACHE_HOME to a folder of your own"
+            f"copies of stored objects cannot be kept in {folder}: somebody else made it, or may write to it; remove "
+            "it, or set XDG_CACHE_HOME to a folder of your own"
         )
 
 

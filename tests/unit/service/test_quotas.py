@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from autovision.records.searches import SearchStatus
-from autovision.records.service import Charge, Usage
+from autovision.records.service import Charge, Submission, Usage
 from autovision.records.tokens import Scope, Token
 from autovision.registry.searches import all_searches
 from autovision.search import requests
 from autovision.service import quotas
 from autovision.service.quotas import judge
+from autovision.store import keys, records
 from tests.unit.service.conftest import NOON, World, check_problem
 
 
@@ -101,6 +102,23 @@ def test_a_priority_above_what_the_token_may_have_is_refused(world: World) -> No
     check_problem(world.submit(urgent, priority=3, seed=3), 403, "priority")
     assert world.http.get("/api/v1/me", headers=urgent).json()["token"]["max_priority"] == 2
     assert world.submit(world.token(name="root"), priority=10, seed=4).status_code == 202
+
+
+def test_who_submits_what_somebody_else_submits_at_the_same_moment_is_not_charged_for_it(
+    world: World,
+) -> None:
+    headers = world.token(Scope.SUBMIT, Scope.READ, max_search_s_per_day=100.0)
+    made = world.submit(headers, budget_s=60).json()["search"]
+    store = world.store
+    store.delete(keys.search_state(made))
+    store.delete(keys.submission(made))
+    bob = world.token(Scope.SUBMIT, Scope.READ, name="bob", max_search_s_per_day=100.0)
+    records.create(store, keys.submission(made), Submission(search=made, by="ann", token=None, at=NOON))
+    assert world.submit(bob, budget_s=60).json()["search"] == made
+    assert world.http.get("/api/v1/me", headers=bob).json()["left"]["search_s"] == 100.0
+    assert requests.get(store, made)[1].submitted_by == "ann"
+    refused = world.http.post(f"/api/v1/searches/{made}/stop", headers=bob)
+    check_problem(refused, 403, "not-yours")
 
 
 def test_a_refused_declaration_costs_nothing(world: World) -> None:

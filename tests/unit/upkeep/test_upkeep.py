@@ -51,6 +51,7 @@ def leave_orphans(store: Store, model: str) -> set[str]:
         keys.weights_file("3" * 64): b"tensors that no name leads to",
         keys.window_rows("door", "4" * 64): b"of a window that no report speaks of",
         keys.reference_part("gone-m-1", "5" * 64): b"of no model",
+        keys.probe("0123456789abcdef"): b"of a process that was killed while it asked",
     }
     for key, data in made.items():
         store.put_new(key, data)
