@@ -240,7 +240,7 @@ def ran(name: str, space: Space, trials: int, root: Path) -> tuple[Ran, AutoVisi
     run_search(
         store,
         search,
-        on_progress=lambda event: seen.append((event.trials, time.process_time())),
+        on_progress=lambda event: seen.append((event.done, time.process_time())),
     )
     seconds = time.time() - began
     used = (
