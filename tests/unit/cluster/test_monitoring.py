@@ -137,6 +137,13 @@ def test_alerts_say_how_bad_and_what() -> None:
             assert rule["annotations"]["summary"]
 
 
+def test_every_alert_is_seen_to_fire_and_seen_not_to() -> None:
+    tested = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text(encoding="utf-8"))["tests"]
+    cases = [case for test in tested for case in test.get("alert_rule_test", ())]
+    for fires in (True, False):
+        assert {case["alertname"] for case in cases if bool(case["exp_alerts"]) is fires} == set(ALERTS)
+
+
 def test_promtool_takes_the_rules(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
