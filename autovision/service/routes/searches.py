@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -67,7 +68,9 @@ def submit_search(
             wanted = requests.get(context.store, subject)[0]
         else:
             nonce = submitting.nonce_of(declared, caller, idempotency_key)
-            wanted = submitting.request_of(context, declared, caller, nonce)
+            # Every network of the space is built to see its size: a space of hundreds would hold all threads.
+            with context.room.heavy() if declared.max_size_mb is not None else nullcontext():
+                wanted = submitting.request_of(context, declared, caller, nonce)
             intend(wanted.id)
         made = submitting.submit(context, wanted, caller)
         return 202, made.model_dump(mode="json")

@@ -23,6 +23,15 @@ SPACE = {
 }
 
 
+def test_what_builds_networks_to_see_their_size_waits_for_others_that_compute(open_world: World) -> None:
+    room = open_world.service.context.room
+    with room.heavy(), room.heavy():
+        busy = open_world.submit(max_size_mb=60.0)
+        check_problem(busy, 503, "busy")
+        assert int(busy.headers["retry-after"]) > 0
+        assert open_world.submit().status_code == 202
+
+
 def test_a_declaration_becomes_a_search_in_the_queue(open_world: World) -> None:
     response = open_world.submit(budget_s=60, seed=3, max_latency_ms=20, runtime="eager-f32", priority=2)
     assert response.status_code == 202
