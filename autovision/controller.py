@@ -212,7 +212,8 @@ class Controller:
         for request, state in self._searches():
             if (
                 request.deployment == deployment.name
-                and state.model is not None
+                # A search that finds nothing better than the champion has that as its model.
+                and state.model not in (None, deployment.model, request.parent_model)
                 and state.model not in judged
             ):
                 event = None

@@ -35,24 +35,31 @@ class Labelled(Deployments):
         annotator: str = "unknown",
         confidence: float = 1.0,
         review: bool = False,
+        new_classes: Collection[str] = (),
     ) -> bool:
         """Say what a request's image really was; False if that was known already.
 
         Args:
             label: its class; where an image may have any number of classes, all of them, which may be none.
             review: it settles what others said before.
+            new_classes: names that a label may have though the data set does not know them: its next version will.
         """
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
-        given = _checked(version, deployment, request_id, label, annotator, confidence, now())
+        given = _checked(version, deployment, request_id, label, annotator, confidence, now(), new_classes)
         return labels.add(self.store, deployment, given.with_(review=review))
 
     def feedback_many(
-        self, deployment: str, words: Iterable[tuple[str, str | Collection[str], str, float]]
+        self,
+        deployment: str,
+        words: Iterable[tuple[str, str | Collection[str], str, float]],
+        *,
+        new_classes: Collection[str] = (),
     ) -> list[bool | InvalidInput]:
         """`feedback` many times: of each word whether it is news, or why it was refused; the others are stored.
 
         Args:
             words: request id, label, annotator and confidence; a later one takes the place of an earlier.
+            new_classes: as in `feedback`.
         """
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
         found: list[bool | InvalidInput] = []
@@ -62,7 +69,9 @@ class Labelled(Deployments):
             # Which of two is the later one is told by their times.
             at = max(now(), at + timedelta(microseconds=1))
             try:
-                good[number] = _checked(version, deployment, request_id, label, annotator, confidence, at)
+                good[number] = _checked(
+                    version, deployment, request_id, label, annotator, confidence, at, new_classes
+                )
                 found.append(False)
             except InvalidInput as error:
                 found.append(error)
@@ -141,25 +150,28 @@ def _checked(
     annotator: str,
     confidence: float,
     at: datetime,
+    new_classes: Collection[str],
 ) -> Label:
     if not 0 <= confidence <= 1:
         raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
     return Label(
         request_id=keys.check_request_id(request_id),
-        label=_checked_label(version, label, f"deployment {deployment!r}"),
+        label=_checked_label(version, label, f"deployment {deployment!r}", new_classes),
         annotator=annotator,
         confidence=confidence,
         received_at=at,
     )
 
 
-def _checked_label(version: DatasetVersion, label: str | Collection[str], whose: str) -> Labels:
+def _checked_label(
+    version: DatasetVersion, label: str | Collection[str], whose: str, new_classes: Collection[str] = ()
+) -> Labels:
     """As the data set has labels: one class, or a tuple of any number."""
     names = (label,) if isinstance(label, str) else tuple(label)
     if not version.multi_label and len(names) != 1:
         raise InvalidInput(f"{len(names)} labels for an image of {whose}; its images have exactly one")
     for name in names:
-        if name not in version.classes:
+        if name not in version.classes and name not in new_classes:
             raise InvalidInput(
                 f"label {name!r} is not a class of {whose}; its classes: {', '.join(version.classes)}"
             )

@@ -236,6 +236,10 @@ def feedback(
             "annotator, confidence.",
         ),
     ] = None,
+    new_class: Annotated[
+        list[str] | None,
+        typer.Option("--new-class", metavar="NAME", help="A class that the data set does not know yet."),
+    ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -257,7 +261,7 @@ def feedback(
     with answering(as_json) as out:
         if file is not None:
             rows = labels_file.read(file, annotator, confidence)
-            outcome = labels_file.send(library(store), deployment, rows)
+            outcome = labels_file.send(library(store), deployment, rows, new_classes=new_class or ())
             out.answer({"deployment": deployment, **outcome.to_json()}, outcome.to_text())
             if outcome.bad:
                 raise typer.Exit(1)
@@ -265,7 +269,14 @@ def feedback(
         assert request_id is not None
         given = labels_file.check_confidence(confidence)
         label = labels[0] if labels and len(labels) == 1 else tuple(labels or ())
-        new = library(store).feedback(deployment, request_id, label, annotator=annotator, confidence=given)
+        new = library(store).feedback(
+            deployment,
+            request_id,
+            label,
+            annotator=annotator,
+            confidence=given,
+            new_classes=new_class or (),
+        )
         said = {"label": label} if isinstance(label, str) else {"labels": label}
         shown = " and ".join(labels or ["none of the classes"])
         out.answer(

@@ -169,7 +169,9 @@ def _parquet(shown: str, data: bytes) -> Table:
         ) from error
 
 
-def send(av: AutoVision, deployment: str, rows: Sequence[LabelRow]) -> Sent:
+def send(
+    av: AutoVision, deployment: str, rows: Sequence[LabelRow], *, new_classes: Sequence[str] = ()
+) -> Sent:
     """Send the rows: one that is refused does not keep back the others."""
     # A deployment that does not exist is one fault here, not one in each row.
     captured = av.captured_requests(deployment)
@@ -181,7 +183,7 @@ def send(av: AutoVision, deployment: str, rows: Sequence[LabelRow]) -> Sent:
         bad += [(row.line, row.fault) for row in some if row.fault is not None]
         good = [row for row in some if row.fault is None]
         words = [(row.request_id, row.label, row.annotator, row.confidence) for row in good]
-        for row, news in zip(good, av.feedback_many(deployment, words), strict=True):
+        for row, news in zip(good, av.feedback_many(deployment, words, new_classes=new_classes), strict=True):
             if isinstance(news, InvalidInput):
                 bad.append((row.line, str(news)))
                 continue

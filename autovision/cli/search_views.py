@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from autovision.records.searches import SearchRequest, SearchState
     from autovision.records.trials import TrialResult
     from autovision.search.estimates.estimate import Estimate
-    from autovision.search.explain import Cut, Explanation, Finish, Seconds, Winner
+    from autovision.search.explain import Contender, Cut, Explanation, Finish, Judged, Seconds, Winner
     from autovision.search.progress import ProgressEvent
     from autovision.search.sharing.queue import Entry, Outlook
 
 _BEST = 10
 _REASONS = 5
+_OFFERED = (">chance at the gates", ">expected", "most at risk")
 
 
 def summary(request: SearchRequest, state: SearchState) -> dict[str, Any]:
@@ -290,14 +291,23 @@ def explanation(found: Explanation) -> list[Any]:
             }
         )
     ]
+    if found.candidates:
+        beside = [[each.told, _four(each.value), *_offered(each)] for each in found.candidates]
+        title = "Beside the champion, on validation as each would serve: the first became the model"
+        parts.append(table(["candidate", ">value", *_OFFERED], beside, title=title))
     if found.confirmed:
-        again = [[each.trial, _four(each.value), _four(each.confirmed)] for each in found.confirmed]
+        compared = any(each.expected is not None for each in found.confirmed)
+        again = [
+            [each.trial, _four(each.value), _four(each.confirmed), *(_offered(each) if compared else ())]
+            for each in found.confirmed
+        ]
         title = "Judged once more, on validation and by cross-validation on train: "
         if winner is None or winner.trial == found.confirmed[0].trial:
             title += "the first became the model"
         else:
             title += f"the model is {winner.trial}, which cannot be, by its lead on validation"
-        parts.append(table(["trial", ">value on validation", ">value on both"], again, title=title))
+        heads = ["trial", ">value on validation", ">value on both", *(_OFFERED if compared else ())]
+        parts.append(table(heads, again, title=title))
     if found.front is not None:
         parts.append(front_table(found.front, found.metric, found.search))
     if winner is not None and winner.differs:
@@ -352,10 +362,18 @@ def _by_the_clock(seconds: Seconds) -> str:
 def _runner_up(winner: Winner | None, metric: str) -> str | None:
     if winner is None or winner.runner_up is None or winner.lead is None:
         return None
+    if winner.lead < 0:
+        return f"{winner.runner_up}, ahead by {-winner.lead:.4f} on {winner.judged_on}, but less is expected of it"
     return (
         f"{winner.runner_up}, behind by {winner.lead:.4f} on {winner.judged_on}, "
         f"in the value that trials are ranked by ({metric} less a fiftieth of the log loss)"
     )
+
+
+def _offered(each: Contender | Judged) -> list[str]:
+    """What is expected of offering it to the gates."""
+    chance = "" if each.chance is None else f"{each.chance:.0%}"
+    return [chance, _four(each.expected), each.at_risk]
 
 
 def _pruned(cuts: Sequence[Cut]) -> Table:

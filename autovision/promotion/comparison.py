@@ -75,7 +75,13 @@ def paired_predictions(
         champion_scores=old_scores,
         challenger_scores=new.decided,
         costs=None if costs is None else cost_matrix(costs, challenger.classes),
+        unknown=() if deployment.model is None else _new_classes(store, deployment.model, challenger),
     )
+
+
+def _new_classes(store: Store, champion: str, challenger: ModelVersion) -> tuple[int, ...]:
+    known = read_version(store, champion).classes
+    return tuple(at for at, name in enumerate(challenger.classes) if name not in known)
 
 
 def _why_ungrouped(found: Predictions, column: str) -> str:
@@ -107,6 +113,7 @@ def _corrupted(
             classes=paired.classes,
             champion_scores=scores,
             challenger_scores=new[kind].decided,
+            unknown=paired.unknown,
         )
     return found
 

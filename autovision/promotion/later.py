@@ -33,11 +33,11 @@ from autovision.promotion.comparison import Comparison
 from autovision.promotion.gates.better import better_somewhere
 from autovision.promotion.gates.paired import GateResult, Paired, defined
 from autovision.promotion.policy import decide
-from autovision.promotion.significance import LEVEL
 from autovision.records.datasets import DatasetVersion, Labels, labels_of
 from autovision.records.deployments import Capture, Decision, DecisionKind, Deployment, Verdict
 from autovision.records.gates import GatePolicy
 from autovision.records.models import ModelVersion
+from autovision.significance import LEVEL
 from autovision.store import captures, labels
 from autovision.store.protocol import KeyNotFound, Store
 

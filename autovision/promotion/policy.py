@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from autovision.promotion.gates.better import better_somewhere
 from autovision.promotion.gates.forgetting import no_forgetting
 from autovision.promotion.gates.limits import Taken, within_limits
 from autovision.promotion.gates.majority import beats_majority
+from autovision.promotion.gates.new_class import new_class
 from autovision.promotion.gates.not_worse import not_worse_on, not_worse_overall
 from autovision.promotion.gates.paired import GateResult, Paired
 from autovision.promotion.gates.robustness import as_robust
@@ -31,7 +33,8 @@ def decide(
     """Accept the challenger if all gates pass; `numbers["gates"]` has each with its numbers.
 
     Without a champion it must beat the majority class. With one it must be not worse on all images,
-    on each subgroup and in each class's recall, and better on all images or on a subgroup. Since all
+    on each subgroup and in each class's recall, and better on all images or on a subgroup. Of classes that are new
+    to the champion only the last takes notice. Since all
     must pass (intersection-union, Berger 1982), the error of accepting a challenger that is worse
     somewhere by more than the policy's margin stays at 5 % wherever there are images enough to bound it,
     and that of accepting one that is better nowhere at 5 % always. With one or without, it must be
@@ -91,14 +94,28 @@ def _gates(
     if paired.champion is None:
         return [beats_majority(paired)]
     margin = policy.margin
-    occurring = np.flatnonzero(members(paired.labels, len(paired.classes)).any(0))
+    new = [new_class(paired, label) for label in paired.unknown]
+    if new and not paired.known.any():
+        return [better_somewhere(paired, metric=metric), *new]
+    both = _known_to_both(paired)
+    occurring = np.flatnonzero(members(both.labels, len(both.classes)).any(0))
     return [
         better_somewhere(paired, metric=metric),
-        not_worse_overall(paired, metric=metric, margin=margin),
-        *_subgroups(paired, metric, margin),
-        *(no_forgetting(paired, int(label), margin=margin) for label in occurring),
+        not_worse_overall(both, metric=metric, margin=margin),
+        *_subgroups(both, metric, margin),
+        *(no_forgetting(both, int(label), margin=margin) for label in occurring),
         *_robustness(paired, corrupted, policy.robustness_margin),
+        *new,
     ]
+
+
+def _known_to_both(paired: Paired) -> Paired:
+    """The images whose classes champion and challenger know, with their subgroups."""
+    if not paired.unknown:
+        return paired
+    mask = paired.known
+    groups = {name: group[mask] for name, group in paired.groups.items()}
+    return replace(paired.only(mask), groups=groups, ungrouped=paired.ungrouped)
 
 
 def _subgroups(paired: Paired, metric: str, margin: float) -> list[GateResult]:
@@ -113,4 +130,10 @@ def _robustness(paired: Paired, corrupted: Mapping[str, Paired], margin: float |
         return []
     n = len(next(iter(corrupted.values())).labels)
     same = paired.only(np.arange(len(paired.labels)) < n)
-    return [as_robust(same, spoilt, kind, margin=margin) for kind, spoilt in corrupted.items()]
+    known = same.known
+    if not known.any():
+        return []
+    return [
+        as_robust(same.only(known), spoilt.only(known), kind, margin=margin)
+        for kind, spoilt in corrupted.items()
+    ]

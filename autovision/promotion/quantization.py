@@ -24,7 +24,6 @@ from autovision.model.inference import native_precision, openvino_file
 from autovision.model.network import Network
 from autovision.model.version import read_version
 from autovision.promotion import nncf_process
-from autovision.promotion.significance import LEVEL, can_bound, paired_lower_bound, z_of
 from autovision.records.base import now
 from autovision.records.datasets import Split
 from autovision.records.models import Interval, ModelVersion
@@ -32,6 +31,7 @@ from autovision.records.runtimes import Check, Parity, Quantized, Timing
 from autovision.registry import parity, quantized
 from autovision.registry.evaluate import truth
 from autovision.registry.runtimes import WORTH, OnThisNode
+from autovision.significance import LEVEL, can_bound, paired_lower_bound, z_of
 from autovision.store import keys, records
 from autovision.store.protocol import AlreadyExists, Store
 

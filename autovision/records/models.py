@@ -142,6 +142,31 @@ class Confirmation(Record):
     """on validation, by which trials are ranked"""
     confirmed: float
     """the same of all images: of train by cross-validation"""
+    expected: float | None = None
+    """of these, less what is lost if the gates refuse it; None: there was no champion to compare it with"""
+    chance: float | None = None
+    """of the gates not to refuse it for a loss, by images whose classes the champion knows"""
+    at_risk: str = ""
+    """what one gate looks at, where the chance is the lowest, and what was seen there"""
+
+
+Candidate = Literal["trained", "from_champion", "recalibrated", "unchanged"]
+"""what may become a search's model: a trial that began anew; one that began from the champion's weights; the champion
+itself with another temperature, a shift for each class and another decision rule; the champion as it is"""
+
+
+class Candidacy(Record):
+    """What a candidate came to on validation, judged as it would serve."""
+
+    candidate: Candidate
+    value: float
+    """of the kind that trials are ranked by; what is fitted to validation was fitted to other parts of it"""
+    expected: float | None = None
+    """the same, less what is lost if the gates refuse it; None: written before that was looked at"""
+    chance: float | None = None
+    """of the gates not to refuse it for a loss, by images of validation whose classes the champion knows"""
+    at_risk: str = ""
+    """what one gate looks at, where the chance is the lowest, and what was seen there"""
 
 
 class FinishRecord(Record):
@@ -159,6 +184,10 @@ class FinishRecord(Record):
     refit: Refit | None = None
     confirmed: tuple[Confirmation, ...] = ()
     """trials that were judged once more, the best first"""
+    candidate: Candidate = "trained"
+    """what became the model; where that is the champion, `trials` are the best that it was preferred to"""
+    candidates: tuple[Candidacy, ...] = ()
+    """the best of the trials and the champion, the best first; empty: there was no champion to compare with"""
     notes: tuple[str, ...] = ()
     created_at: AwareDatetime
 
@@ -168,6 +197,7 @@ class Lineage(Record):
 
     search: str
     trial: str
+    """`recalibrated`: none; the weights are the parent's, with another bias of its head"""
     dataset: str
     """`name@version`"""
     dataset_digest: str

@@ -49,6 +49,8 @@ _LATER = (
     "confirm",
     "sampler",
     "objectives",
+    "margin",
+    "subgroup",
 )
 """fields of a request that came later than the first searches"""
 
@@ -113,6 +115,10 @@ class SearchRequest(Record):
     """average the weights of the best trials where validation says that it helps"""
     confirm: bool = True
     """judge the best heads once more before one is chosen, by cross-validation on train"""
+    margin: float = Field(default=0.03, gt=0, allow_inf_nan=False)
+    """of the deployment's gates, where a champion is to be succeeded: see `GatePolicy`"""
+    subgroup: str | None = None
+    """metadata column whose values the gates protect, likewise"""
 
     @property
     def id(self) -> str:

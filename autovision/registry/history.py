@@ -240,7 +240,12 @@ def _searches(
     }
     origins = {each.search for each in figures.values()}
     return tuple(
-        _of_search(request, state, by_search.get(request.id), state.model in figures)
+        _of_search(
+            request,
+            state,
+            by_search.get(request.id),
+            state.model in figures and state.model != request.parent_model,
+        )
         for request, state in all_searches(store)
         if state.created_at >= since and (request.deployment == name or request.id in origins)
     )

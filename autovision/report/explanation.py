@@ -15,7 +15,7 @@ from autovision.report.parts import HALF, code, figure, responsive, row, section
 from autovision.report.search_sections import searches_section
 from autovision.report.search_view import SearchView
 from autovision.report.svg import Markup, join, tag
-from autovision.search.explain import Cut, Explanation, Finish, Importance, Judged, Winner
+from autovision.search.explain import Contender, Cut, Explanation, Finish, Importance, Judged, Winner
 
 _MOST = 40
 """rows of a table; the text and JSON forms have all"""
@@ -44,6 +44,7 @@ def render(
         main=join(
             [
                 _winner(explanation),
+                _candidates(explanation.candidates),
                 _confirmed(explanation.confirmed, explanation.winner),
                 front_section(explanation.front, explanation.metric, explanation.search),
                 _ladder(explanation),
@@ -81,6 +82,11 @@ def _winner(explanation: Explanation) -> Markup:
         return section("Why it won", "No trial left a model.")
     if winner.runner_up is None or winner.lead is None:
         lead = f"{winner.trial} is the only trial with a model."
+    elif winner.lead < 0:
+        lead = (
+            f"{winner.runner_up} leads {winner.trial} by {-winner.lead:.4f} on {winner.judged_on}, but less is "
+            "expected of offering it to the gates."
+        )
     else:
         lead = (
             f"{winner.trial} leads {winner.runner_up} by {winner.lead:.4f} on {winner.judged_on}, in the value that "
@@ -109,8 +115,44 @@ def _winner(explanation: Explanation) -> Markup:
     return section("Why it won", lead, tag("div", content, class_="card") if rows else None)
 
 
+_OFFERED = ("chance at the gates", "expected", "most at risk")
+_EXPECTED = (
+    " The chance is that of the promotion gates not to refuse it for a loss; what is expected is the "
+    "value less what is lost if they do."
+)
+
+
+def _candidates(candidates: Sequence[Contender]) -> Markup:
+    rows = [row(each.told, [f"{each.value:.4f}", *_offered(each)]) for each in candidates]
+    if not rows:
+        return Markup()
+    lead = (
+        "The best of the trials was compared with the champion that it is to succeed, each as it would serve; the "
+        "first of them became the model."
+    )
+    caption = (
+        "What trials are ranked by, on validation. What is fitted there was fitted to other parts of it."
+        + _EXPECTED
+    )
+    content = table(["candidate", "value", *_OFFERED], rows, caption=caption, class_="facts")
+    return section("Beside the champion", lead, tag("div", content, class_="card"))
+
+
+def _offered(each: Contender | Judged) -> list[str]:
+    """What is expected of offering it to the gates."""
+    chance = "" if each.chance is None else f"{each.chance:.0%}"
+    return [chance, "" if each.expected is None else f"{each.expected:.4f}", each.at_risk]
+
+
 def _confirmed(confirmed: Sequence[Judged], winner: Winner | None) -> Markup:
-    rows = [row(each.trial, [f"{each.value:.4f}", f"{each.confirmed:.4f}"]) for each in confirmed]
+    compared = any(each.expected is not None for each in confirmed)
+    rows = [
+        row(
+            each.trial,
+            [f"{each.value:.4f}", f"{each.confirmed:.4f}", *(_offered(each) if compared else ())],
+        )
+        for each in confirmed
+    ]
     if not rows:
         return Markup()
     lead = (
@@ -124,8 +166,9 @@ def _confirmed(confirmed: Sequence[Judged], winner: Winner | None) -> Markup:
             f". The model is {winner.trial} all the same: it cannot be judged so, and what it was ahead of them on "
             "validation is more than the first of them gained."
         )
-    caption = "What they are ranked by, on validation and on both together."
-    content = table(["trial", "validation", "train and validation"], rows, caption=caption, class_="facts")
+    caption = "What they are ranked by, on validation and on both together." + (_EXPECTED if compared else "")
+    heads = ["trial", "validation", "train and validation", *(_OFFERED if compared else ())]
+    content = table(heads, rows, caption=caption, class_="facts")
     return section("Judged once more", lead, tag("div", content, class_="card"))
 
 

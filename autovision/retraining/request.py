@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from autovision.dataset import catalog, importer, manifest
 from autovision.dataset.importer import SourceImage
@@ -23,10 +24,12 @@ from autovision.retraining.join import Joined
 from autovision.retraining.memory import Memory
 from autovision.retraining.snapshot import Snapshot
 from autovision.space.config import TrialConfig
+from autovision.space.continual import for_successor
 from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
 from autovision.store.remembered import Remembered
 from autovision.trial.likeness import Likeness
+from autovision.trial.splits import load_splits
 
 _CAPTURED = "capture "
 """before the request's id, as the source of an image of a data set"""
@@ -150,8 +153,10 @@ def build(
 ) -> SearchRequest:
     """The next data set version, old and new images together, and the request that searches on it.
 
-    The new images become the data set's: it outlives what is captured. Labels of captured images that it has had
-    before are as annotators agree on by now. Raises `Conflict` if somebody else has made another version meanwhile.
+    The new images become the data set's: it outlives what is captured. Each split gets its share of them, of each class
+    in each subgroup that the deployment declares. So does test, the golden set, which nothing is ever trained on. Labels
+    of captured images that it has had before are as annotators agree on by now. What is searched is the deployment's
+    space and what `space.continual` adds to it. Raises `Conflict` if somebody else has made another version meanwhile.
 
     `nonce` makes it another search than an otherwise equal one; None: that of the situation's report.
     Doing it again for the same situation gives the same version and the same request.
@@ -173,7 +178,14 @@ def build(
     ]
     captures.adopt_images(store, (capture for capture, _ in joined.rows))
     alike = _likeness(store, deployment)
-    version = importer.extend(store, situation.version, sources, seed=seed, alike=alike)
+    version = importer.extend(
+        store,
+        situation.version,
+        sources,
+        seed=seed,
+        stratify_by=_stratified_by(sources, deployment.policy.subgroup),
+        alike=alike,
+    )
     version = _revised(store, version, joined)
     report = situation.snapshot.report
     before = _search_of_champion(store, deployment)
@@ -181,7 +193,7 @@ def build(
         dataset=version.name,
         dataset_version=version.version,
         dataset_digest=version.digest,
-        space=deployment.space,
+        space=_space(store, deployment, version),
         budget_s=deployment.policy.budget_s,
         max_trials=deployment.policy.max_trials,
         seed=seed,
@@ -189,6 +201,8 @@ def build(
         deployment=deployment.name,
         reason=reason,
         nonce=(report.id if report else "") if nonce is None else nonce,
+        margin=deployment.gate_policy.margin,
+        subgroup=deployment.policy.subgroup,
         **({name: getattr(before, name) for name in _KEPT} if before else {}),
     )
 
@@ -215,6 +229,20 @@ def _revised(store: Store, version: DatasetVersion, joined: Joined) -> DatasetVe
         return relabel(store, version, said)
     except InvalidInput:
         return version  # a class would be left without an image
+
+
+def _space(store: Store, deployment: Deployment, version: DatasetVersion) -> dict[str, Any]:
+    """A deployment's space; with what only a successor can choose, if there is a champion."""
+    if deployment.model is None:
+        return deployment.space
+    train = load_splits(store, version.id, deployment.model).train
+    new = 0 if train.new is None else int(train.new.sum())
+    return for_successor(deployment.space, old=len(train) - new, new=new)
+
+
+def _stratified_by(sources: Sequence[SourceImage], subgroup: str | None) -> str | None:
+    """The column of the subgroups, if any new image has it."""
+    return subgroup if any(subgroup in source.metadata for source in sources) else None
 
 
 def _likeness(store: Store, deployment: Deployment) -> importer.Alike:

@@ -139,8 +139,8 @@ class Attempt:
         """The trial that became the model: not always the one that is best on validation."""
         if model is None:
             return None
-        trial = read_version(self.store, str(model)).lineage.trial
-        return next((result for result in ledger if result.trial == trial), None)
+        lineage = read_version(self.store, str(model)).lineage
+        return next((r for r in ledger if (r.search, r.trial) == (lineage.search, lineage.trial)), None)
 
 
 def charged(request: SearchRequest) -> dict[str, Any]:

@@ -203,6 +203,7 @@ class Driver:
             must_report=not self._lessons.valued,
             search_started=self.search_started,
             initial_model=drawn[0].initial,
+            champion=self.request.parent_model,
             threads=self.threads,
             workers=self.request.workers_per_trial,
             gpu=self.gpu,

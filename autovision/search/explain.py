@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 
-from autovision.records.models import FinishRecord
+from autovision.records.models import Candidate, FinishRecord
 from autovision.records.searches import Excess, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search.begun import LADDER, ladder_of, reports_of
@@ -25,6 +25,12 @@ from autovision.space import Constant, Space
 from autovision.space.config import TrialConfig
 from autovision.trial.execution import value_of
 
+_CANDIDATES: Mapping[Candidate, str] = {
+    "trained": "the best trial, which began anew",
+    "from_champion": "the best trial, which began from the champion's weights",
+    "recalibrated": "the champion, its probabilities and decisions fitted anew",
+    "unchanged": "the champion as it is",
+}
 _LEAST_TRIALS = 8
 """fewer say nothing about what mattered"""
 
@@ -138,11 +144,38 @@ class Winner:
 
 @dataclass(frozen=True)
 class Judged:
-    """A trial that was judged once more: its value on validation, and on train (cross-validated) and validation."""
+    """A trial that was judged once more: its value on validation, and on train (cross-validated) and validation.
+
+    Of a re-search also what is expected of offering it: see `Contender`, here on both.
+    """
 
     trial: str
     value: float
     confirmed: float
+    expected: float | None = None
+    chance: float | None = None
+    at_risk: str = ""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What might have become the model of a re-search.
+
+    Attributes:
+        candidate: see `records.models.Candidate`.
+        told: what that is.
+        value: on validation, by which trials are ranked; what is fitted there was fitted to other parts of it.
+        expected: the same, less what is lost if the gates refuse it; by this they are ranked.
+        chance: of the gates not to refuse it for a loss.
+        at_risk: what one gate looks at, where the chance is the lowest, and what was seen there.
+    """
+
+    candidate: str
+    told: str
+    value: float
+    expected: float | None = None
+    chance: float | None = None
+    at_risk: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +212,7 @@ class Finish:
     """How the model was made of the best trials.
 
     Attributes:
-        trials: whose weights it has, the best first: averaged where they are several.
+        trials: whose weights it has, the best first: averaged where they are several; none: it has the champion's.
         refit: images of train and validation together that these were trained again on; None: they were not.
         notes: how that was decided.
     """
@@ -205,6 +238,8 @@ class Explanation:
         confirmed: trials that were judged once more before the model was chosen, the best first. It is the first of
             them, or a trial that cannot be judged so and whose lead on validation was larger.
         finish: None: there is no model.
+        candidates: of a re-search the best trial and the champion, as they would serve, the best first: that is the
+            model.
     """
 
     search: str
@@ -226,6 +261,7 @@ class Explanation:
     error: str | None = None
     ended_early: str | None = None
     expected: str | None = None
+    candidates: Sequence[Contender] = ()
 
 
 def explain(
@@ -254,7 +290,7 @@ def explain(
         left_out=state.notes,
         front=front_of(request, ledger, finished.trials[0] if finished else None),
         confirmed=[
-            Judged(each.trial, each.value, each.confirmed)
+            Judged(each.trial, each.value, each.confirmed, each.expected, each.chance, each.at_risk)
             for each in (finished.confirmed if finished else ())
         ],
         finish=_finish(finished),
@@ -263,6 +299,17 @@ def explain(
         error=state.error,
         ended_early=state.ended_early,
         expected=state.estimate,
+        candidates=[
+            Contender(
+                each.candidate,
+                _CANDIDATES[each.candidate],
+                each.value,
+                each.expected,
+                each.chance,
+                each.at_risk,
+            )
+            for each in (finished.candidates if finished else ())
+        ],
     )
 
 
@@ -273,13 +320,16 @@ def _before(state: SearchState) -> list[Rung]:
 def _after(state: SearchState, finished: FinishRecord | None) -> list[Rung]:
     if not state.finishing_s:
         return []
-    trials = None if finished is None else len(finished.trials)
+    made_of = _finish(finished)
+    trials = None if made_of is None else len(made_of.trials)
     return [Rung("finish", trials, None, state.finishing_s, None)]
 
 
 def _finish(finished: FinishRecord | None) -> Finish | None:
     if finished is None:
         return None
+    if finished.candidate in ("recalibrated", "unchanged"):
+        return Finish((), None, finished.notes)
     images = None if finished.refit is None else finished.refit.images
     return Finish(finished.trials, images, finished.notes)
 
@@ -415,7 +465,10 @@ def _winner(
     judged_on = "validation"
     if finished and len(finished.confirmed) > 1 and finished.confirmed[0].trial == best.trial:
         first, next_one = finished.confirmed[:2]
-        second, lead = by_trial.get(next_one.trial), first.confirmed - next_one.confirmed
+        second = by_trial.get(next_one.trial)
+        lead = (first.confirmed if first.expected is None else first.expected) - (
+            next_one.confirmed if next_one.expected is None else next_one.expected
+        )
         judged_on = "train and validation"
     default = space.config(space.default()).resolved().model_dump(mode="json")
     own = TrialConfig.model_validate(best.config).resolved().model_dump(mode="json")

@@ -24,7 +24,9 @@ from autovision.search.multiobjective.objectives import MEASURED, check_objectiv
 from autovision.search.sampling import samplers
 from autovision.search.schedulers import scheduler_of
 from autovision.space import Space
+from autovision.space.config import TrialConfig
 from autovision.space.named import backbones_of, weights_of
+from autovision.space.parameters import Constant
 from autovision.store import keys, lease, records
 from autovision.store.protocol import KeyNotFound, Store
 
@@ -111,6 +113,7 @@ def make_request(
                 "or assign splits in a manifest"
             )
     check_defined(options.get("metric", "accuracy"), version)
+    check_continual(space, version, options.get("parent_model"))
     return SearchRequest(
         dataset=version.name,
         dataset_version=version.version,
@@ -141,6 +144,23 @@ def check_runtime(name: str, *, measures: bool) -> None:
             f"runtime {name!r} is what latency and memory are measured on, and the search looks at neither; give it "
             "--max-latency-ms, --max-memory-mb or --objective latency_ms, or leave the runtime out"
         )
+
+
+def check_continual(space: Space, version: DatasetVersion, parent_model: str | None) -> None:
+    """Raises `InvalidInput` where a space names what has no effect without a champion, or without anything new."""
+    lacking = {
+        "distill": None if parent_model else "there is no champion to learn from",
+        "new_weight": None
+        if parent_model or version.parent
+        else f"nothing in {version.id} is new to anybody",
+    }
+    for name, why in lacking.items():
+        named = space.parameters.get(name, Constant(getattr(TrialConfig(), name)))
+        if why is not None and named != Constant(getattr(TrialConfig(), name)):
+            raise InvalidInput(
+                f"the space {space.name!r} names {name} = {named!r}, but {why}; leave it out: a re-search, which has a "
+                "champion, adds it by itself"
+            )
 
 
 def check_defined(metric: str, version: DatasetVersion) -> None:
@@ -290,7 +310,8 @@ def set_state(store: Store, search: str, **changes: Any) -> SearchState:
 def told(request: SearchRequest, state: SearchState) -> str:
     """A finished search in a line."""
     best = f"{request.metric} {state.best_value:.3f} on validation" if state.best_value is not None else ""
-    return f"search {request.id}: {state.trials} trials, {best}, model {state.model}"
+    stays = ": no candidate is better than the champion" if state.model == request.parent_model else ""
+    return f"search {request.id}: {state.trials} trials, {best}, model {state.model}{stays}"
 
 
 def summary(request: SearchRequest, state: SearchState) -> Mapping[str, Any]:
@@ -317,8 +338,11 @@ def finished(store: Store, search: str) -> FinishRecord | None:
     state = get(store, search)[1]
     if state.model is None:
         return None
-    trial = read_version(store, state.model).lineage.trial
+    lineage = read_version(store, state.model).lineage
     found = records.read_all(store, keys.finishes(search), FinishRecord)
     # Another trial of the search may have been registered besides.
-    own = [record for record in found if record.trials[0] == trial]
+    if lineage.search != search:
+        own = [record for record in found if record.candidate == "unchanged"]
+    else:
+        own = [r for r in found if lineage.trial in (r.trials[0], r.candidate)]
     return max(own, key=lambda record: record.created_at, default=None)

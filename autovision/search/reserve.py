@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+from autovision.errors import WeightsUnavailable
 from autovision.records.searches import SearchRequest
 from autovision.search.costing.cost import CostModel
 from autovision.search.finishing import confirm
@@ -14,6 +16,8 @@ _EVALUATION_SHARE = 0.25
 _REGISTERING_S = 5.0
 _REFIT_SHARE = 0.2
 _CONFIRM_SHARE = 0.1
+_BESIDE_SHARE, _BESIDE_S = 0.15, 6.0
+"""of judging the best trials beside a champion; its features, where the search has not made them, take more"""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Reserve:
 
     Attributes:
         default: stands for the best as long as there is none.
+        champion: configuration of the model that is to be succeeded; None: there is none.
         images: that the winner is evaluated on.
         budget_s: all that is left.
         threads: of the process that finishes.
@@ -33,11 +38,12 @@ class Reserve:
     images: int
     budget_s: float
     threads: int
+    champion: TrialConfig | None = None
 
     def __call__(self, best: TrialConfig | None) -> float:
         """Seconds for choosing, training again and evaluating."""
         config = best or self.default
-        return self.evaluation_s(config) + self._refit_s(config) + self._confirm_s(config)
+        return self.evaluation_s(config) + self._refit_s(config) + self._confirm_s(config) + self._beside_s()
 
     def evaluation_s(self, config: TrialConfig) -> float:
         """Seconds for evaluating and registering alone."""
@@ -54,3 +60,14 @@ class Reserve:
         head = config if folds.can_be(config) else self.default.with_(unfreeze=0, adapters=0)
         seconds = 2 * confirm.LOADING_S + confirm.MOST * confirm.seconds(self.cost.head_s(head))
         return min(_CONFIRM_SHARE * self.budget_s, seconds)
+
+    def _beside_s(self) -> float:
+        """For what a champion says: of validation, and by cross-validation of train where it is a head."""
+        if self.champion is None:
+            return 0.0
+        seconds = _BESIDE_S
+        with suppress(WeightsUnavailable):  # then it will not be asked
+            seconds += self.cost.predict(self.champion, epochs=0).features_s
+            if self.request.confirm and folds.can_be(self.champion):
+                seconds += confirm.LOADING_S + confirm.seconds(self.cost.head_s(self.champion))
+        return min(_BESIDE_SHARE * self.budget_s, seconds)

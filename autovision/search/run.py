@@ -97,10 +97,12 @@ def register(
         raise InvalidInput(
             f"trial {trial!r} is {ledger[trial].state} and left no model; choose another trial"
         )
-    if state.model is not None and (own := read_version(store, state.model)).lineage.trial == trial:
-        return own
+    if state.model is not None:
+        own = read_version(store, state.model)
+        if (own.lineage.search, own.lineage.trial) == (search, trial):
+            return own
     begins()
-    return finish(store, request, [ledger[trial]], _workbench(store))
+    return finish(store, request, [ledger[trial]], _workbench(store), beside_champion=False)
 
 
 def finish_search(

@@ -24,7 +24,8 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 from autovision.trial.data import columns_of
-from autovision.trial.trial import DataSplits, Workbench
+from autovision.trial.splits import DataSplits
+from autovision.trial.trial import Workbench
 
 _DIMENSIONS = 32
 _IMAGES = 2000

@@ -18,6 +18,7 @@ from autovision.search.costing.node import this_node
 from autovision.search.driver import Driver
 from autovision.search.estimates.estimate import estimate
 from autovision.search.feasibility import infeasible_backbones
+from autovision.search.finishing.court import config_of_champion
 from autovision.search.finishing.finish import evaluated
 from autovision.search.multiobjective.model_costs import Costs
 from autovision.search.progress import ProgressEvent
@@ -70,7 +71,7 @@ class TrialPhase:
         self._attempt, self._turn, self._bench = attempt, turn, bench
         request = attempt.request
         self._space = Space.from_json(request.space)
-        self._splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+        self._splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
         kind = this_node(workers=request.workers_per_trial)
         self._cost = CostModel(bench, self._splits, kind, warm=request.warm_start)
         self._left_out = infeasible_backbones(self._space, bench, request.licenses)
@@ -78,7 +79,13 @@ class TrialPhase:
         self._left_s, self._scarce = attempt.left()
         default = self._space.config(self._space.default())
         self._reserve = Reserve(
-            request, self._cost, default, evaluated(self._splits), self._left_s, bench.threads
+            request,
+            self._cost,
+            default,
+            evaluated(self._splits),
+            self._left_s,
+            bench.threads,
+            config_of_champion(attempt.store, request, self._splits),
         )
 
     def run(self) -> Ran:

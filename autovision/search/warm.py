@@ -18,6 +18,7 @@ from autovision.search.arms import FEATURES
 from autovision.search.similarity import Neighbour
 from autovision.space import Space
 from autovision.space.config import TrialConfig
+from autovision.space.parameters import Float
 from autovision.store import keys, records
 from autovision.store.protocol import Store
 
@@ -28,6 +29,8 @@ _FROM_OTHERS = 4
 _FROM_NEIGHBOURS = 3
 _LATEST = 5
 """earlier searches, the latest that have trials, are all that is looked at: whatever was good came again in these"""
+_DISTILL, _L2_SP = 0.5, 1e-2
+"""of the second trial that starts from the champion, where the space lets them be chosen"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Start:
     origin: str
     """`champion`, `ledger`, `similar` or `default`"""
     initial_model: str | None = None
-    """a model whose head the trial starts from"""
+    """a model that the trial starts from: from all that it trained where the trial trains the same, else its head"""
 
 
 def starting_points(store: Store, request: SearchRequest, space: Space) -> list[Start]:
@@ -82,10 +85,16 @@ def _champion(store: Store, request: SearchRequest, space: Space) -> list[Start]
         version = read_version(store, request.parent_model)
     except NotFound:
         return []
-    point = space.project(TrialConfig.model_validate(version.lineage.config))
-    if point is None:
-        return []
-    return [Start(point, "champion", version.id)]
+    config = TrialConfig.model_validate(version.lineage.config)
+    # As it was trained; and held back, with the new images somewhat in front.
+    weight = space.parameters.get("new_weight")
+    held = config.with_(
+        distill=_DISTILL,
+        new_weight=weight.middle() if isinstance(weight, Float) else 1.0,
+        l2_sp=_L2_SP if config.unfreeze else 0.0,
+    )
+    points = [space.project(each) for each in (config, held)]
+    return [Start(point, "champion", version.id) for point in points if point is not None]
 
 
 def winners(results: Iterable[TrialResult]) -> list[TrialResult]:

@@ -17,6 +17,8 @@ RANDOM_AUGMENTATIONS: tuple[Augmentation, ...] = ("randaugment", "trivialaugment
 """those that draw their operations at random; the others have a fixed list of views"""
 TestTimeAugmentation = Literal["none", "flip", "dihedral"]
 Pooling = Literal["avg", "max", "avgmax", "gem", "attention"]
+_LATER = ("new_weight", "distill")
+"""parameters that came later than the first trials: at their defaults they leave digests as they were"""
 ImportedName = Annotated[str, Field(pattern=r"^store:[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -89,6 +91,12 @@ class TrialConfig(Record):
     """each image once an epoch; or as many draws, with every class equally likely"""
     confidence_weighting: bool = False
     """weigh each sample by its label's confidence"""
+    new_weight: float = Field(default=1.0, gt=0, le=100)
+    """how many times as much an image counts in the loss that is new to the champion, or bears another label than it
+    knew; without a champion, new in this version of the data set"""
+    distill: float = Field(default=0.0, ge=0, le=1)
+    """share of the champion's own answer in the target of each image that it knew, against forgetting (Li & Hoiem
+    2016, Buzzega et al. 2020); 0: off"""
 
     # recipe
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -151,7 +159,9 @@ class TrialConfig(Record):
 
     @property
     def digest(self) -> str:
-        return digest_of(self.resolved().model_dump(mode="json"))
+        body = self.resolved().model_dump(mode="json")
+        unsaid = [name for name in _LATER if body[name] == type(self).model_fields[name].default]
+        return digest_of({name: value for name, value in body.items() if name not in unsaid})
 
 
 def field_names() -> tuple[str, ...]:

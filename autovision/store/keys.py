@@ -17,6 +17,7 @@ models/<id>/files/<sha256>-<file>                    its files
 models/<id>/parity/<digest>.json                     RuntimeParity: a runtime compared with PyTorch
 models/<id>/int8/<node kind>.json                    Quantized: the model in int8, and whether it may serve
 models/<id>/reference/<digest>.safetensors           what drift is measured against, as it is used
+models/<id>/taught/<digest of images>.safetensors    what it said of images that its successors learn from
 weights/names/<name>.json                            ImportedWeights: reveals the file
 weights/files/<sha256>.safetensors                   its tensors
 evaluations/<model>/<dataset digest>-<split>.parquet paired predictions of a model on a split
@@ -275,6 +276,10 @@ def quantized(model_id: str, node: str) -> str:
 def reference_part(model_id: str, digest: str) -> str:
     """`digest` tells what was made of which images or embeddings."""
     return f"models/{model_id}/reference/{digest}.safetensors"
+
+
+def taught(model_id: str, images_digest: str) -> str:
+    return f"models/{model_id}/taught/{images_digest}.safetensors"
 
 
 def weights_record(name: str) -> str:

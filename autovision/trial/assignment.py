@@ -52,6 +52,8 @@ class Assignment(Record):
     search_started: float
     """when the search would have begun, had it never been interrupted; seconds since the epoch"""
     initial_model: str | None
+    champion: str | None = None
+    """the model that the search's is to succeed"""
     threads: int
     """CPUs of each worker"""
     workers: int = 1

@@ -18,6 +18,7 @@ from autovision.trial.execution import objective_of
 from autovision.trial.fused import FittedHead, HeadProblem, fit_heads
 from autovision.trial.measured import with_measure
 from autovision.trial.pooled import load_pooled
+from autovision.trial.teaching import taught
 from autovision.trial.trial import Workbench, weights_key
 
 _KEPT = 4
@@ -70,12 +71,13 @@ class HeadBatch:
 
     def _problem(self) -> HeadProblem:
         task, configs = self._task, [head.config for head in self._task.heads]
-        splits = self._bench.splits(task.dataset)
+        splits = self._bench.splits(task.dataset, task.champion)
         source, channels = self._bench.source(task.config), self._bench.channels(task.config)
         until = math.inf if task.must_report else task.deadline
+        learnt = taught(self._bench, splits, splits.train, configs, deadline=until)
         train, validation = (
             load_pooled(source, split, configs, channels, training=training, deadline=until)
-            for split, training in ((splits.train, True), (splits.validation, False))
+            for split, training in ((learnt, True), (splits.validation, False))
         )
         return HeadProblem(train, validation, channels, splits.positive)
 
@@ -83,7 +85,7 @@ class HeadBatch:
         """Of one head: every rung and the value there."""
         task = self._task
         try:
-            splits = self._bench.splits(task.dataset)
+            splits = self._bench.splits(task.dataset, task.champion)
             reports = [with_measure(report, splits, task.metric, task.costs) for report in head.reports]
             objectives = [objective_of(report, task.metric) for report in reports]
         except AutoVisionError as error:

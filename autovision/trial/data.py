@@ -29,6 +29,10 @@ class Labelled:
         confidence: (N,) float32, 0 to 1: of the labels.
         multi_label: whether an image may have any number of labels.
         groups: (N,) of each image, those that are kept together; none: each is by itself.
+        new: (N,) bool: which images the champion did not know, or knew by another label; None: nothing is new.
+        times: how many images each new one counts as wherever the split judges.
+        taught: (N, C) float32: what the champion says of each image that it knew, and the target of every other one;
+            None: it was not asked.
     """
 
     images: tuple[str, ...]
@@ -36,6 +40,9 @@ class Labelled:
     confidence: Tensor
     multi_label: bool = False
     groups: tuple[str, ...] = ()
+    new: Tensor | None = None
+    times: int = 1
+    taught: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,16 +56,43 @@ class Labelled:
         """As the metrics want it: (N,) indices of classes, or (N, C) zeros and ones for several labels."""
         return self.targets.long().numpy() if self.multi_label else self.targets.argmax(1).numpy()
 
+    @property
+    def repeats(self) -> np.ndarray:
+        """(N,) how many images each counts as where the split judges."""
+        if self.new is None:
+            return np.ones(len(self), np.intp)
+        return np.where(self.new.numpy(), self.times, 1)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(M,) rows, each as often as it counts where the split judges."""
+        return np.repeat(np.arange(len(self)), self.repeats)
+
+    @property
+    def counted_groups(self) -> tuple[str, ...]:
+        """(M,) groups of the rows of `counted`, so that no image is kept apart from itself; none: each is by itself."""
+        if self.times == 1 or self.new is None:
+            return self.groups
+        names = self.groups or self.images
+        return tuple(names[row] for row in self.counted)
+
 
 def joined(first: Labelled, second: Labelled) -> Labelled:
     """The images of both, in the order of their digests."""
     images = first.images + second.images
     order = sorted(range(len(images)), key=images.__getitem__)
+
+    def both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+        return None if one is None or other is None else torch.cat([one, other])[order]
+
     return Labelled(
         tuple(images[i] for i in order),
         torch.cat([first.targets, second.targets])[order],
         torch.cat([first.confidence, second.confidence])[order],
         first.multi_label,
+        new=both(first.new, second.new),
+        times=first.times,
+        taught=both(first.taught, second.taught),
     )
 
 

@@ -117,6 +117,7 @@ class Execution:
             task.seed,
             task.deadline,
             initial=task.initial_model,
+            champion=task.champion,
             must_report=task.must_report,
             parts=task.parts,
         )

@@ -17,7 +17,9 @@ from autovision.space.config import TrialConfig
 from autovision.trial.data import Labelled, judged_views_of, views_of
 from autovision.trial.fused import HeadProblem, fit_heads
 from autovision.trial.pooled import load_pooled
-from autovision.trial.trial import DataSplits, Workbench
+from autovision.trial.splits import DataSplits
+from autovision.trial.teaching import taught
+from autovision.trial.trial import Workbench
 
 FOLDS = 5
 _AT_LEAST = 2
@@ -58,7 +60,7 @@ def cross_validated(
     Raises:
         OutOfTime: not even one fold of the first two was over by then.
     """
-    train = splits.train
+    train = taught(bench, splits, splits.train, configs)
     configs = [config.with_(patience=0) for config in configs]
     found: list[np.ndarray | None] = [
         np.full((len(train), train.classes), np.nan, np.float32) for _ in configs
@@ -73,7 +75,7 @@ def cross_validated(
         judged: dict[int, np.ndarray | None] = {}
         for group in _by_backbone(configs, which):
             of_group = [configs[i] for i in group], [epochs[i] for i in group]
-            logits = _judged(bench, splits, *of_group, rows, seed, deadline)
+            logits = _judged(bench, train, splits.positive, *of_group, rows, seed, deadline)
             judged |= dict(zip(group, logits, strict=True))
         for i, own in judged.items():
             if (of_head := found[i]) is not None and own is not None:
@@ -101,7 +103,8 @@ def cross_validated(
 
 def _judged(
     bench: Workbench,
-    splits: DataSplits,
+    train: Labelled,
+    positive: int | None,
     configs: Sequence[TrialConfig],
     epochs: Sequence[int],
     rows: tuple[Ints, Ints],
@@ -111,12 +114,10 @@ def _judged(
     """Of each head of one backbone, trained on the first rows, logits of the second ones; None of one that failed."""
     source, channels = bench.source(configs[0]), bench.channels(configs[0])
     learnt, judged = (
-        load_pooled(
-            source, rows_of(splits.train, of), configs, channels, training=training, deadline=deadline
-        )
+        load_pooled(source, rows_of(train, of), configs, channels, training=training, deadline=deadline)
         for of, training in zip(rows, (True, False), strict=True)
     )
-    problem = HeadProblem(learnt, judged, channels, splits.positive)
+    problem = HeadProblem(learnt, judged, channels, positive)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     heads = fit_heads(configs, problem, seed, deadline, device, epochs)
     if time.time() >= deadline:
@@ -186,4 +187,6 @@ def rows_of(split: Labelled, rows: Ints) -> Labelled:
         targets=split.targets[at],
         confidence=split.confidence[at],
         groups=tuple(split.groups[i] for i in rows) if split.groups else (),
+        new=None if split.new is None else split.new[at],
+        taught=None if split.taught is None else split.taught[at],
     )

@@ -19,12 +19,14 @@ def class_shares(split: Labelled) -> Tensor:
 
 
 def sample_weights(split: Labelled, config: TrialConfig) -> Tensor:
-    """(N,) float32 with mean 1: by class frequency and by label confidence, as the configuration says."""
+    """(N,) float32 with mean 1: by class frequency, label confidence and what is new, as the configuration says."""
     weights = torch.ones(len(split))
     if config.class_weighting == "balanced":
         weights = balanced_weights(split)
     if config.confidence_weighting:
         weights = weights * split.confidence.clamp(min=_LEAST_CONFIDENCE)
+    if split.new is not None:
+        weights = torch.where(split.new, config.new_weight * weights, weights)
     return weights / weights.mean()
 
 
@@ -36,10 +38,20 @@ def balanced_weights(split: Labelled) -> Tensor:
     return torch.where(labels > 0, split.targets @ inverse / labels.clamp(min=1), torch.ones(()))
 
 
-def soft_targets(split: Labelled, smoothing: float) -> Tensor:
-    """(N, C): smoothed (Szegedy et al. 2016), towards all classes alike; for several labels towards one half."""
+def soft_targets(split: Labelled, smoothing: float, distill: float = 0.0) -> Tensor:
+    """(N, C): smoothed (Szegedy et al. 2016), towards all classes alike; for several labels towards one half.
+
+    Args:
+        distill: share of what the champion says of the images that it knew. Cross entropy to such a mixture has the
+            gradient of that share of the divergence from the champion's answer (KL) and of the rest of the cross
+            entropy to the label: it is distillation (Hinton et al. 2015) that mixup, views and fused heads know as
+            any other target.
+    """
     even = 0.5 if split.multi_label else 1 / split.classes
-    return split.targets * (1 - smoothing) + smoothing * even
+    targets = split.targets
+    if distill and split.taught is not None:
+        targets = targets + distill * (split.taught - targets)
+    return targets * (1 - smoothing) + smoothing * even
 
 
 def log_prior(split: Labelled, config: TrialConfig) -> Tensor:

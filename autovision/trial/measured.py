@@ -11,8 +11,8 @@ from autovision.decisions import Measure
 from autovision.metrics import METRICS
 from autovision.records.searches import Costs
 from autovision.trial.loss import probabilities
+from autovision.trial.splits import DataSplits
 from autovision.trial.train import RungReport
-from autovision.trial.trial import DataSplits
 
 
 def with_measure(report: RungReport, splits: DataSplits, metric: str, costs: Costs | None) -> RungReport:
@@ -21,5 +21,6 @@ def with_measure(report: RungReport, splits: DataSplits, metric: str, costs: Cos
         return report
     split = splits.validation
     said = probabilities(torch.from_numpy(report.logits), multi_label=split.multi_label).double().numpy()
-    value = Measure.of(metric, costs, splits.version.classes)(said, split.truth, splits.positive)
+    rows = split.counted
+    value = Measure.of(metric, costs, splits.version.classes)(said[rows], split.truth[rows], splits.positive)
     return report if math.isnan(value) else replace(report, metrics={**report.metrics, metric: value})

@@ -85,12 +85,14 @@ class Batch:
         features: (B, U) for each way.
         targets: (B, ways, C), not smoothed.
         weights: (B, ways, K): by each way to weigh samples.
+        towards: (B, ways, C), from the targets to what the champion says; None: it was not asked.
     """
 
     step: Step
     features: Sequence[Tensor]
     targets: Tensor
     weights: Tensor
+    towards: Tensor | None
 
     def noise(self) -> Noise:
         return Noise(self.step.noise_seed, len(self.step))
@@ -101,7 +103,7 @@ class Batches:
 
     Attributes:
         alphas: the ways to mix: all values of `mixup`.
-        weightings: the ways to weigh samples: all pairs of `class_weighting` and `confidence_weighting`.
+        weightings: the ways to weigh samples, as `weighting_of` has them.
     """
 
     def __init__(
@@ -114,6 +116,8 @@ class Batches:
         self._mixing = [next(c for c in configs if c.mixup == alpha) for alpha in self.alphas]
         weighing = [next(c for c in configs if weighting_of(c) == kind) for kind in self.weightings]
         self._targets = split.labelled.targets.to(device)
+        taught = split.labelled.taught if any(config.distill for config in configs) else None
+        self._towards = None if taught is None else taught.to(device) - self._targets
         self._weights = torch.stack([sample_weights(split.labelled, c) for c in weighing], 1).to(device)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -131,16 +135,19 @@ class Batches:
         _, features = tensors(self._prefix, views, rows, self._device)
         assert features is not None
         targets, weights = self._targets[rows], self._weights[rows]
+        towards = None if self._towards is None else self._towards[rows]
         return Batch(
             steps[0],
             [_mixed(features, step) for step in steps],
             torch.stack([_mixed(targets, step) for step in steps], 1),
             torch.stack([_mixed(weights, step) for step in steps], 1),
+            None if towards is None else torch.stack([_mixed(towards, step) for step in steps], 1),
         )
 
 
-def weighting_of(config: TrialConfig) -> tuple[str, bool]:
-    return config.class_weighting, config.confidence_weighting
+def weighting_of(config: TrialConfig) -> tuple[str, bool, float]:
+    """Heads of which this is equal weigh samples alike."""
+    return config.class_weighting, config.confidence_weighting, config.new_weight
 
 
 def _mixed(x: Tensor, step: Step) -> Tensor:

@@ -112,6 +112,7 @@ class Stack:
         self._share = self._vector(c.dropout for c in configs)
         self._scale = self._vector(1 / (1 - c.dropout) for c in configs)
         self._smoothing = self._vector(c.label_smoothing for c in configs)
+        self._distill = self._vector(c.distill for c in configs)
         self._even = 0.5 if self._split.multi_label else 1 / self._split.classes
         gammas = [gamma_of(c) for c in configs]
         self._gamma = self._vector(gammas)[:, None] if any(gammas) else 0.0
@@ -154,6 +155,8 @@ class Stack:
         dropped = self._levels.draw(noise, inputs[0].shape[1], self.device)
         logits = self._logits(self._parameters, Sweep(inputs, self._readers, dropped), noise)
         targets = batch.targets[:, self._way]
+        if batch.towards is not None:
+            targets = targets + self._distill[:, None] * batch.towards[:, self._way]
         smoothing = self._smoothing[:, None]
         targets = targets * (1 - smoothing) + smoothing * self._even
         weights = batch.weights[:, self._way, self._weighting]

@@ -65,7 +65,7 @@ class Training:
     def __post_init__(self) -> None:
         split = self.problem.train.labelled
         self.device = next(self.suffix.head.parameters()).device
-        self.targets = soft_targets(split, self.config.label_smoothing).to(self.device)
+        self.targets = soft_targets(split, self.config.label_smoothing, self.config.distill).to(self.device)
         self.weights = sample_weights(split, self.config).to(self.device)
         self.prior = log_prior(split, self.config).to(self.device)
         self.stages = [p for stage in self.suffix.trained_stages() for p in stage.parameters()]

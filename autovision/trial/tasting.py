@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor
 
-from autovision.model import backbone as backbones
-from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
 from autovision.trial.data import Labelled, load_inputs
+from autovision.trial.teaching import suffix_of
 from autovision.trial.train import predict
 from autovision.trial.trial import Workbench
 
@@ -23,15 +21,18 @@ class Tasting:
     Args:
         split: the images, usually those of validation.
         config: of any trial of this architecture.
+        deadline: seconds since the epoch, by which features that are missing have to be there.
+
+    Raises:
+        OutOfTime: they are not.
     """
 
-    def __init__(self, bench: Workbench, split: Labelled, config: TrialConfig) -> None:
+    def __init__(
+        self, bench: Workbench, split: Labelled, config: TrialConfig, *, deadline: float = math.inf
+    ) -> None:
         source, channels = bench.source(config), bench.channels(config)
-        keep = backbones.kept_stages(config, len(channels))
-        staged = copy.deepcopy(source.loaded.staged)
-        staged.truncate(keep)
-        self._suffix = Suffix(staged, config, channels[:keep], split.classes).eval()
-        self._inputs = load_inputs(source, split, config, channels, training=False, deadline=math.inf)
+        self._suffix = suffix_of(bench, config, split.classes)
+        self._inputs = load_inputs(source, split, config, channels, training=False, deadline=deadline)
 
     def logits(self, tensors: Mapping[str, Tensor]) -> np.ndarray:
         """(M, C) float32 of what `Suffix.trained_state` would give. Raises `CorruptObject` if it does not fit."""

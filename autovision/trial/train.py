@@ -137,9 +137,10 @@ def judge(run: Training, rungs: list[int], *, last: bool) -> RungReport:
 
 
 def score(logits: np.ndarray, split: Labelled, positive: int | None) -> dict[str, float]:
-    """All metrics of logits (M, C) on the images of a split."""
+    """All metrics of logits (M, C) on the images of a split, each as often as it counts there."""
     said = probabilities(torch.from_numpy(logits), multi_label=split.multi_label).numpy()
-    return metrics.score(said, split.truth, positive)
+    rows = split.counted
+    return metrics.score(said[rows], split.truth[rows], positive)
 
 
 def _remember(run: Training, report: RungReport, rungs: list[int]) -> RungReport:

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from safetensors.torch import load as load_tensors
 
-from autovision.dataset import catalog, manifest
 from autovision.features.compute import FeatureSource, Helpers, OutOfTime, nobody
 from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.network import Network, Suffix
 from autovision.model.stages import channels_of
-from autovision.model.version import read_file, read_version
-from autovision.records.datasets import DatasetVersion, Split
+from autovision.model.version import read_version
 from autovision.records.models import ModelVersion, Preprocessing
 from autovision.space.config import TrialConfig
 from autovision.store import keys
@@ -27,50 +25,18 @@ from autovision.store.protocol import Store
 from autovision.trial.checkpoint import Slot, pack, unpack
 from autovision.trial.data import Labelled, joined, load_inputs
 from autovision.trial.memory import allowance, is_out_of_memory, parts_that_fit, predict, release
+from autovision.trial.splits import DataSplits, load_splits
 from autovision.trial.state import Problem, Training
 from autovision.trial.step import run_epoch
+from autovision.trial.teaching import by_class, learnt_head, learnt_tensors, suffix_of, taught
 from autovision.trial.train import RungReport, begin, fit, judged_state, rung_epochs
 from autovision.trial.world import World
 
+_TRAINED = ("unfreeze", "adapters", "adapter_width")
+"""what says which parts are trained, of networks whose heads read the same"""
 _CHECKPOINT_EVERY_S = 20.0
 _CHECKPOINT_OF_SEVERAL_EVERY_S = 2.0
 """several workers are more likely to lose one, and what they lose is that many times the work"""
-
-
-@dataclass(frozen=True)
-class DataSplits:
-    """A data set version as a trial sees it."""
-
-    version: DatasetVersion
-    train: Labelled
-    validation: Labelled
-    test: Labelled
-
-    @property
-    def positive(self) -> int | None:
-        name = self.version.positive_class
-        return None if name is None else self.version.classes.index(name)
-
-
-def load_splits(store: Store, dataset: str) -> DataSplits:
-    """The splits of `name@version`. Raises `NotFound`."""
-    version = catalog.get(store, dataset)
-    rows = manifest.read(store, version)
-
-    def split(which: Split) -> Labelled:
-        of = sorted((row for row in rows if row.split == which), key=lambda row: row.image)
-        targets = torch.zeros(len(of), len(version.classes))
-        for number, row in enumerate(of):
-            targets[number, [version.classes.index(label) for label in row.labels]] = 1.0
-        return Labelled(
-            tuple(row.image for row in of),
-            targets,
-            torch.tensor([row.confidence for row in of], dtype=torch.float32),
-            multi_label=version.multi_label,
-            groups=tuple(row.group or row.image for row in of) if any(row.group for row in of) else (),
-        )
-
-    return DataSplits(version, split(Split.TRAIN), split(Split.VALIDATION), split(Split.TEST))
 
 
 @dataclass
@@ -86,14 +52,15 @@ class Workbench:
     threads: int
     budget_bytes: int | None = None
     helpers: Helpers = nobody
-    _splits: dict[str, DataSplits] = field(default_factory=dict)
+    _splits: dict[tuple[str, str | None], DataSplits] = field(default_factory=dict)
     _sources: dict[tuple[str, str, Preprocessing], FeatureSource] = field(default_factory=dict)
     _channels: dict[tuple[str, Preprocessing], list[int]] = field(default_factory=dict)
 
-    def splits(self, dataset: str) -> DataSplits:
-        if dataset not in self._splits:
-            self._splits[dataset] = load_splits(self.store, dataset)
-        return self._splits[dataset]
+    def splits(self, dataset: str, champion: str | None = None) -> DataSplits:
+        """As a successor of the champion sees them; None: of nobody."""
+        if (dataset, champion) not in self._splits:
+            self._splits[dataset, champion] = load_splits(self.store, dataset, champion)
+        return self._splits[dataset, champion]
 
     def source(self, config: TrialConfig) -> FeatureSource:
         prep = backbones.preprocessing(config)
@@ -132,6 +99,7 @@ class Trial:
         deadline: seconds since the epoch.
         must_report: compute features past the deadline, too, and give a value at least of the first epoch.
         initial: a bundle's tensors to start from instead of a new head; only what fits is taken.
+        champion: the model that the trial's is to succeed: it says which images are new, and teaches the others.
         parts: in how many parts each batch is computed at least; more where memory is short.
         feature_s: seconds spent on features so far.
     """
@@ -142,22 +110,20 @@ class Trial:
     seed: int
     deadline: float
     initial: str | None = None
+    champion: str | None = None
     must_report: bool = False
     parts: int = 1
     feature_s: float = 0.0
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.splits = self.bench.splits(self.dataset)
+        self.splits = self.bench.splits(self.dataset, self.champion)
         self.suffix = self._untrained()
 
     def _untrained(self) -> Suffix:
-        source, channels = self.bench.source(self.config), self.bench.channels(self.config)
-        keep = backbones.kept_stages(self.config, len(channels))
-        staged = copy.deepcopy(source.loaded.staged)
-        staged.truncate(keep)
+        self.bench.channels(self.config)  # may draw random numbers, before they are set
         torch.manual_seed(self.seed)
-        suffix = Suffix(staged, self.config, channels[:keep], len(self.splits.version.classes)).eval()
+        suffix = suffix_of(self.bench, self.config, len(self.splits.version.classes))
         return suffix.cuda() if torch.cuda.is_available() else suffix
 
     def run(self, *, world: World | None = None, slot: Slot | None = None) -> Iterator[RungReport]:
@@ -197,7 +163,8 @@ class Trial:
         Raises:
             NotFinite, OutOfTime, TooLarge: it came to nothing.
         """
-        self.splits = replace(self.splits, train=joined(self.splits.train, self.splits.validation))
+        both = (self._taught(self.splits.train), self._taught(self.splits.validation))
+        self.splits = replace(self.splits, train=joined(*both))
         problem = self._problem()
         self._prepare(problem, None)
         self.training = Training(self.suffix, problem, self.config, self.seed, autocast=self._autocast())
@@ -218,10 +185,15 @@ class Trial:
         yield from fit(self.training, self.deadline, _Keeper(slot if world.rank == 0 else None, world.size))
 
     def _prepare(self, problem: Problem, slot: Slot | None) -> bytes | None:
-        """The checkpoint to go on from; if there is none, the suffix is given a head to start from."""
+        """The checkpoint to go on from; if there is none, the suffix is given what to start from."""
         saved = slot.load() if slot else None
-        if saved is None:
-            begin(self.suffix, problem, self.config, self.seed, self.deadline, self._initial_head())
+        known = self._initial()
+        if known is not None and known.keys() == self.suffix.trained_state().keys():
+            # Also before a checkpoint is taken up: it is what L2-SP pulls towards.
+            self.suffix.load_trained(known)
+        elif saved is None:
+            head = None if known is None else {n.removeprefix("head."): t for n, t in known.items()}
+            begin(self.suffix, problem, self.config, self.seed, self.deadline, head)
         return saved
 
     def _take_up(self, saved: bytes | None) -> None:
@@ -258,9 +230,13 @@ class Trial:
         deadline = math.inf if self.must_report else self.deadline
         train, validation = (
             load_inputs(source, split, self.config, channels, training=training, deadline=deadline)
-            for split, training in ((self.splits.train, True), (self.splits.validation, False))
+            for split, training in ((self._taught(self.splits.train), True), (self.splits.validation, False))
         )
         return Problem(train, validation, self.splits.positive)
+
+    def _taught(self, split: Labelled) -> Labelled:
+        deadline = math.inf if self.must_report else self.deadline
+        return taught(self.bench, self.splits, split, [self.config], deadline=deadline)
 
     def _autocast(self) -> bool:
         """Whether stages are trained in bf16: where this node is faster in it.
@@ -276,31 +252,28 @@ class Trial:
         """What validation judged last: head and unfrozen stages, as a safetensors file."""
         return bundle.tensors_file(judged_state(self.training))
 
-    def _initial_head(self) -> dict[str, torch.Tensor] | None:
-        """The champion's head, if it is of the same shape: its knowledge is where this trial starts.
+    def _initial(self) -> dict[str, torch.Tensor] | None:
+        """What the champion had trained, by the names of `Suffix.trained_state`: its knowledge is where this begins.
 
-        Of a model that was trained again on validation it is the head of before: the images that this trial will be
-        judged by are among those.
+        All of it where the trial trains the very same parts, its head alone where others are trained; None where
+        not even that fits. Rows of the head follow the names of the classes; a new class begins as in a new head. Of a
+        model that was trained again on validation it is that of before: the images that this trial will be judged by
+        are among those.
         """
         if self.initial is None:
             return None
         version = read_version(self.bench.store, self.initial)
-        refitted = version.lineage.refit
-        tensors = load_tensors(
-            read_file(self.bench.store, version, bundle.WEIGHTS_FILE)
-            if refitted is None
-            else self.bench.store.get(refitted.before_key).data
-        )
-        head = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith("head.")}
-        own = self.suffix.head.state_dict()
-        same_shapes = {n: t.shape for n, t in head.items()} == {n: t.shape for n, t in own.items()}
-        same_classes = version.classes == self.splits.version.classes
-        if not (same_shapes and same_classes and self._reads_the_same(version)):
-            self.notes += (
-                f"the head of {self.initial} does not fit this configuration; the head starts anew",
-            )
-            return None
-        return head
+        own = self.suffix.trained_state()
+        if version.multi_label == self.splits.version.multi_label and self._reads_the_same(version):
+            theirs = TrialConfig.model_validate(version.lineage.config)
+            whole = all(getattr(theirs, name) == getattr(self.config, name) for name in _TRAINED)
+            store = self.bench.store
+            tensors = learnt_tensors(store, version, self.suffix) if whole else learnt_head(store, version)
+            tensors = by_class(tensors, own, version.classes, self.splits.version.classes)
+            if all(name in own and own[name].shape == tensor.shape for name, tensor in tensors.items()):
+                return tensors
+        self.notes += (f"the head of {self.initial} does not fit this configuration; the head starts anew",)
+        return None
 
     def _reads_the_same(self, version: ModelVersion) -> bool:
         """Whether a model's head reads what this one's does; equal widths alone do not say so."""

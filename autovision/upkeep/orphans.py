@@ -15,7 +15,7 @@ _PATTERNS = {
     "trial": r"searches/[^/]+/weights/[^/]+\.safetensors",
     "checkpoint": r"(?P<search>searches/[^/]+/)checkpoints/[^/]+\.safetensors",
     "file": r"models/(?P<model>[^/]+)/files/(?P<digest>[0-9a-f]{64})-[^/]+",
-    "about": r"models/(?P<model>[^/]+)/(?:(?:parity|int8)/[^/]+\.json|reference/[^/]+\.safetensors)"
+    "about": r"models/(?P<model>[^/]+)/(?:(?:parity|int8)/[^/]+\.json|(?:reference|taught)/[^/]+\.safetensors)"
     r"|evaluations/(?P<of>[^/]+)/[^/]+\.parquet",
     "window": r"deployments/[^/]+/windows/(?P<digest>[0-9a-f]{64})\.safetensors",
     "probe": r"probes/.*",

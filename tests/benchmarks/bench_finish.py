@@ -44,8 +44,9 @@ from autovision.store.local import LocalStore
 from autovision.trial.execution import value_of
 from autovision.trial.fused import FittedHead, HeadProblem, fit_heads
 from autovision.trial.pooled import load_pooled
+from autovision.trial.splits import DataSplits
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import DataSplits, Workbench, weights_key
+from autovision.trial.trial import Workbench, weights_key
 
 FRACTIONS = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15, Split.TEST: 0.25}
 BASE = TrialConfig(

@@ -207,6 +207,7 @@ ODD: dict[str, Any] = {
     "sampling": "balanced", "confidence_weighting": True, "optimizer": "sgd", "lr": 0.5, "weight_decay": 0.3,
     "warmup": 0.4, "clip_norm": 1.5, "ema": 0.6, "focal_gamma": 3.3, "logit_adjustment": 0.7,
     "label_smoothing": 0.17, "epochs": 77, "batch_size": 17, "patience": 9,
+    "new_weight": 3.5, "distill": 0.35,
 }  # fmt: skip
 """a value besides the default of every parameter that decides about no other one"""
 

@@ -14,7 +14,7 @@ from autovision.promotion.gates.paired import (
     undefined,
     values,
 )
-from autovision.promotion.significance import LEVEL, sign_test
+from autovision.significance import LEVEL, sign_test
 
 
 def better_somewhere(

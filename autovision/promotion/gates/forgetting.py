@@ -5,7 +5,7 @@ from __future__ import annotations
 from autovision.metrics import Mask, answers, members
 from autovision.promotion.gates.not_worse import MARGIN, not_worse_share
 from autovision.promotion.gates.paired import GateResult, Paired, said_by_champion
-from autovision.promotion.significance import f1_gain_lower_bound
+from autovision.significance import f1_gain_lower_bound
 
 
 def no_forgetting(paired: Paired, label: int, *, margin: float = MARGIN) -> GateResult:

@@ -6,8 +6,8 @@ import numpy as np
 
 from autovision.metrics import Counts, Floats, Ints, answers, balanced_accuracy, members, right
 from autovision.promotion.gates.paired import GateResult, Paired
-from autovision.promotion.significance import LEVEL, independence_test, sign_test
 from autovision.records.datasets import spoken
+from autovision.significance import LEVEL, independence_test, sign_test
 
 
 def beats_majority(paired: Paired) -> GateResult:

@@ -23,7 +23,7 @@ from autovision.promotion.gates.paired import (
     spoken_metric,
     values,
 )
-from autovision.promotion.significance import (
+from autovision.significance import (
     LEVEL,
     POWER,
     can_bound,

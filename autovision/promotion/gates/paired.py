@@ -11,7 +11,7 @@ import numpy as np
 from autovision.decisions import Measure
 from autovision.errors import InvalidInput
 from autovision.metrics import Floats, Ints, Mask, checked, members, right
-from autovision.promotion.significance import bootstrap_difference
+from autovision.significance import bootstrap_difference
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Paired:
     """the same"""
     costs: Floats | None = None
     """(C, C) of answering the column where the row is true, for the metric `neg_mean_cost`"""
+    unknown: tuple[int, ...] = ()
+    """columns of classes that the champion does not know"""
 
     def __post_init__(self) -> None:
         challenger, labels = checked(self.challenger, self.labels)
@@ -81,7 +83,14 @@ class Paired:
             champion_scores=champion_scores,
             challenger_scores=challenger_scores,
             costs=self.costs,
+            unknown=self.unknown,
         )
+
+    @property
+    def known(self) -> Mask:
+        """(N,) which images have none of the classes that are new to the champion."""
+        new: Mask = np.asarray(members(self.labels, len(self.classes))[:, list(self.unknown)].any(1))
+        return ~new
 
     @property
     def said_by_challenger(self) -> Floats:

@@ -26,8 +26,9 @@ from autovision.search.costing.speeds import Measurement, NodeKind, Speeds
 from autovision.space.config import TrialConfig
 from autovision.trial.memory import Footprint
 from autovision.trial.pooled import head_columns
+from autovision.trial.splits import DataSplits
 from autovision.trial.train import rung_epochs
-from autovision.trial.trial import DataSplits, Workbench
+from autovision.trial.trial import Workbench
 
 _KEEP_EVERY_S = 15.0
 _LEAST_S = 0.002

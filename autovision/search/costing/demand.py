@@ -10,8 +10,9 @@ from autovision.model.network import cut_of, taps_below
 from autovision.space.config import TrialConfig
 from autovision.trial.data import Inputs, columns_of, views_of
 from autovision.trial.memory import Footprint, predict
+from autovision.trial.splits import DataSplits
 from autovision.trial.state import Problem, Training
-from autovision.trial.trial import DataSplits, Trial, Workbench
+from autovision.trial.trial import Trial, Workbench
 
 _COUNTS = (
     *("backbone", "weights", "resolution", "drop_stages", "taps", "pooling", "head", "head_width"),

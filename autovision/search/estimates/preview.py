@@ -11,6 +11,7 @@ from autovision.search.costing.node import this_node
 from autovision.search.estimates import prices
 from autovision.search.estimates.estimate import Estimate, estimate
 from autovision.search.feasibility import infeasible_backbones
+from autovision.search.finishing.court import config_of_champion
 from autovision.search.finishing.finish import evaluated
 from autovision.search.reserve import Reserve
 from autovision.search.sharing.placement import placement
@@ -32,13 +33,21 @@ def preview(store: Store, request: SearchRequest, table: PriceTable | None) -> E
     bench = Workbench(store, max(1, len(os.sched_getaffinity(0))), budget.configured_bytes())
     space = Space.from_json(request.space)
     left_out = infeasible_backbones(space, bench, request.licenses)
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
     cost = CostModel(bench, splits, this_node(workers=request.workers_per_trial), warm=request.warm_start)
     nodes = prices.cluster()
     table = table or prices.configured()
     place = placement([dict(node["Resources"]) for node in nodes], request.workers_per_trial)
     default = space.config(space.default())
-    reserve = Reserve(request, cost, default, evaluated(splits), request.budget_s, bench.threads)
+    reserve = Reserve(
+        request,
+        cost,
+        default,
+        evaluated(splits),
+        request.budget_s,
+        bench.threads,
+        config_of_champion(store, request, splits),
+    )
     return estimate(
         cost,
         space,

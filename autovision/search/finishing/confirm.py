@@ -4,32 +4,32 @@ The best of a thousand trials on a few hundred validation images is mostly the l
 train in seconds, so the best few are cross-validated on the training images, and what they say of these is judged
 together with what they said of validation: several times the images, and none that a head was trained on. There they
 are trained for as many epochs as the trial itself was when it left its weights.
+
+In a re-search so is a head of the champion's configuration, on the images that the champion knew: on these the
+candidates are compared with it, several times as many as validation has of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from safetensors.torch import load as load_tensors
 
-from autovision.decisions import Measure
 from autovision.features.compute import OutOfTime
 from autovision.metrics import Ints
-from autovision.model.predictor import probabilities_of
 from autovision.records.models import Confirmation
-from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult
+from autovision.search.finishing.court import Court
+from autovision.search.finishing.judge import Worth
 from autovision.search.finishing.refit import epochs_of
-from autovision.search.finishing.soup import scorer
 from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.select import rank
 from autovision.search.stopping import noise_of
 from autovision.space.config import TrialConfig
 from autovision.trial import folds
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import DataSplits, Workbench
 
 MOST = 8
 """trials that are judged once more"""
@@ -57,12 +57,19 @@ class Confirmed:
     note: str | None = None
 
 
-def candidates(ledger: Sequence[TrialResult], images: int) -> list[TrialResult]:
+def candidates(
+    ledger: Sequence[TrialResult], images: int, expected: Mapping[str, float] | None = None
+) -> list[TrialResult]:
     """Heads that may be the best, the most likely first: the best of any features, and the best of other ones.
 
     Args:
         images: of validation, which say how large a difference is noise.
+        expected: trial -> what is expected of offering it, where that is not its value.
     """
+
+    def worth(result: TrialResult) -> float:
+        return (expected or {}).get(result.trial, result.value or 0.0)
+
     heads = [
         result
         for result in ledger
@@ -72,9 +79,9 @@ def candidates(ledger: Sequence[TrialResult], images: int) -> list[TrialResult]:
     ]
     if not heads:
         return []
-    heads.sort(key=rank)
-    top = heads[0].value or 0.0
-    near = [r for r in heads if top - (r.value or 0.0) <= _STANDARD_ERRORS * noise_of(top, images)]
+    heads.sort(key=lambda result: (-worth(result), *rank(result)[1:]))
+    top = worth(heads[0])
+    near = [r for r in heads if top - worth(r) <= _STANDARD_ERRORS * noise_of(top, images)]
     found, seen = near[:_OF_ANY], {_features(result) for result in near[:_OF_ANY]}
     for result in near[_OF_ANY:]:
         if _features(result) not in seen and len(found) < MOST:
@@ -89,13 +96,13 @@ def seconds(head_s: float) -> float:
 
 
 def confirm(
-    bench: Workbench,
-    request: SearchRequest,
+    court: Court,
     best: TrialResult,
     ledger: Sequence[TrialResult],
     head_s: Callable[[TrialConfig], float],
     deadline: float,
     left_s: float,
+    expected: Mapping[str, float] | None = None,
 ) -> Confirmed:
     """Judge the best heads once more; of a search for several objectives those of its front, which the model is on.
 
@@ -105,12 +112,54 @@ def confirm(
         head_s: seconds that training a head is predicted to take.
         deadline: seconds since the epoch.
         left_s: seconds until then.
+        expected: trial -> what is expected of offering it by validation, where that is not its value.
     """
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    request, splits = court.request, court.splits
+    eligible = pareto_front(request.objectives, ledger) if request.objectives else ledger
+    usable = candidates(eligible, len(splits.validation), expected)
+    if len(usable) < 2:
+        return Confirmed(best)
+    champion = court.trained_config()
+    found = _affordable(usable, head_s, left_s - (seconds(head_s(champion)) if champion else 0.0))
+    if champion is not None and len(found) < 2:
+        champion, found = None, _affordable(usable, head_s, left_s)
+    if len(found) < 2:
+        return Confirmed(
+            best, note=f"the best trials were not judged once more: {left_s:.0f} s are left for it"
+        )
+    try:
+        worths, images = _worths(court, found, deadline, with_champion=champion is not None)
+    except OutOfTime:
+        return Confirmed(best, note="the best trials were not judged once more: there was no time to end it")
+    judged = [Judged(result, worth) for result, worth in zip(found, worths, strict=True) if worth is not None]
+    if len(judged) < 2:
+        return Confirmed(best)
+    judged.sort(key=lambda each: (-each.worth.expected, -(each.result.value or 0.0), each.result.trial))
+    compared = court.champion is not None
+    ranked = tuple(each.confirmation(compared=compared) for each in judged)
+    winner = judged[0].result
+    note = f"{len(ranked)} heads were judged once more, on {images:,} images"
+    if not folds.can_be(TrialConfig.model_validate(best.config)):
+        # It was not judged once more: its lead on validation is added to what the best head there was confirmed with.
+        def on_validation(result: TrialResult) -> float:
+            return (expected or {}).get(result.trial, result.value or 0.0)
+
+        first = max(judged, key=lambda each: on_validation(each.result))
+        lead = on_validation(best) - on_validation(first.result)
+        if first.worth.expected + lead >= judged[0].worth.expected:
+            note += f": {best.trial}, which cannot be, stays the best by its lead on validation"
+            return Confirmed(best, ranked, note)
+    if winner.trial != best.trial:
+        note += f": {winner.trial} is better there than {best.trial}, which is the best on validation alone"
+    return Confirmed(winner, ranked, note)
+
+
+def _affordable(
+    usable: Sequence[TrialResult], head_s: Callable[[TrialConfig], float], left_s: float
+) -> list[TrialResult]:
+    """Those that there is time for, the first ones first."""
     found: list[TrialResult] = []
     predicted, backbones = 0.0, set[object]()
-    eligible = pareto_front(request.objectives, ledger) if request.objectives else ledger
-    usable = candidates(eligible, len(splits.validation))
     for result in usable:
         config = TrialConfig.model_validate(result.config)
         backbone = (config.backbone, config.weights, config.resolution)
@@ -119,77 +168,50 @@ def confirm(
             predicted += own
             backbones.add(backbone)
             found.append(result)
-    if len(usable) < 2:
-        return Confirmed(best)
-    if len(found) < 2:
-        return Confirmed(
-            best, note=f"the best trials were not judged once more: {left_s:.0f} s are left for it"
+    return found
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trial, and what it is worth on train and validation together."""
+
+    result: TrialResult
+    worth: Worth
+
+    def confirmation(self, *, compared: bool) -> Confirmation:
+        """As it is stored; `compared`: with a champion."""
+        found = Confirmation(
+            trial=self.result.trial, value=self.result.value or 0.0, confirmed=self.worth.value
         )
-    try:
-        values, images = _values(bench, request, splits, found, deadline)
-    except OutOfTime:
-        return Confirmed(best, note="the best trials were not judged once more: there was no time to end it")
-    judged = [
-        Confirmation(trial=result.trial, value=result.value or 0.0, confirmed=value)
-        for result, value in zip(found, values, strict=True)
-        if value is not None
-    ]
-    if len(judged) < 2:
-        return Confirmed(best)
-    order = sorted(
-        range(len(judged)), key=lambda i: (-judged[i].confirmed, -judged[i].value, judged[i].trial)
-    )
-    winner = next(result for result in found if result.trial == judged[order[0]].trial)
-    ranked = tuple(judged[i] for i in order)
-    note = f"{len(ranked)} heads were judged once more, on {images:,} images"
-    if not folds.can_be(TrialConfig.model_validate(best.config)):
-        # It was not judged once more: its lead on validation is added to what the best head there was confirmed with.
-        first = max(judged, key=lambda each: each.value)
-        expected = first.confirmed + (best.value or 0.0) - first.value
-        if expected >= ranked[0].confirmed:
-            note += f": {best.trial}, which cannot be, stays the best by its lead on validation"
-            return Confirmed(best, ranked, note)
-    if winner.trial != best.trial:
-        note += f": {winner.trial} is better there than {best.trial}, which is the best on validation alone"
-    return Confirmed(winner, ranked, note)
+        if not compared:
+            return found
+        return found.with_(expected=self.worth.expected, chance=self.worth.chance, at_risk=self.worth.at_risk)
 
 
-def _values(
-    bench: Workbench,
-    request: SearchRequest,
-    splits: DataSplits,
-    found: Sequence[TrialResult],
-    deadline: float,
-) -> tuple[list[float | None], int]:
+def _worths(
+    court: Court, found: Sequence[TrialResult], deadline: float, *, with_champion: bool
+) -> tuple[list[Worth | None], int]:
     """Of each trial, on train, where others judge each image than were trained on it, and validation together.
 
-    And on how many images. Of train only the folds that there was time for.
+    And on how many images. Of train only the folds that there was time for; likewise of the champion.
     """
+    bench, splits = court.bench, court.splits
     configs = [TrialConfig.model_validate(result.config) for result in found]
-    epochs = [epochs_of(result, request.metric) for result in found]
-    measure = Measure.of(request.metric, request.costs, splits.version.classes)
-    several = splits.version.multi_label
-    truth = np.concatenate([splits.train.truth, splits.validation.truth])
-    score = scorer(
-        measure, truth, splits.positive, lambda logits: probabilities_of(logits, 1.0, multi_label=several)
-    )
-    values: list[float | None] = []
+    epochs = [epochs_of(result, court.request.metric) for result in found]
+    trained = folds.cross_validated(bench, splits, configs, epochs, court.request.seed, deadline)
+    judge = (court.cross_validated(deadline) if with_champion else court).everything
+    worths: list[Worth | None] = []
     images = 0
-    for result, config, train in zip(
-        found,
-        configs,
-        folds.cross_validated(bench, splits, configs, epochs, request.seed, deadline),
-        strict=True,
-    ):
+    for result, config, train in zip(found, configs, trained, strict=True):
         if train is None:
-            values.append(None)
+            worths.append(None)
             continue
         tensors = load_tensors(bench.store.get(result.weights_key or "").data)
         logits = np.concatenate([train, Tasting(bench, splits.validation, config).logits(tensors)])
         rows: Ints = np.flatnonzero(~np.isnan(logits[:, 0]) | (np.arange(len(logits)) >= len(train)))
-        values.append(score(logits[rows], rows))
+        worths.append(judge.only(rows).worth(court.probabilities(logits[rows])))
         images = len(rows)
-    return values, images
+    return worths, images
 
 
 def _features(result: TrialResult) -> tuple[object, ...]:

@@ -6,6 +6,8 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load as load_tensors
@@ -35,9 +37,12 @@ from autovision.search.select import best_trial
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
+from autovision.trial.splits import DataSplits
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import DataSplits, Workbench, assemble
+from autovision.trial.trial import Workbench, assemble
 
+RECALIBRATED = "recalibrated"
+"""stands for a trial in the lineage of a model that is its parent with other probabilities"""
 _REFERENCE = 400
 """images that drift is measured against, at least, if there are so many that the model was not trained on"""
 
@@ -56,6 +61,7 @@ def finish(
     *,
     cost: CostModel | None = None,
     deadline: float = math.inf,
+    beside_champion: bool = True,
 ) -> ModelVersion:
     """Register what a ledger comes to. The same ledger gives the same version, however often it is called.
 
@@ -66,17 +72,30 @@ def finish(
     Args:
         cost: what the search knows of speed; None: nothing yet.
         deadline: seconds since the epoch, by which a refit must be over.
+        beside_champion: a re-search's trials are compared with the champion, which may be what is best: recalibrated,
+            which is another model then, or as it is, which is the model that is there.
 
     Raises:
         AutoVisionError: no trial left a model.
     """
     if best_trial(ledger) is None:
         raise AutoVisionError(_nothing(request, ledger))
-    splits = bench.splits(f"{request.dataset}@{request.dataset_version}")
+    splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
     version = splits.version
-    chosen = choose(store, request, ledger, bench, cost or CostModel(bench, splits), deadline)
-    best = next(result for result in ledger if result.trial == chosen.trials[0])
-    config = TrialConfig.model_validate(best.config)
+    chosen = choose(
+        store,
+        request,
+        ledger,
+        bench,
+        cost or CostModel(bench, splits),
+        deadline,
+        beside_champion=beside_champion,
+    )
+    if chosen.candidate == "unchanged":
+        assert request.parent_model is not None
+        return read_version(store, request.parent_model)
+    origin = _origin(store, request, ledger, chosen)
+    config = TrialConfig.model_validate(origin.config)
     network = assemble(bench, config, store.get(chosen.final_key).data, len(version.classes))
     prep, precision = backbones.preprocessing(config), native_precision()
     scorer = Scorer.as_evaluated(network, (prep.height, prep.width), precision, bench.threads)
@@ -91,6 +110,8 @@ def finish(
     labels = truth(rows[Split.VALIDATION], version.classes, multi_label=several)
     # From the features that trials were judged on: the network need not see these images once more.
     judged = Tasting(bench, splits.validation, config).logits(load_tensors(store.get(chosen.chosen_key).data))
+    counted = splits.validation.counted
+    judged, labels = judged[counted], labels[counted]
     temperature = fit_temperature(judged, labels)
     measure = Measure.of(request.metric, request.costs, version.classes)
     rule = choose_rule(
@@ -99,7 +120,7 @@ def finish(
         labels,
         splits.positive,
         version.classes,
-        groups=splits.validation.groups,
+        groups=splits.validation.counted_groups,
         seed=request.seed,
     )
     logits, reference = scored(Split.TEST)
@@ -112,7 +133,7 @@ def finish(
         bundle.WEIGHTS_FILE: bundle.weights_of(network),
         bundle.REFERENCE_FILE: bundle.reference_bytes(reference),
     }
-    lineage = _lineage(request, best, config, version, bench, chosen)
+    lineage = _lineage(request, origin, version, bench, chosen)
     model = ModelVersion(
         id=_model_id(request, files, temperature, rule, lineage),
         dataset=request.dataset,
@@ -137,6 +158,31 @@ def finish(
     return read_version(store, model.id)
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """What the weights came of."""
+
+    trial: str
+    config: dict[str, Any]
+    seed: int
+    soup: tuple[str, ...]
+
+
+def _origin(
+    store: Store, request: SearchRequest, ledger: Sequence[TrialResult], chosen: FinishRecord
+) -> _Origin:
+    """The best trial; or what the champion came of, which no trial of this search did."""
+    if chosen.candidate == "recalibrated":
+        assert request.parent_model is not None
+        champion = read_version(store, request.parent_model).lineage
+        return _Origin(RECALIBRATED, champion.config, champion.seed, champion.soup)
+    best = next(result for result in ledger if result.trial == chosen.trials[0])
+    soup = chosen.trials if len(chosen.trials) > 1 else ()
+    return _Origin(
+        best.trial, TrialConfig.model_validate(best.config).model_dump(mode="json"), best.seed, soup
+    )
+
+
 def _rows(store: Store, version: DatasetVersion, split: Split) -> list[Row]:
     return sorted(
         (row for row in manifest.read(store, version) if row.split == split), key=lambda row: row.image
@@ -156,16 +202,16 @@ def _evaluations(test: Predictions, version: DatasetVersion, measure: Measure) -
 
 def _lineage(
     request: SearchRequest,
-    best: TrialResult,
-    config: TrialConfig,
+    origin: _Origin,
     version: DatasetVersion,
     bench: Workbench,
     chosen: FinishRecord,
 ) -> Lineage:
+    config = TrialConfig.model_validate(origin.config)
     weights = bench.source(config).loaded.info
     return Lineage(
         search=request.id,
-        trial=best.trial,
+        trial=origin.trial,
         dataset=version.id,
         dataset_digest=version.digest,
         backbone=config.backbone,
@@ -174,11 +220,11 @@ def _lineage(
         backbone_weights_license=weights.license,
         space_fingerprint=Space.from_json(request.space).fingerprint,
         config=config.model_dump(mode="json"),
-        seed=best.seed,
+        seed=origin.seed,
         code_version=code_version(),
         packages=package_versions(),
         parents=(request.parent_model,) if request.parent_model else (),
-        soup=chosen.trials if len(chosen.trials) > 1 else (),
+        soup=origin.soup,
         refit=chosen.refit,
         notes=chosen.notes,
     )

@@ -60,6 +60,7 @@ def refit(
         result.seed,
         deadline,
         initial=request.parent_model if result.origin == "champion" else None,
+        champion=request.parent_model,
     )
     try:
         trained = trial.refit(epochs_of(result, request.metric))

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autovision.decisions import Measure
-from autovision.metrics import Floats, Ints, neg_log_loss
+from autovision.metrics import Floats, Ints
 from autovision.records.trials import TrialResult
+from autovision.search.finishing.judge import Judge
 from autovision.space.config import TrialConfig
-from autovision.trial.execution import value_of
 from autovision.trial.folds import divided
 
 MOST = 12
@@ -140,16 +139,11 @@ def cook(kitchen: Kitchen, kinds: Ints, *, groups: Sequence[str] = (), seed: int
 
 
 def scorer(
-    measure: Measure, labels: Ints, positive: int | None, probabilities: Callable[[np.ndarray], Floats]
+    judge: Judge, probabilities: Callable[[np.ndarray], Floats]
 ) -> Callable[[np.ndarray, Ints], float]:
-    """What logits of some images are worth: that by which trials are ranked; minus infinity where it is undefined."""
+    """What is expected of logits of some images, by the judge of all; minus infinity where it is undefined."""
 
     def score(logits: np.ndarray, rows: Ints) -> float:
-        p, y = probabilities(logits), labels[rows]
-        if not np.isfinite(p).all():
-            return -np.inf
-        found = {measure.name: measure(p, y, positive), "neg_log_loss": neg_log_loss(p, y)}
-        value = value_of(found, measure.name)
-        return value if np.isfinite(value) else -np.inf
+        return judge.only(rows).worth(probabilities(logits)).expected
 
     return score

@@ -19,7 +19,8 @@ from autovision.store.protocol import Store
 from autovision.testing.simulation.lab import Lab, Table, VirtualClock, channels
 from autovision.testing.simulation.shelf import FeatureShelf
 from autovision.testing.simulation.workers import Policy, Simulation
-from autovision.trial.trial import DataSplits, Workbench
+from autovision.trial.splits import DataSplits
+from autovision.trial.trial import Workbench
 
 
 @dataclass

@@ -28,7 +28,7 @@ from autovision.search import requests
 from autovision.store import captures, keys, labels
 from autovision.store.protocol import Store
 from autovision.testing.clock import FakeClock
-from autovision.testing.year.models import Lab
+from autovision.testing.year.models import Lab, Recorded
 from autovision.testing.year.outages import OutageStore
 from autovision.testing.year.people import People
 from autovision.testing.year.world import CLASSES, START, Arrived, World, at
@@ -88,14 +88,14 @@ class Year:
         version = importer.import_images(
             self.store, DATASET, sources, seed=self.seed, near_bits=-1, clock=self.clock
         )
-        deployments.create(self.store, DEPLOYMENT, DATASET, {}, self.policy)
+        deployments.create(self.store, DEPLOYMENT, DATASET, Recorded().to_json(), self.policy)
         # Its images are stand-ins, of which no corrupted ones can be made.
         deployments.set_gate_policy(self.store, DEPLOYMENT, GatePolicy(robustness_margin=None))
         request = SearchRequest(
             dataset=DATASET,
             dataset_version=version.version,
             dataset_digest=version.digest,
-            space={},
+            space=Recorded().to_json(),
             budget_s=self.policy.budget_s,
             deployment=DEPLOYMENT,
         )

@@ -29,6 +29,7 @@ from autovision.registry import deployments
 from autovision.registry.evaluate import Predictions, store_predictions
 from autovision.registry.searches import all_searches
 from autovision.search.fleet import Fleet, News
+from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import Store
@@ -39,6 +40,14 @@ PENALTIES = (3e-4, 3e-3, 3e-2)
 _CONFIG = TrialConfig(backbone="test_resnet", weights="store:recorded", resolution=64)
 """its weights cannot be had: near-duplicates are not looked for in images that are noise"""
 _FAILS_AFTER_S = 10.0
+
+
+class Recorded(Space):
+    """What the lab is asked to search. It fits regressions all the same."""
+
+    backbone = _CONFIG.backbone
+    weights = _CONFIG.weights
+    resolution = _CONFIG.resolution
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,14 @@ def test_feedback_is_stored_once(cli: Any, world: Any, door: str) -> None:
     )
 
 
+def test_a_class_is_new_only_where_it_is_said_to_be(cli: Any, world: Any, door: str) -> None:
+    assert cli("feedback", door, "r1", "cow", "--new-class", "cow", "--json").answer["label"] == "cow"
+    assert cli("feedback", door, "r2", "cwo", "--new-class", "cow").code == 2
+    Path("labels.csv").write_text("request_id,label\nr3,cow\nr4,horse\nr5,cat\n")
+    ran = cli("feedback", door, "--file", "labels.csv", "--new-class", "cow", "--json")
+    assert (ran.code, ran.answer["stored"], [bad["line"] for bad in ran.answer["bad"]]) == (1, 2, [3])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -157,3 +157,57 @@ def test_the_margin_is_the_policys(paired):
         ("not_worse_overall", True),
         ("not_worse_overall", False),
     ]
+
+
+def with_new_class(answers, n_old, n_new, *, lost, found):
+    """Two classes that both know, and one that is new to the champion: the challenger lost some of the old images."""
+    labels = np.concatenate([np.arange(n_old) % 2, np.full(n_new, 2)])
+    champion = answers(np.where(labels == 2, 0, labels), 3)
+    champion[:, 2] = 0.0
+    after = labels.copy()
+    after[:lost] = 2
+    after[n_old + found :] = 1
+    return Paired(
+        labels, champion, answers(after, 3), classes=("ok", "cracked", "dirty"), unknown=(2,), positive=None
+    )
+
+
+def test_a_new_class_is_a_reason_to_promote(answers):
+    verdict = decide(with_new_class(answers, 300, 60, lost=0, found=50))
+    assert verdict.accepted
+    gates = {gate["name"]: gate for gate in verdict.numbers["gates"]}
+    assert gates.keys() == {
+        "better_somewhere",
+        "not_worse_overall",
+        "no_forgetting[ok]",
+        "no_forgetting[cracked]",
+        "new_class[dirty]",
+    }
+    assert gates["new_class[dirty]"]["numbers"] == {"n": 60, "recall": 50 / 60, "wrongly": 0}
+    assert gates["not_worse_overall"]["numbers"]["n"] == 300
+
+
+def test_a_new_class_does_not_make_up_for_what_is_lost_elsewhere(answers):
+    """All images together gain from 80 to 93 in 100; of those that both know one in ten is lost."""
+    pair = with_new_class(answers, 300, 75, lost=30, found=75)
+    verdict = decide(pair)
+    assert not verdict.accepted
+    failed = {gate["name"] for gate in verdict.numbers["gates"] if not gate["passed"]}
+    assert "not_worse_overall" in failed and "better_somewhere" not in failed
+    assert decide(dataclasses.replace(pair, unknown=())).numbers["gates"][1]["passed"], "it would be hidden"
+
+
+def test_subgroups_and_corruptions_look_at_what_both_know(answers):
+    pair = with_new_class(answers, 300, 60, lost=0, found=60)
+    groups = {"a": np.arange(360) < 150, "b": np.arange(360) >= 150}
+    pair = dataclasses.replace(pair, groups=groups)
+    verdict = decide(pair, corrupted={"noise": pair})
+    numbers = {gate["name"]: gate["numbers"].get("n") for gate in verdict.numbers["gates"]}
+    assert (numbers["not_worse_on[a]"], numbers["not_worse_on[b]"]) == (150, 150)
+    assert numbers["as_robust[noise]"] == 300
+
+
+def test_where_all_images_are_of_a_new_class_there_is_nothing_to_lose(answers):
+    verdict = decide(with_new_class(answers, 0, 40, lost=0, found=40))
+    assert verdict.accepted
+    assert [gate["name"] for gate in verdict.numbers["gates"]] == ["better_somewhere", "new_class[dirty]"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,10 @@ from autovision.records.searches import SearchStatus
 from autovision.registry import deployments
 from autovision.retraining import request as retraining
 from autovision.search import requests
+from autovision.space import Space
+from autovision.space.continual import for_successor
 from autovision.store import MemoryStore, captures, keys, labels, records
+from autovision.trial.splits import load_splits
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History, Scenes
@@ -165,7 +169,14 @@ def test_the_request_says_what_is_wanted_and_why(labelled: tuple[MemoryStore, De
     assert (request.budget_s, request.max_trials, request.seed) == (77.0, 3, 5)
     assert (request.parent_model, request.deployment) == (deployment.model, "door")
     assert (request.reason, request.nonce, request.warm_start) == ("because", alarm.id, True)
-    assert request.space == deployment.space
+    train = load_splits(store, f"colours@{request.dataset_version}", deployment.model).train
+    assert train.new is not None
+    new = int(train.new.sum())
+    assert 0 < new < len(train)
+    assert request.space == for_successor(deployment.space, len(train) - new, new)
+    added = Space.from_json(request.space).parameters.keys() - Space.from_json(deployment.space).parameters
+    assert added == {"new_weight", "distill"}
+    assert (request.margin, request.subgroup) == (deployment.gate_policy.margin, deployment.policy.subgroup)
 
 
 def test_a_re_search_is_held_to_what_the_search_that_made_the_champion_was_and_works_as_it_did(
@@ -283,10 +294,10 @@ def test_a_label_that_annotators_agree_on_otherwise_later_is_corrected_in_the_ne
 
 
 def test_labels_of_several_classes_make_the_next_version_too(
-    scenes: Scenes, answer_images: Callable[..., list[str]]
+    scenes: Scenes, tiny_space: Space, answer_images: Callable[..., list[str]]
 ) -> None:
     store = scenes.copy()
-    deployments.create(store, "door", "scenes", {}, RetrainingPolicy(volume_labels=10))
+    deployments.create(store, "door", "scenes", tiny_space.to_json(), RetrainingPolicy(volume_labels=10))
     deployment = deployments.set_champion(store, "door", scenes.model.id, expected=None)
     files = [path.read_bytes() for path, _ in scenes.new]
     asked = answer_images(store, scenes.model.id, files)
@@ -347,3 +358,51 @@ def test_captured_images_become_the_data_sets_and_those_that_are_gone_are_counte
     version = catalog.get(store, f"colours@{request.dataset_version}")
     assert set(kept) <= {row.image for row in manifest.read(store, version)}
     assert all(store.exists(keys.image(image)) for image in kept)
+
+
+def test_each_subgroup_has_its_share_of_every_split(
+    deployed: tuple[MemoryStore, Deployment],
+    answer_images: Callable[..., list[str]],
+    paint_images: Callable[..., list[Path]],
+    tmp_path: Path,
+) -> None:
+    """What grows the golden set: 4 of 16 new images of each class in each subgroup, and none of it is ever moved."""
+    store, deployment = deployed
+    deployment = deployment.with_(policy=deployment.policy.with_(subgroup="line"))
+    assert deployment.model is not None
+    for number, line in enumerate(("a", "b"), 20):
+        paths = paint_images(tmp_path / line, 16, seed=number, shifted=True)
+        files = [path.read_bytes() for path in paths]
+        asked = answer_images(store, deployment.model, files, seed=number, line=line)
+        for request_id, path in zip(asked, paths, strict=True):
+            labels.add(store, "door", Label(request_id=request_id, label=path.parent.name, received_at=NOW))
+    found = observe(store, deployment)
+    request = retraining.build(store, deployment, found, reason="because", seed=0)
+    before = {row.image for row in manifest.read(store, found.version) if row.split == "test"}
+    rows = manifest.read(store, catalog.get(store, f"colours@{request.dataset_version}"))
+    golden = [row for row in rows if row.split == "test"]
+    new = [row for row in golden if row.image not in before]
+    kinds = Counter((row.metadata["line"], row.label) for row in new)
+    assert kinds == {(line, name): 4 for line in ("a", "b") for name in ("red", "blue")}
+    assert before <= {row.image for row in golden}
+
+
+def test_a_class_that_is_new_is_in_the_next_version(
+    labelled: tuple[MemoryStore, Deployment],
+    answer_images: Callable[..., list[str]],
+    paint_images: Callable[..., list[Path]],
+    tmp_path: Path,
+) -> None:
+    store, deployment = labelled
+    assert deployment.model is not None
+    files = [path.read_bytes() for path in paint_images(tmp_path / "green", 5, seed=31)]
+    for request_id in answer_images(store, deployment.model, files, seed=31):
+        labels.add(store, "door", Label(request_id=request_id, label="green", received_at=NOW))
+    request = retraining.build(store, deployment, observe(store, deployment), reason="because", seed=0)
+    version = catalog.get(store, f"colours@{request.dataset_version}")
+    assert version.classes == ("blue", "green", "red")
+    assert {split for split, counts in version.counts.items() if counts.get("green")} == {
+        "train",
+        "validation",
+        "test",
+    }

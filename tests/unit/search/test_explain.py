@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from autovision.cli.search_views import explanation
-from autovision.records.models import Confirmation, FinishRecord, Refit
+from autovision.records.models import Candidacy, Confirmation, FinishRecord, Refit
 from autovision.records.searches import Excess, SearchRequest, SearchState, SearchStatus
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.report.explanation import headline, render
@@ -180,6 +180,69 @@ def test_the_winner_is_the_best_of_those_that_were_judged_once_more() -> None:
     assert "<h2>Judged once more</h2>" in page and "0.7200" in page
     assert "the first of them became the model" in page
     assert "Judged once more" not in render(explain(request(), state(), lines), request(), state(), lines)
+
+
+def test_the_champion_beside_the_best_trial() -> None:
+    lines = [trial(0, [0.7]), trial(1, [0.75])]
+    record = FinishRecord(
+        search=request().id,
+        ledger="0",
+        trials=(lines[1].trial,),
+        chosen_key="w",
+        final_key="w",
+        candidate="recalibrated",
+        candidates=(
+            Candidacy(
+                candidate="recalibrated",
+                value=0.7654,
+                expected=0.7512,
+                chance=0.85,
+                at_risk="recall of cat 0.900 to 0.880 on 50 images",
+            ),
+            Candidacy(candidate="trained", value=0.7321),
+            Candidacy(candidate="unchanged", value=0.7),
+        ),
+        created_at=EPOCH,
+    )
+    found = explain(request(), state(), lines, record)
+    assert [each.candidate for each in found.candidates] == ["recalibrated", "trained", "unchanged"]
+    page = render(found, request(), state(), lines)
+    assert "<h2>Beside the champion</h2>" in page and "0.7654" in page
+    risk = "recall of cat 0.900 to 0.880 on 50 images"
+    assert risk in page and "85%" in page and "0.7512" in page
+    assert f"the champion, its probabilities and decisions fitted anew 0.7654 85% 0.7512 {risk}" in told(
+        found
+    )
+    assert "Beside the champion" not in told(explain(request(), state(), lines))
+
+
+def test_of_those_that_were_judged_once_more_the_first_is_the_one_of_which_most_is_expected() -> None:
+    lines = [trial(0, [0.7]), trial(1, [0.75])]
+    judged = (
+        Confirmation(trial=lines[0].trial, value=0.7, confirmed=0.72, expected=0.71, chance=0.9, at_risk="x"),
+        Confirmation(
+            trial=lines[1].trial, value=0.75, confirmed=0.74, expected=0.64, chance=0.2, at_risk="y"
+        ),
+    )
+    record = FinishRecord(
+        search=request().id,
+        ledger="0",
+        trials=(lines[0].trial,),
+        chosen_key="w",
+        final_key="w",
+        confirmed=judged,
+        created_at=EPOCH,
+    )
+    found = explain(request(), state(), lines, record)
+    assert found.winner is not None and found.winner.lead == pytest.approx(0.07)
+    page = render(found, request(), state(), lines)
+    assert "chance at the gates" in page and "0.7100" in page and "20%" in page
+    assert "0.7000 0.7200 90% 0.7100 x" in told(found)
+    # Where they were not judged once more, a trial with a lower value may have won.
+    early = explain(request(), state(), lines, record.with_(confirmed=()))
+    assert early.winner is not None and early.winner.lead == pytest.approx(-0.05)
+    assert "ahead by 0.0500 on validation, but less is expected of it" in told(early)
+    assert "but less is expected of offering it" in render(early, request(), state(), lines)
 
 
 def told(found: Explanation) -> str:

@@ -11,6 +11,7 @@ from autovision.search.costing.cost import CostModel
 from autovision.search.finishing import confirm
 from autovision.search.reserve import Reserve
 from autovision.space import Choice, Float, Space
+from autovision.space.config import TrialConfig
 
 
 class Both(Space):
@@ -27,7 +28,13 @@ DEFAULT = Both.config(Both.default())
 HEAD, TUNED = DEFAULT.with_(unfreeze=0), DEFAULT.with_(unfreeze=1)
 
 
-def reserve(cost: CostModel, budget_s: float = 6e5, images: int = 60, **changes: Any) -> Reserve:
+def reserve(
+    cost: CostModel,
+    budget_s: float = 6e5,
+    images: int = 60,
+    champion: TrialConfig | None = None,
+    **changes: Any,
+) -> Reserve:
     request = SearchRequest(
         dataset="d",
         dataset_version=1,
@@ -36,7 +43,7 @@ def reserve(cost: CostModel, budget_s: float = 6e5, images: int = 60, **changes:
         budget_s=600.0,
         **changes,
     )
-    return Reserve(request, cost, DEFAULT, images, budget_s, threads=2)
+    return Reserve(request, cost, DEFAULT, images, budget_s, threads=2, champion=champion)
 
 
 def test_evaluating_takes_as_long_as_the_images_and_views_and_at_most_a_quarter(cost: CostModel) -> None:
@@ -74,3 +81,23 @@ def test_heads_are_judged_once_more_where_the_best_is_none(cost: CostModel) -> N
     of_tuned = reserve(cost, refit=False)(TUNED) - reserve(cost).evaluation_s(TUNED)
     of_head = reserve(cost, refit=False)(HEAD) - reserve(cost).evaluation_s(HEAD)
     assert of_tuned == pytest.approx(of_head)
+
+
+def test_judging_beside_a_champion_has_seconds_of_its_own(cost: CostModel) -> None:
+    alone, beside = reserve(cost)(HEAD), reserve(cost, champion=HEAD)(HEAD)
+    cross_validated = confirm.LOADING_S + confirm.seconds(cost.head_s(HEAD))
+    judging = beside - alone - cross_validated
+    assert judging > 0
+    tuned = reserve(cost, champion=TUNED)(HEAD), reserve(cost, confirm=False, champion=TUNED)(HEAD)
+    assert tuned[0] - alone == pytest.approx(tuned[1] - reserve(cost, confirm=False)(HEAD)), "no head"
+    without = reserve(cost, confirm=False)(HEAD), reserve(cost, confirm=False, champion=HEAD)(HEAD)
+    assert without[1] - without[0] == pytest.approx(judging)
+
+
+def test_features_that_only_the_champion_reads_are_counted(cost: CostModel) -> None:
+    large = HEAD.with_(resolution=256)
+    assert reserve(cost, champion=large)(HEAD) > reserve(cost, champion=HEAD)(HEAD)
+
+
+def test_judging_beside_a_champion_takes_a_share_of_the_budget_at_most(cost: CostModel) -> None:
+    assert reserve(cost, 1.0, champion=HEAD)(HEAD) - reserve(cost, 1.0)(HEAD) == pytest.approx(0.15)

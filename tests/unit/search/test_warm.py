@@ -14,6 +14,7 @@ from autovision.search.similarity import Neighbour
 from autovision.search.warm import similar_points, starting_points
 from autovision.space import Choice, Float, Integer, Space
 from autovision.space.config import TrialConfig
+from autovision.space.continual import for_successor
 from autovision.store import MemoryStore, keys, records
 from tests.unit.search.conftest import EPOCH
 
@@ -165,7 +166,17 @@ def test_the_champion_comes_first_and_lends_its_head(tiny: History) -> None:
     digests = [tiny.space.config(start.point).digest for start in starts]
     assert len(set(digests)) == len(digests)
     assert "ledger" in {start.origin for start in starts}
-    assert all(start.initial_model is None for start in starts[1:])
+    assert all(start.initial_model is None for start in starts[1:]), "this space has nothing to hold it by"
+
+
+def test_a_second_start_from_the_champion_is_held_back_where_the_space_lets_it(tiny: History) -> None:
+    space = Space.from_json(for_successor(tiny.space.to_json(), old=900, new=100))
+    request = tiny.searches[1].with_(nonce="again", parent_model=tiny.models[1].id, space=space.to_json())
+    plain, held = starting_points(tiny.store, request, space)[:2]
+    assert plain.origin == held.origin == "champion"
+    assert plain.initial_model == held.initial_model == tiny.models[1].id
+    assert (plain.point["new_weight"], plain.point["distill"]) == (1.0, 0.0)
+    assert (held.point["new_weight"], held.point["distill"]) == (pytest.approx(3.0), 0.5)
 
 
 def test_a_champion_that_is_gone_or_of_another_space_is_passed_over(tiny: History) -> None:

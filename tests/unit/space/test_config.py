@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from autovision.records.base import digest_of
 from autovision.space.config import TrialConfig, check_value, field_names
 from autovision.space.reference import parameter_table
 
@@ -85,3 +86,10 @@ def test_the_table_tells_what_is_allowed() -> None:
     assert rows["`pooling`"].startswith("`avg`, `max`, `avgmax`, `gem`, `attention` | `avg` | ")
     assert rows["`weights`"].startswith("`pretrained`, `random` or text like `store:NAME` | `pretrained` | ")
     assert rows["`confidence_weighting`"].startswith("True, False | False | ")
+
+
+def test_what_came_later_leaves_digests_as_they_were_unless_it_says_something() -> None:
+    config = TrialConfig(lr=0.02)
+    body = config.resolved().model_dump(mode="json")
+    assert config.digest == digest_of({n: v for n, v in body.items() if n not in ("new_weight", "distill")})
+    assert len({config.digest, config.with_(distill=0.5).digest, config.with_(new_weight=2.0).digest}) == 3

@@ -47,6 +47,8 @@ REALS = {
     "ema": (0.0, 0.99),
     "focal_gamma": (0.01, 10.0),
     "logit_adjustment": (0.0, 3.0),
+    "new_weight": (0.01, 100.0),
+    "distill": (0.0, 1.0),
 }
 WORDS: dict[str, tuple[Any, ...]] = {
     "backbone": ("tf_efficientnet_lite0", "resnet18", "größe-b0"),

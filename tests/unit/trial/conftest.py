@@ -54,7 +54,10 @@ class ArrayPrefix:
 def labelled(labels: torch.Tensor, classes: int, name: str, *, multi_label: bool = False) -> Labelled:
     targets = labels.float() if multi_label else torch.nn.functional.one_hot(labels, classes).float()
     images = tuple(f"{name}{i}" for i in range(len(labels)))
-    return Labelled(images, targets, torch.ones(len(labels)), multi_label)
+    # To a champion a third of them are new, and of the others it is not quite sure.
+    new = torch.arange(len(labels)) % 3 == 0
+    taught = torch.where(new[:, None], targets, 0.7 * targets + 0.3 / classes)
+    return Labelled(images, targets, torch.ones(len(labels)), multi_label, new=new, taught=taught)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ RECIPES: list[dict[str, object]] = [
     {"ema": 0.9, "dropout": 0.3, "drop_path": 0.2},
     {"unfreeze": 2, "unfreeze_schedule": "gradual", "l2_sp": 0.1, "sampling": "balanced"},
     {"patience": 2, "ema": 0.5},
+    {"new_weight": 5.0, "distill": 0.5, "mixup": 0.4},
     {"adapters": 1, "head": "mlp"},
     {"unfreeze": 0, "head": "attention", "head_width": 32},
 ]

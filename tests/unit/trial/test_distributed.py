@@ -23,6 +23,7 @@ from autovision.model.network import Suffix
 from autovision.space.config import TrialConfig
 from autovision.trial.checkpoint import pack, unpack
 from autovision.trial.distributed import DistributedWorld
+from autovision.trial.folds import rows_of
 from autovision.trial.state import Problem, Training
 from autovision.trial.step import NotFinite
 from autovision.trial.train import RungReport, fit, judged_state
@@ -146,6 +147,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gradual unfreezing": {"unfreeze": 3, "unfreeze_schedule": "gradual", "epochs": 6},
     "pull towards the start": {"l2_sp": 0.1, "clip_norm": 0.5},
     "early stopping": {"patience": 2, "ema": 0.5},
+    "after a champion": {"new_weight": 5.0, "distill": 0.5, "mixup": 0.4},
     "adapters": {"adapters": 1, "head": "mlp"},
     "attention": {"unfreeze": 0, "head": "attention", "head_width": 32},
     "odd batches": {"batch_size": 13},
@@ -196,8 +198,7 @@ def test_two_workers_go_on_from_what_one_left(pair: Pair, on_maps: MakeMaps) -> 
 
 def test_fewer_images_to_judge_by_than_workers(pair: Pair, on_maps: MakeMaps) -> None:
     suffix, problem = on_maps(FINE, images=IMAGES)
-    one = problem.validation.labelled
-    labelled = replace(one, images=one.images[:1], targets=one.targets[:1], confidence=one.confidence[:1])
+    labelled = rows_of(problem.validation.labelled, np.arange(1))
     prefix = replace(problem.validation.prefix, activation=problem.validation.prefix.activation[:, :1])  # type: ignore[type-var,attr-defined]
     problem = replace(problem, validation=replace(problem.validation, labelled=labelled, prefix=prefix))
     job = Learn.of(suffix, problem, FINE)

@@ -100,7 +100,11 @@ def data_of(*, multi_label: bool) -> Data:
         features = 0.5 * targets @ directions + torch.randn(views, n, width, generator=generator)
         images = tuple(f"{name}{i}" for i in range(n))
         rows[images] = features.numpy()
-        return Labelled(images, targets, torch.rand(n, generator=generator), multi_label)
+        confidence = torch.rand(n, generator=generator)
+        new = torch.rand(n, generator=generator) < 0.3
+        said = (3 * torch.randn(n, classes, generator=generator) + targets).softmax(-1)
+        taught = torch.where(new[:, None], targets, said)
+        return Labelled(images, targets, confidence, multi_label, new=new, times=2, taught=taught)
 
     train, validation = split(90, 8, "t"), split(50, 8, "v")
     return Data(cast(FeatureSource, ArraySource(rows)), train, validation)
@@ -145,6 +149,8 @@ def drawn(count: int, seed: int) -> list[TrialConfig]:
             epochs=one_of(2, 5, 9),
             batch_size=one_of(16, 32),
             patience=one_of(0, 0, 1, 3),
+            new_weight=one_of(1.0, 3.0, float(rng.uniform(1, 16))),
+            distill=one_of(0.0, 0.5, float(rng.uniform(0, 1))),
         )
         for _ in range(count)
     ]

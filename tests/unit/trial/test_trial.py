@@ -23,7 +23,9 @@ from autovision.records.datasets import Split
 from autovision.records.models import ModelVersion
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
-from autovision.trial.trial import Trial, Workbench, assemble, load_splits, weights_key
+from autovision.trial.splits import load_splits
+from autovision.trial.teaching import by_class, logits_of
+from autovision.trial.trial import Trial, Workbench, assemble, weights_key
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
@@ -164,16 +166,32 @@ def test_a_head_that_does_not_fit_is_left_and_noted(
     assert note.startswith(f"the head of {champion.id} does not fit")
 
 
-def test_a_head_for_other_classes_is_not_taken(
+def test_rows_of_a_head_follow_the_names_of_the_classes(
     tiny: History, paint_images: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
+    """`green` comes between the two that the champion knows, and begins as in a new head."""
     store, champion = tiny.copy(), tiny.models[0]
     paths = paint_images(tmp_path, 4, seed=7)
     extend(store, tiny.versions[1], [SourceImage(label="green", path=path) for path in paths], seed=0)
-    wanted = TrialConfig.model_validate(champion.lineage.config).with_(epochs=1)
-    trial = Trial(Workbench(store, 1), "colours@3", wanted, 0, math.inf, initial=champion.id)
-    assert next(trial.run()).logits.shape[1] == 3
-    assert len(trial.notes) == 1
+    wanted = TrialConfig.model_validate(champion.lineage.config).with_(epochs=1, lr=1e-9)
+    bench = Workbench(store, 1)
+    trial = Trial(bench, "colours@3", wanted, 0, math.inf, initial=champion.id)
+    report = next(trial.run())
+    assert trial.splits.version.classes == ("blue", "green", "red")
+    assert trial.notes == ()
+    known = logits_of(bench, champion, trial.splits.validation)
+    np.testing.assert_allclose(report.logits[:, [0, 2]], known, atol=1e-4)
+    assert abs(report.logits[:, 1]).max() < 1e-4
+
+
+@pytest.mark.parametrize("theirs", [("b", "a"), ("a", "x", "b")])
+def test_classes_in_another_order_or_that_are_gone(theirs: tuple[str, ...]) -> None:
+    tensors = {"head.out.weight": torch.eye(3)[: len(theirs)], "head.mean": torch.ones(3)}
+    own = {"head.out.weight": torch.full((2, 3), 7.0), "head.mean": torch.zeros(3)}
+    mapped = by_class(tensors, own, theirs, ("a", "b"))
+    rows = [theirs.index(name) for name in ("a", "b")]
+    assert torch.equal(mapped["head.out.weight"], torch.eye(3)[rows])
+    assert torch.equal(mapped["head.mean"], torch.ones(3))
 
 
 def test_features_past_the_deadline_are_computed_only_where_a_value_is_needed(tiny: History) -> None:

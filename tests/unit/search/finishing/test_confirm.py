@@ -20,6 +20,7 @@ from autovision.records.searches import SearchRequest
 from autovision.records.trials import TrialResult, TrialState
 from autovision.search import requests
 from autovision.search.finishing.confirm import MOST, Confirmed, candidates, confirm
+from autovision.search.finishing.court import court_of
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
@@ -180,11 +181,11 @@ def test_where_heads_take_longer_than_predicted_fewer_are_judged(
     configs = [tiny.space.config(tiny.space.default()).with_(epochs=2)] * 6
     clock, judge = [1000.0], folds._judged
 
-    def slow(bench: Any, splits: Any, configs: Any, *rest: Any) -> Any:
+    def slow(bench: Any, train: Any, positive: Any, configs: Any, *rest: Any) -> Any:
         clock[0] += 2.0 * len(configs)
         if clock[0] > 1000.0 + seconds:
             raise OutOfTime
-        return judge(bench, splits, configs, *rest[:-1], float("inf"))
+        return judge(bench, train, positive, configs, *rest[:-1], float("inf"))
 
     monkeypatch.setattr(folds, "_judged", slow)
     monkeypatch.setattr(folds, "time", SimpleNamespace(time=lambda: clock[0]))
@@ -223,17 +224,29 @@ def test_candidates_are_the_best_and_the_best_of_other_features() -> None:
     assert len(candidates(many, 300)) == MOST
 
 
+def test_what_is_expected_orders_candidates_where_it_is_not_their_value() -> None:
+    ledger = [line(i, 0.90 - 0.001 * i) for i in range(8)]
+    expected = {f"t{i}": 0.89 for i in range(7)} | {"t7": 0.9}
+    assert [r.number for r in candidates(ledger, 300, expected)] == [7, 0, 1, 2]
+
+
 # ------------------------------------------------------------------------------------------- confirming
 
 
-def judged(tiny: History, ledger: list[TrialResult], left_s: float = 60.0, **changes: Any) -> Confirmed:
+def judged(
+    tiny: History,
+    ledger: list[TrialResult],
+    left_s: float = 60.0,
+    beside_champion: bool = False,
+    **changes: Any,
+) -> Confirmed:
     store = tiny.copy()
     request: SearchRequest = tiny.searches[1].with_(**changes)
     best = best_trial(ledger)
     assert best is not None
-    return confirm(
-        Workbench(store, threads=2), request, best, ledger, lambda config: 0.5, time.time() + left_s, left_s
-    )
+    until = time.time() + left_s
+    court = court_of(Workbench(store, threads=2), request, until, beside_champion=beside_champion)
+    return confirm(court, best, ledger, lambda config: 0.5, until, left_s)
 
 
 def test_the_lucky_one_gives_way_to_the_one_that_is_better_on_more_images(tiny: History) -> None:
@@ -264,6 +277,21 @@ def test_a_fine_tuned_trial_that_is_better_on_validation_stays_the_best(tiny: Hi
     worse = found.judged[1].trial
     lucky = [r.with_(value=1.0) if r.trial == worse else r for r in ledger]
     assert judged(tiny, [*lucky, tuned.with_(value=1.0 + 1e-12)]).best.trial == found.judged[0].trial
+
+
+def test_beside_a_champion_it_is_told_what_is_expected_and_what_is_at_risk(tiny: History) -> None:
+    ledger = requests.trials(tiny.store, tiny.searches[1].id)
+    found = judged(tiny, ledger, beside_champion=True)
+    assert len(found.judged) == 2
+    for each in found.judged:
+        assert each.chance is not None and each.expected is not None
+        assert 0 < each.chance < 1 and each.expected <= each.confirmed
+        assert " to " in each.at_risk and each.at_risk.endswith("images)")
+    expected = [each.expected for each in found.judged]
+    assert expected == sorted(expected, reverse=True)  # type: ignore[type-var]
+    alone = judged(tiny, ledger)
+    assert all((each.expected, each.chance, each.at_risk) == (None, None, "") for each in alone.judged)
+    assert {each.confirmed for each in alone.judged} == {each.confirmed for each in found.judged}
 
 
 def test_with_objectives_only_the_front_is_judged_once_more(tiny: History) -> None:

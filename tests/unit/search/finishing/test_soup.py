@@ -14,6 +14,7 @@ from autovision.metrics import Floats, Ints
 from autovision.model.predictor import softmax
 from autovision.records.trials import TrialResult
 from autovision.search.finishing import soup
+from autovision.search.finishing.judge import Judge
 from autovision.space.config import TrialConfig
 
 TRUE = np.array([1.5, -1.0, 0.8, 0.5, -0.7])
@@ -30,7 +31,7 @@ def kitchen_of(heads: list[np.ndarray], n: int = 400, seed: int = 0) -> tuple[so
         return np.stack([0 * z, z], 1)
 
     probabilities: Callable[[np.ndarray], Floats] = softmax
-    score = soup.scorer(Measure("accuracy"), y, 1, probabilities)
+    score = soup.scorer(Judge(Measure("accuracy"), y, np.ones(n, np.intp), 1), probabilities)
     return soup.Kitchen([{"w": torch.tensor(head)} for head in heads], taste, score), y
 
 
@@ -138,5 +139,6 @@ def test_the_average_is_of_each_tensor() -> None:
 
 @pytest.mark.parametrize("metric", ["auroc", "recall@precision=0.9"])
 def test_where_the_metric_is_undefined_nothing_is_worth_anything(metric: str) -> None:
-    score = soup.scorer(Measure(metric), np.zeros(4, np.intp), 1, softmax)
+    judge = Judge(Measure(metric), np.zeros(4, np.intp), np.ones(4, np.intp), 1)
+    score = soup.scorer(judge, softmax)
     assert score(np.zeros((4, 2)), np.arange(4)) == -math.inf

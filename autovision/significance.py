@@ -95,6 +95,18 @@ def f1_gain_lower_bound(
 
     All arguments are (N,): whether the class is the label, the champion's answer, the challenger's.
     """
+    return float(np.quantile(_f1_gains(actual, before, after), LEVEL))
+
+
+def f1_change(
+    actual: NDArray[np.bool_], before: NDArray[np.bool_], after: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """The change of one class's F1, and its standard error, by the same bootstrap of the same arguments."""
+    gains = _f1_gains(actual, before, after)
+    return float(gains.mean()), float(gains.std())
+
+
+def _f1_gains(actual: NDArray[np.bool_], before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Floats:
     cells = np.bincount(actual * 4 + before * 2 + after, minlength=8)
     drawn = (
         np.random.default_rng(0).multinomial(len(actual), cells / len(actual), _RESAMPLES).astype(np.float64)
@@ -106,7 +118,8 @@ def f1_gain_lower_bound(
         values: Floats = 2 * drawn[:, right].sum(1) / np.maximum(total, 1)
         return values
 
-    return float(np.quantile(f1([1, 3, 5, 7], [5, 7]) - f1([2, 3, 6, 7], [6, 7]), LEVEL))
+    gains: Floats = f1([1, 3, 5, 7], [5, 7]) - f1([2, 3, 6, 7], [6, 7])
+    return gains
 
 
 def independence_test(has: Mask, said: Mask, worth: Floats, resamples: int = 2000) -> float:
@@ -126,3 +139,35 @@ def independence_test(has: Mask, said: Mask, worth: Floats, resamples: int = 200
         dealt = rng.permutation(len(value))
         above += bool(value[dealt[rows], columns].sum() >= observed - 1e-12)
     return (1 + above) / (1 + resamples)
+
+
+def chance_not_worse(difference: float, error: float, noise: float, margin: float) -> float:
+    """Chance that a gate of not being worse lets a challenger pass, by what was seen of it on other images.
+
+    Before anything is seen, its true difference from the champion is taken to be 0, give or take half the margin: what
+    few images say is mostly noise, and moves that little. What is seen two standard errors away from 0 and more is
+    believed. The gate is the easier of its two rules: a lower bound above -margin, or no significant worsening. So the
+    chance has no step where the one takes the other's place.
+
+    Args:
+        difference: challenger minus champion, as it was seen.
+        error: its standard error.
+        noise: the standard error of the difference that the gate will see.
+        margin: so much worse is still equal; above 0.
+    """
+    z = z_of(1 - LEVEL)
+    return _chance_above(min(z * noise - margin, -z * noise), difference, error, noise, margin)
+
+
+def chance_better(difference: float, error: float, noise: float, margin: float) -> float:
+    """Chance that a gate finds a challenger better, its lower bound above 0; all else as in `chance_not_worse`."""
+    return _chance_above(z_of(1 - LEVEL) * noise, difference, error, noise, margin)
+
+
+def _chance_above(least: float, difference: float, error: float, noise: float, margin: float) -> float:
+    """That a gate sees a difference of at least `least`."""
+    known = (margin / 2) ** 2
+    believed = known + max(0.0, difference**2 - (2 * error) ** 2)
+    over = difference * believed / (believed + error**2) - least
+    spread = math.hypot(error * math.sqrt(known / (known + error**2)), noise)
+    return NormalDist().cdf(over / spread) if spread > 0 else float(over >= 0)
