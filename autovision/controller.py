@@ -4,6 +4,7 @@
     promotion    a finished search's model is compared with the champion, and takes over step by step, on evidence;
                  one that was not shown to be better is looked at again as labels come in
     monitoring   each full window of captured requests is compared with what is normal, by several detectors
+    adaptation   an alarm is answered without labels, where a policy wants that and an estimate says that it helps
     retraining   whatever the policy takes for a trigger leads to the next data set version and a queued search
     retention    captured requests that a deployment's policy no longer keeps are deleted
 
@@ -25,6 +26,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from autovision.errors import AutoVisionError, Conflict, Interrupted, StoreUnavailable
+from autovision.model.version import read_version
 from autovision.monitoring.arrivals import Arrivals
 from autovision.monitoring.told import told
 from autovision.monitoring.watch import watch
@@ -36,7 +38,7 @@ from autovision.records.retraining import RetrainingState
 from autovision.records.searches import SearchRequest, SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
-from autovision.retraining import evaluation
+from autovision.retraining import adaptation, evaluation
 from autovision.retraining import request as retraining
 from autovision.retraining.evaluator import Evaluator
 from autovision.search import requests
@@ -65,7 +67,7 @@ class Event:
     """Something that the controller did, for whoever watches it."""
 
     stage: str
-    """`search`, `promotion`, `monitoring`, `retraining` or `retention`"""
+    """`search`, `promotion`, `monitoring`, `adaptation`, `retraining` or `retention`"""
     text: str
     record: SearchState | Decision | DriftReport | None = None
 
@@ -89,6 +91,8 @@ class Controller:
     """when it was last seen that a deployment keeps no more than its policy says"""
     looked_at: dict[str, datetime] = field(default_factory=dict)
     """when it was last looked whether there are labels enough to judge a refused challenger again, by deployment"""
+    answered: dict[str, str] = field(default_factory=dict)
+    """the latest report that is known to be answered without labels, or need not be, by deployment"""
     lease_clock: Callable[[], datetime] = now
     """by which it leads; the same on all machines"""
 
@@ -158,7 +162,14 @@ class Controller:
         """A pass over the deployments alone: promote, monitor, retrain, forget; what it queues waits for a full one."""
         self._everywhere = None
         for name in deployments.names(self.store):
-            for stage in (self._go_on, self._promote, self.monitor, self._retrain, self._forget):
+            for stage in (
+                self._go_on,
+                self._promote,
+                self.monitor,
+                self._adapt,
+                self._retrain,
+                self._forget,
+            ):
                 yield from self._guarded(name, partial(stage, name), stage.__name__)
 
     # --------------------------------------------------------------------------------------------- stages
@@ -205,9 +216,7 @@ class Controller:
 
     def _promote(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)
-        said = [*self._decided.read_all(self.store, keys.decisions(name)).values()]
-        if deployment.decided is not None:
-            said.append(later.said(deployment.decided))
+        said = self._said(deployment)
         judged = {model for model, _ in said}
         for request, state in self._searches():
             if (
@@ -224,6 +233,13 @@ class Controller:
                 if event is not None and event.stage == "promotion":
                     return  # what others are compared with may be another one now
         yield from self._look_again(deployment, said)
+
+    def _said(self, deployment: Deployment) -> list[Said]:
+        """What was decided of challengers."""
+        said = [*self._decided.read_all(self.store, keys.decisions(deployment.name)).values()]
+        if deployment.decided is not None:
+            said.append(later.said(deployment.decided))
+        return said
 
     def _consider(self, deployment: Deployment, request: SearchRequest, model: str) -> Iterator[Event]:
         decision = rollout.consider(
@@ -263,6 +279,25 @@ class Controller:
         report = watch(self.acting, deployment, self.clock)
         if report is not None:
             yield Event("monitoring", told(report), report)
+
+    def _adapt(self, name: str) -> Iterator[Event]:
+        """Answer an alarm without labels, where the policy says so."""
+        deployment = deployments.get(self.store, name)
+        if not deployment.policy.adapt or deployment.model is None or deployment.rollout is not None:
+            return
+        report = retraining.latest_report(self.store, deployment, self._evaluator.reports)
+        if report is None or not report.alarm or self.answered.get(name) == report.id:
+            return
+        at = self.clock()
+        decision = adaptation.answer(self.acting, name, report, seed=self.seed, clock=self.clock)
+        if decision.created_at >= at:
+            yield Event("adaptation", f"{decision.what}: {decision.why}", decision)
+        # Whoever answered it may have been killed before the gates were asked.
+        if decision.subject is not None and decision.subject not in {m for m, _ in self._said(deployment)}:
+            champion = read_version(self.store, deployment.model)
+            request, _ = requests.get(self.store, champion.lineage.search)
+            yield from self._consider(deployment, request, decision.subject)
+        self.answered[name] = report.id
 
     def _retrain(self, name: str) -> Iterator[Event]:
         deployment = deployments.get(self.store, name)

@@ -78,6 +78,28 @@ class Deployments(Models):
             person=_person(),
         )
 
+    def adapt(self, deployment: str, *, seed: int = 0) -> tuple[Decision, Decision | None]:
+        """Put a champion's probabilities right without labels, where only the shares of the classes have moved.
+
+        Whether that helps, by the latest requests; and what the gates say of the challenger, None if there is none.
+        """
+        from autovision.promotion import rollout
+        from autovision.retraining import adaptation
+
+        found = adaptation.consider(self.store, deployment, seed=seed)
+        if found.model is None:
+            return found.decision, None
+        request, _ = requests.get(self.store, found.model.lineage.search)
+        verdict = rollout.consider(
+            self.store,
+            deployment,
+            found.model.id,
+            metric=request.metric,
+            costs=request.costs,
+            person=_person(),
+        )
+        return found.decision, verdict
+
     def roll_back(self, deployment: str) -> Decision:
         """End the rollout that is under way, or serve the champion before this one again."""
         from autovision.promotion import rollout

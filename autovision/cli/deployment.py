@@ -16,7 +16,7 @@ from autovision.cli import remote
 from autovision.cli.decisions import decision_facts, gates_table
 from autovision.cli.drift_view import report_facts, reports_table
 from autovision.cli.model import Model
-from autovision.cli.options import Address, Json, Runtime, Store, TokenFile
+from autovision.cli.options import Address, Json, Runtime, Seed, Store, TokenFile
 from autovision.cli.output import REFUSED, Output, answering, check_output_file, library, write_file
 from autovision.cli.signals import StopFlag
 from autovision.cli.supervisor import LOST, Lifeline
@@ -58,6 +58,20 @@ def promote(
         if not decision.accepted:
             out.note("refused; --force promotes it nevertheless")
             raise typer.Exit(REFUSED)
+
+
+def adapt(deployment: DeploymentName, seed: Seed = 0, store: Store = None, as_json: Json = False) -> None:
+    """Put the champion's probabilities right without labels, where only the shares of the classes have moved.
+
+    The latest requests tell the shares, whether anything else has changed, and whether accuracy is expected to gain. If
+    it is, a challenger is made of the champion, and the gates compare it on held-out images with these shares.
+    """
+    with answering(as_json) as out:
+        decision, verdict = library(store).adapt(deployment, seed=seed)
+        shown = [decision_facts(decision)]
+        if verdict is not None:
+            shown += [decision_facts(verdict), *gates_table(verdict)]
+        out.answer({"decision": decision, "verdict": verdict}, *shown)
 
 
 def rollback(

@@ -56,6 +56,7 @@ ORDER = (
         "feedback",
         "labels",
         "monitor",
+        "adapt",
         "policy",
         "controller",
         "report",
@@ -91,6 +92,7 @@ app.add_typer(capture.app, name="capture")
 app.command("feedback")(deployment.feedback)
 app.add_typer(labels.app, name="labels")
 app.command("monitor")(deployment.monitor)
+app.command("adapt")(deployment.adapt)
 app.add_typer(policy.app, name="policy")
 app.add_typer(controller.app, name="controller")
 app.command("report")(report.report)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from autovision.dataset import catalog
 from autovision.decisions import cost_matrix
 from autovision.errors import AutoVisionError, CorruptObject, StoreUnavailable
+from autovision.metrics import Ints, Mask
 from autovision.model.version import read_version
 from autovision.promotion.gates.limits import Taken
 from autovision.promotion.gates.paired import Paired
@@ -52,7 +53,8 @@ def paired_predictions(
 ) -> Paired:
     """Champion and challenger on the challenger's test split, with the subgroups that the policy protects.
 
-    Each answers by its own decision rule.
+    Each answers by its own decision rule. A challenger that was made for other class shares is judged on the largest
+    part of the test split that has these.
     """
     version = catalog.get(store, challenger.lineage.dataset)
     new = predictions(store, challenger.id, version, Split.TEST)
@@ -64,7 +66,7 @@ def paired_predictions(
     column = deployment.policy.subgroup
     groups = new.groups(column) if column else {}
     positive = challenger.positive_class
-    return Paired(
+    paired = Paired(
         labels=new.labels,
         champion=old,
         challenger=new.probabilities,
@@ -77,6 +79,28 @@ def paired_predictions(
         costs=None if costs is None else cost_matrix(costs, challenger.classes),
         unknown=() if deployment.model is None else _new_classes(store, deployment.model, challenger),
     )
+    part = _part(challenger, new.labels)
+    if part is None:
+        return paired
+    own = {name: mask[part] for name, mask in groups.items()}
+    return replace(paired.only(part), groups=own, ungrouped=paired.ungrouped)
+
+
+def _part(challenger: ModelVersion, labels: Ints) -> Mask | None:
+    """(N,) which of the test images the challenger is judged on; None: all."""
+    if not challenger.shares:
+        return None
+    return with_shares(labels, [challenger.shares[name] for name in challenger.classes])
+
+
+def with_shares(labels: Ints, shares: Sequence[float]) -> Mask:
+    """(N,) the largest part of images, the first ones of each class, in which the classes have these shares."""
+    counts = np.bincount(labels, minlength=len(shares))
+    most = min(count / share for count, share in zip(counts, shares, strict=True) if share > 0)
+    part = np.zeros(len(labels), bool)
+    for at, share in enumerate(shares):
+        part[np.flatnonzero(labels == at)[: round(most * share)]] = True
+    return part
 
 
 def _new_classes(store: Store, champion: str, challenger: ModelVersion) -> tuple[int, ...]:
@@ -102,6 +126,7 @@ def _corrupted(
     images = robustness.images_for(policy.robustness_images, champion, challenger)
     asked = (version, Split.TEST, images)
     new = robustness.corrupted_predictions(store, challenger.id, *asked)
+    part = _part(challenger, predictions(store, challenger.id, version, Split.TEST).labels)
     old = robustness.corrupted_predictions(store, champion.id, *asked, classes=challenger.classes)
     found = {}
     for kind in new:
@@ -115,6 +140,8 @@ def _corrupted(
             challenger_scores=new[kind].decided,
             unknown=paired.unknown,
         )
+        if part is not None:
+            found[kind] = found[kind].only(part[: len(new[kind].labels)])
     return found
 
 

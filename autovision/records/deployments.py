@@ -33,6 +33,8 @@ class RetrainingPolicy(TriggerPolicy):
     """of each re-search; None: as many as its budget allows"""
     subgroup: str | None = None
     """metadata column whose groups the promotion gate protects one by one"""
+    adapt: bool = False
+    """answer each alarm without labels, too, where an estimate says that it helps: see `retraining.adaptation`"""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +58,8 @@ class DecisionKind(StrEnum):
     """that its rollout goes on to the next step, or that it is champion"""
     ROLLBACK = "rollback"
     RETRAIN = "retrain"
+    ADAPT = "adapt"
+    """whether the champion is put right without labels"""
 
 
 class Decision(Record):

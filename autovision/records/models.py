@@ -197,7 +197,7 @@ class Lineage(Record):
 
     search: str
     trial: str
-    """`recalibrated`: none; the weights are the parent's, with another bias of its head"""
+    """`recalibrated`, `shares`, `batchnorm`: none; the weights are the parent's, with other biases or statistics"""
     dataset: str
     """`name@version`"""
     dataset_digest: str
@@ -249,5 +249,10 @@ class ModelVersion(Record):
     """file name -> SHA-256 in hex"""
     size_bytes: int
     parameters: int
+    shares: dict[str, float] = {}
+    """class -> the share that its probabilities assume, where that was estimated without labels; empty: the one that it
+    has in validation"""
+    renormalized: bool = False
+    """its BatchNorm statistics are those of unlabelled requests; what it learnt is its parent's, with that one's"""
     lineage: Lineage
     created_at: AwareDatetime

@@ -154,9 +154,10 @@ def build(
     """The next data set version, old and new images together, and the request that searches on it.
 
     The new images become the data set's: it outlives what is captured. Each split gets its share of them, of each class
-    in each subgroup that the deployment declares. So does test, the golden set, which nothing is ever trained on. Labels
-    of captured images that it has had before are as annotators agree on by now. What is searched is the deployment's
-    space and what `space.continual` adds to it. Raises `Conflict` if somebody else has made another version meanwhile.
+    in each subgroup that the deployment declares. So does test, the golden set, which nothing is ever trained on.
+    Labels of captured images that it has had before are as annotators agree on by now. What is searched is the
+    deployment's space and what `space.continual` adds to it. Raises `Conflict` if somebody else has made another
+    version meanwhile.
 
     `nonce` makes it another search than an otherwise equal one; None: that of the situation's report.
     Doing it again for the same situation gives the same version and the same request.

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from autovision import controller as controller_module
@@ -16,6 +17,7 @@ from autovision.controller import Controller, Event
 from autovision.dataset import catalog
 from autovision.errors import AutoVisionError, Conflict, Interrupted, StoreUnavailable
 from autovision.model import bundle
+from autovision.priors import ShiftEstimate
 from autovision.records.deployments import (
     CapturePolicy,
     Decision,
@@ -28,7 +30,7 @@ from autovision.records.deployments import (
 from autovision.records.searches import SearchState, SearchStatus
 from autovision.registry import deployments
 from autovision.registry.searches import all_searches
-from autovision.retraining import evaluation
+from autovision.retraining import adaptation, evaluation
 from autovision.retraining import request as retraining
 from autovision.search import requests
 from autovision.search.run import run_search as real_run_search
@@ -128,6 +130,30 @@ def promoted(plant: Plant) -> Plant:
     (event,) = plant.turn()
     assert event.stage == "promotion"
     return plant
+
+
+def test_an_alarm_is_answered_without_labels_where_the_policy_says_so(
+    promoted: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant = promoted
+    moved = ShiftEstimate(np.array([0.5, 0.5]), np.array([0.9, 0.1]), 0.001, 0.6, 0.04, 0.02)
+    monkeypatch.setattr(adaptation, "estimate", lambda *given, seed: moved)
+    plant.send(60, seed=2, shifted=True)
+    assert [event.stage for event in plant.turn()] == ["monitoring", "retraining"], "not asked for"
+    changed: Callable[..., Deployment] = partial(
+        records.update, plant.store, keys.deployment("door"), Deployment
+    )
+    changed(lambda deployment: deployment.with_(policy=POLICY.with_(adapt=True)))
+    adapted, judged = plant.turn()
+    assert (adapted.stage, judged.stage) == ("adaptation", "promotion")
+    assert isinstance(adapted.record, Decision) and isinstance(judged.record, Decision)
+    assert adapted.record.accepted and judged.record.subject == adapted.record.subject
+    assert not judged.record.accepted, "on held-out images the champion errs nowhere"
+    assert plant.turn() == [], "once for each alarm"
+    # Whoever is killed in between leaves the gates to be asked.
+    plant.store.delete(keys.decision("door", judged.record.id))
+    changed(lambda deployment: deployment.with_(decided=None))
+    assert [event.stage for event in plant.turn()] == ["promotion"]
 
 
 def test_the_loop_turns_from_drift_to_a_better_model(promoted: Plant) -> None:

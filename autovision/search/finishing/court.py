@@ -146,7 +146,9 @@ def champion_of(store: Store, request: SearchRequest, splits: DataSplits) -> Mod
         version = read_version(store, request.parent_model)
     except NotFound:
         return None
-    return version if version.multi_label == splits.version.multi_label else None
+    # What a renormalized one says is not what its weights say of stored features.
+    alike = version.multi_label == splits.version.multi_label and not version.renormalized
+    return version if alike else None
 
 
 def config_of_champion(store: Store, request: SearchRequest, splits: DataSplits) -> TrialConfig | None:

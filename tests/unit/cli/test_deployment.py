@@ -143,6 +143,11 @@ def test_feedback_is_stored_once(cli: Any, world: Any, door: str) -> None:
     )
 
 
+def test_a_model_that_answered_nothing_cannot_be_adapted(cli: Any, door: str) -> None:
+    ran = cli("adapt", door)
+    assert ran.code == 2 and "0 captured requests" in ran.err
+
+
 def test_a_class_is_new_only_where_it_is_said_to_be(cli: Any, world: Any, door: str) -> None:
     assert cli("feedback", door, "r1", "cow", "--new-class", "cow", "--json").answer["label"] == "cow"
     assert cli("feedback", door, "r2", "cwo", "--new-class", "cow").code == 2

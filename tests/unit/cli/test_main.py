@@ -46,7 +46,7 @@ def test_the_commands_are_those_that_others_script_against() -> None:
         ),
         *("rollback", "serve", "token create", "token list", "token revoke"),
         *("predict", "capture policy", "capture forget", "feedback"),
-        *("labels show", "labels review", "labels import", "monitor"),
+        *("labels show", "labels review", "labels import", "monitor", "adapt"),
         *("policy apply", "policy show", "policy diff"),
         *("controller run", "controller why", "controller trigger", "report", "service run", "service audit"),
         *("store check", "store gc", "store copy", "demo"),
