@@ -51,7 +51,7 @@ class EdgePlan:
         server: names the server's folder and sockets.
         secret: what replicas that listen on the network want to be told.
         wait_s: so long a request waits for a replica; one that sleeps is to be loaded within.
-        room: requests that wait at once; more are refused with 503.
+        room: requests that wait at once; more are refused with 503. As many as come while a replica starts anew.
     """
 
     server: str
@@ -65,7 +65,7 @@ class EdgePlan:
     require_token: bool = False
     limits: Limits = field(default_factory=Limits)
     wait_s: float = 60.0
-    room: int = 128
+    room: int = 2000
     room_bytes: int = 256 * 2**20
 
     @property

@@ -59,9 +59,15 @@ class NoReplica(Refusal):
 
 @dataclass(eq=False)
 class _Place:
-    """A target, as the room sees it."""
+    """A target, as the room sees it.
+
+    Attributes:
+        doors: how many of those that waited may be at replicas at once. All of them together would fill the queue of
+            the first replica that is there, and the rest would be refused.
+    """
 
     sleeps: bool
+    doors: asyncio.Semaphore
     replicas: dict[str, httpx.AsyncClient] = field(default_factory=dict)
     there: asyncio.Event = field(default_factory=asyncio.Event)
     was_there: bool = False
@@ -79,7 +85,10 @@ class Room:
         self._plan = plan
         self._book = book
         self._wake = wake
-        self._places = {target.name: _Place(target.sleeps) for target in plan.targets}
+        at_once = max(1, plan.limits.max_waiting // 2)
+        self._places = {
+            target.name: _Place(target.sleeps, asyncio.Semaphore(at_once)) for target in plan.targets
+        }
         self._waiting = 0
         self._held = 0
         self._errors: Counter[str] = Counter()
@@ -244,7 +253,8 @@ class Room:
                         self._wake(name)
                         await place.there.wait()
                     try:
-                        return await self._forward(place, request, path, body)
+                        async with place.doors:
+                            return await self._forward(place, request, path, body)
                     except _ENDED:
                         # It ended meanwhile, which the next look at replicas will tell.
                         await asyncio.sleep(0.1)

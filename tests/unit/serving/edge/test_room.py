@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from autovision.serving.auth import TokenBook
 from autovision.serving.edge.gather import merged
 from autovision.serving.edge.plan import EdgePlan
 from autovision.serving.edge.room import Room
+from autovision.serving.limits import Limits
 from autovision.serving.listener import Listener
 from autovision.store import MemoryStore, tokens
 from tests.unit.serving.edge.conftest import Replica, plan
@@ -110,6 +112,30 @@ def test_who_waits_too_long_or_finds_no_room_is_told_to_try_again(rooms: Callabl
     told = here.http.get("/metrics").text
     assert 'autovision_edge_errors_total{kind="queue-full"} 2.0' in told
     assert 'autovision_edge_errors_total{kind="no-replica"} 1.0' in told
+
+
+def test_those_who_waited_do_not_fill_the_queue_of_the_first_replica(
+    rooms: Callable[..., Rooms], replica: Replica
+) -> None:
+    at_once: list[int] = [0]
+
+    async def busy(request: Request) -> Response:
+        at_once.append(at_once[-1] + 1)
+        if at_once[-1] > 4:  # as many as its queue has places for
+            return JSONResponse({}, 503)
+        await asyncio.sleep(0.02)
+        at_once.append(at_once[-1] - 1)
+        return JSONResponse({})
+
+    here = rooms(plan("pets", limits=Limits(max_waiting=8)))
+    with ThreadPoolExecutor(30) as pool:
+        asked = [pool.submit(here.http.post, "/v1/predict", content=b"image") for _ in range(30)]
+        until(lambda: here.room._waiting == 30)
+        here.update(
+            pets={"a": replica("a", Starlette(routes=[Route("/v1/predict", busy, methods=["POST"])]))[1]}
+        )
+        assert {each.result(20).status_code for each in asked} == {200}
+    assert max(at_once) == 4, "and those few at once"
 
 
 def test_health_is_told_at_once_and_wakes_nobody(
