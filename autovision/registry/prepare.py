@@ -59,11 +59,18 @@ def prepare(store_uri: str, model: str, threads: int, runtime: str, *, measure: 
     return done.returncode == 0
 
 
+def _stand_back() -> None:
+    """Compute only what nobody else of this node wants to compute, and stop at once when somebody does."""
+    os.nice(19)
+    with suppress(AttributeError, OSError):  # Linux has it, and lets everybody choose it
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def main() -> None:
     store_uri, model, threads, runtime, measures = sys.argv[1:]
     measure = measures == "1"
     if not measure:
-        os.nice(19)
+        _stand_back()
     store = open_store(store_uri)
     from autovision.registry import runtimes
 

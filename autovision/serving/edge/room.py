@@ -38,6 +38,9 @@ from autovision.serving.schema import FollowStatus, Health
 from autovision.serving.v2 import as_error
 
 TOKENS_WAIT_S = 2.0
+DOORS = 8
+"""one of so many places of a replica's queue is for those that waited: new ones stand behind them, and fill the rest if
+the replica is nearly as busy as it can be"""
 HOP_BY_HOP = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
     "upgrade", "content-length", "host", "expect",
@@ -62,8 +65,8 @@ class _Place:
     """A target, as the room sees it.
 
     Attributes:
-        doors: how many of those that waited may be at replicas at once. All of them together would fill the queue of
-            the first replica that is there, and the rest would be refused.
+        doors: how many of those that waited may be at replicas at once: all of them together would fill the queue of
+            the first one that is there, and the rest would be refused.
     """
 
     sleeps: bool
@@ -85,7 +88,7 @@ class Room:
         self._plan = plan
         self._book = book
         self._wake = wake
-        at_once = max(1, plan.limits.max_waiting // 2)
+        at_once = max(1, plan.limits.max_waiting // DOORS)
         self._places = {
             target.name: _Place(target.sleeps, asyncio.Semaphore(at_once)) for target in plan.targets
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -167,3 +168,15 @@ def test_what_was_prepared_elsewhere_is_not_compared_again(
     monkeypatch.setattr(parity, "compare", lambda *args: pytest.fail("it was compared again"))
     assert runtimes.load(store, model, threads=1, runtime="openvino-f32", measure=False).runtime == "openvino"
     assert not preparing.prepare(store.uri, "nobody", 1, "auto", measure=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has it")
+def test_whoever_prepares_while_models_answer_lets_all_others_go_first() -> None:
+    """Also the threads that its libraries start."""
+    look = (
+        "import os, threading; from autovision.registry import prepare; prepare._stand_back(); found = []; "
+        "look = lambda: found.append((os.sched_getscheduler(0) == os.SCHED_IDLE, os.nice(0))); "
+        "look(); thread = threading.Thread(target=look); thread.start(); thread.join(); print(found)"
+    )
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[(True, 19), (True, 19)]"

@@ -127,7 +127,7 @@ def test_those_who_waited_do_not_fill_the_queue_of_the_first_replica(
         at_once.append(at_once[-1] - 1)
         return JSONResponse({})
 
-    here = rooms(plan("pets", limits=Limits(max_waiting=8)))
+    here = rooms(plan("pets", limits=Limits(max_waiting=32)))
     with ThreadPoolExecutor(30) as pool:
         asked = [pool.submit(here.http.post, "/v1/predict", content=b"image") for _ in range(30)]
         until(lambda: here.room._waiting == 30)
