@@ -1,7 +1,8 @@
-"""A trial of two workers on two nodes, one of which is killed, with another node to take its place."""
+"""A trial of two workers on two nodes, one of which is killed: with another node to take its place, and without."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -91,3 +92,25 @@ def test_a_trial_goes_on_from_its_checkpoint_on_the_nodes_that_are_left(
     epochs = [point.epoch for point in trial.curve]
     assert epochs == sorted(set(epochs)) and epochs[-1] == 80
     assert search.going() == {} and not list(search.av.store.list(keys.checkpoints(search.search)))
+
+
+@pytest.mark.timeout(900)
+def test_a_trial_whose_workers_have_no_room_any_more_fails_and_says_so(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    search = Killed(PLAN, colours(tmp_path / "images"), tmp_path, cluster.address)
+    with search.submitted() as process:
+        lose_a_worker(cluster, search, process)
+        began = time.monotonic()
+        assert process.wait() != 0
+        print(
+            f"\nit failed {time.monotonic() - began:.0f} s after its node was killed, of a budget of 1200 s"
+        )
+    (trial,) = search.trials
+    assert trial.state is TrialState.FAILED
+    assert trial.error is not None and "its 2 workers need 1 CPUs each" in trial.error, trial.error
+    assert search.state.status is SearchStatus.FAILED and search.state.attempt == 1
+    assert search.state.error is not None and trial.error in search.state.error, search.state.error
+    assert search.going() == {}
