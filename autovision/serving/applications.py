@@ -12,7 +12,15 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from autovision.serving.edge.edge import REPLICA, Edge
 from autovision.serving.edge.places import server_folder
 from autovision.serving.edge.plan import EdgePlan
-from autovision.serving.scaling import DOWN_AFTER_S, LOOK_BACK_S, NODES_S, TELL_S, UP_AFTER_S, Scaling
+from autovision.serving.scaling import (
+    DOWN_AFTER_S,
+    GONE_S,
+    LOOK_BACK_S,
+    NODES_S,
+    TELL_S,
+    UP_AFTER_S,
+    Scaling,
+)
 from autovision.serving.server import Identity, ModelServer
 
 APP = "autovision"
@@ -77,7 +85,7 @@ def edge_application(plan: EdgePlan, nodes: int, *, grows: bool) -> Any:
                 metrics_interval_s=TELL_S,
                 look_back_period_s=NODES_S,
                 upscale_delay_s=NODES_S,
-                downscale_delay_s=NODES_S,
+                downscale_delay_s=GONE_S,
                 policy=AutoscalingPolicy(policy_function="autovision.serving.scaling:OneOnEachNode"),
             )
         }

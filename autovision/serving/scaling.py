@@ -26,6 +26,9 @@ TELL_S = 1.0
 """how often replicas tell their load"""
 NODES_S = 2.0
 """how often it is looked which nodes there are"""
+GONE_S = 60.0
+"""so long a node is missed before one edge fewer is wanted: a head that starts again is away for a moment, and Serve,
+which does not know yet which of its replicas live, would stop one that answers"""
 
 
 @dataclass(frozen=True)
