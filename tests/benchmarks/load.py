@@ -142,11 +142,7 @@ class Client:
         request = self.requests[self.sent % len(self.requests)]
         self.sent += 1
         try:
-            reader, writer = (
-                self.idle.pop()
-                if self.idle
-                else await asyncio.open_connection(self.plan.host, self.plan.port)
-            )
+            reader, writer = self._kept() or await asyncio.open_connection(self.plan.host, self.plan.port)
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(_length(head))
@@ -159,6 +155,15 @@ class Client:
             self.idle.append((reader, writer))
         status = head.split(b" ", 2)[1].decode()
         self._count(due, None if status == "200" else status)
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that is open still: servers close those that nobody used for a minute, as HTTP clients know."""
+        while self.idle:
+            reader, writer = self.idle.pop()
+            if not (reader.at_eof() or writer.is_closing()):
+                return reader, writer
+            writer.close()
+        return None
 
     def _count(self, due: float, fault: str | None) -> None:
         if due < self.counts_from:
