@@ -9,11 +9,12 @@ are not measured: that would disturb the answers, and these the measuring.
 from __future__ import annotations
 
 import fcntl
+import functools
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from autovision.model import converted
@@ -22,6 +23,10 @@ from autovision.store import open_store
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 600.0
+_IDLE_S = 60.0
+"""that it gets to be done with what processors have to spare"""
+MEASURE, IDLE, LAST = "measure", "idle", "last"
+"""whose turn it is: its own, nobody else's, or after all others"""
 
 
 @contextmanager
@@ -45,32 +50,46 @@ def prepare(store_uri: str, model: str, threads: int, runtime: str, *, measure: 
 
     The arguments are those with which the model will be loaded.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, store_uri, model, str(threads), runtime, str(int(measure))],
-        env=os.environ if measure else os.environ | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_PATIENCE_S,
-        check=False,
-    )
+    run = functools.partial(_run, [store_uri, model, str(threads), runtime, str(int(measure))])
+    if measure:
+        done = run(MEASURE, _PATIENCE_S)
+    else:
+        try:
+            done = run(IDLE, _IDLE_S)
+        except subprocess.TimeoutExpired:
+            # Callers leave it nothing, and would never get the model that somebody wants them to have.
+            done = run(LAST, _PATIENCE_S)
     if done.returncode:
         logger.warning("model %r could not be prepared: %s", model, done.stderr[-2000:])
     return done.returncode == 0
 
 
-def _stand_back() -> None:
-    """Compute only what nobody else of this node wants to compute, and stop at once when somebody does."""
+def _run(arguments: Sequence[str], turn: str, patience_s: float) -> subprocess.CompletedProcess[str]:
+    """Raises `subprocess.TimeoutExpired`; the process has ended then."""
+    return subprocess.run(
+        [sys.executable, "-m", __name__, *arguments, turn],
+        env=os.environ if turn == MEASURE else os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=patience_s,
+        check=False,
+    )
+
+
+def _stand_back(turn: str) -> None:
+    """Let others go first: as the last of them, or with what nobody else wants to compute."""
     os.nice(19)
-    with suppress(AttributeError, OSError):  # Linux has it, and lets everybody choose it
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if turn == IDLE:
+        with suppress(AttributeError, OSError):  # Linux has it, and lets everybody choose it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def main() -> None:
-    store_uri, model, threads, runtime, measures = sys.argv[1:]
+    store_uri, model, threads, runtime, measures, turn = sys.argv[1:]
     measure = measures == "1"
     if not measure:
-        _stand_back()
+        _stand_back(turn)
     store = open_store(store_uri)
     from autovision.registry import runtimes
 

@@ -174,9 +174,17 @@ def test_what_was_prepared_elsewhere_is_not_compared_again(
 def test_whoever_prepares_while_models_answer_lets_all_others_go_first() -> None:
     """Also the threads that its libraries start."""
     look = (
-        "import os, threading; from autovision.registry import prepare; prepare._stand_back(); found = []; "
+        "import os, threading; from autovision.registry import prepare; prepare._stand_back(prepare.IDLE); found = []; "
         "look = lambda: found.append((os.sched_getscheduler(0) == os.SCHED_IDLE, os.nice(0))); "
         "look(); thread = threading.Thread(target=look); thread.start(); thread.join(); print(found)"
     )
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[(True, 19), (True, 19)]"
+
+
+def test_where_callers_leave_no_time_a_model_is_made_ready_all_the_same(
+    tiny: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "_IDLE_S", 0.01)
+    store, model = folder_with(tiny, tmp_path / "store"), tiny.models[1].id
+    assert preparing.prepare(store.uri, model, 1, "openvino-f32", measure=False)
