@@ -131,6 +131,32 @@ class FeatureSource:
         finally:
             self.seconds += time.monotonic() - started
 
+    def passing(
+        self,
+        images: Sequence[str],
+        pixels: Callable[[np.ndarray], Pixels],
+        views: Views,
+        *,
+        cut: int | None,
+        columns: np.ndarray | None,
+    ) -> Prefix:
+        """The same for any pixels (rows -> uint8 (B, H, W, 3)), computed batch by batch; nothing of it is stored.
+
+        Args:
+            images: names that random views are drawn by; all else as in `prefix`.
+        """
+        stages = [] if columns is None else self.shapes.stages_of(columns)
+        return ComputedPrefix(
+            names=images,
+            draw=views,
+            pixels=pixels,
+            network=self._network(cut, stages),
+            activation_shape=None if cut is None else self.shapes.activations[cut],
+            columns=None if columns is None else np.searchsorted(self.shapes.columns_of(stages), columns),
+            spent=self._spent,
+            rounded=cut != 0,
+        )
+
     def missing(self, images: Sequence[str], views: Views, cut: int | None) -> int:
         """How many image views are not stored yet: pooled ones, or activations at a cut (0: decoded pixels)."""
         specs = self._activations(views, cut) if cut else self._pooled(views)
@@ -225,17 +251,7 @@ class FeatureSource:
         columns: np.ndarray | None,
         deadline: float,
     ) -> Prefix:
-        stages = [] if columns is None else self.shapes.stages_of(columns)
-        return ComputedPrefix(
-            names=images,
-            draw=views,
-            pixels=self._pixels(images, deadline),
-            network=self._network(cut, stages),
-            activation_shape=None if cut is None else self.shapes.activations[cut],
-            columns=None if columns is None else np.searchsorted(self.shapes.columns_of(stages), columns),
-            spent=self._spent,
-            rounded=cut != 0,
-        )
+        return self.passing(images, self._pixels(images, deadline), views, cut=cut, columns=columns)
 
     def _pixels(self, images: Sequence[str], deadline: float) -> Callable[[np.ndarray], Pixels]:
         """What gives the pixels of rows of `images`: stored ones if there is room. Raises `OutOfTime`."""

@@ -51,6 +51,8 @@ _LATER = (
     "objectives",
     "margin",
     "subgroup",
+    "robustness_margin",
+    "robustness_images",
 )
 """fields of a request that came later than the first searches"""
 
@@ -119,6 +121,10 @@ class SearchRequest(Record):
     """of the deployment's gates, where a champion is to be succeeded: see `GatePolicy`"""
     subgroup: str | None = None
     """metadata column whose values the gates protect, likewise"""
+    robustness_margin: float | None = Field(default=None, gt=0, lt=1)
+    """likewise, of accuracy on corrupted images; None: nobody looks at them"""
+    robustness_images: int = Field(default=100, ge=1)
+    """likewise, how many test images are corrupted at most"""
 
     @property
     def id(self) -> str:

@@ -109,15 +109,15 @@ def _computed(store: Store, model: ModelVersion, rows: Sequence[Row], threads: i
     with ThreadPoolExecutor(threads, thread_name_prefix="corrupt") as pool:
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
-            pixels = np.concatenate(list(pool.map(lambda row: _forms(store, row.image, prep), some)))
+            pixels = np.concatenate(list(pool.map(lambda row: forms(store, row.image, prep), some)))
             said, _ = predictor.score(pixels)
             parts.append(said.reshape(len(some), len(KINDS), -1))
     by_image = np.concatenate(parts)
     return {kind: by_image[:, at] for at, kind in enumerate(KINDS)}
 
 
-def _forms(store: Store, digest: str, prep: Preprocessing) -> np.ndarray:
-    """uint8 (kinds, H, W, 3): an image with each of the corruptions."""
+def forms(store: Store, digest: str, prep: Preprocessing) -> np.ndarray:
+    """uint8 (kinds, H, W, 3): an image with each of the corruptions, in the order of `KINDS`."""
     original = load_image(store, digest)
     return np.stack([image.preprocess(corrupted(original, digest, kind), prep) for kind in KINDS])
 

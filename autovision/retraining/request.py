@@ -204,6 +204,8 @@ def build(
         nonce=(report.id if report else "") if nonce is None else nonce,
         margin=deployment.gate_policy.margin,
         subgroup=deployment.policy.subgroup,
+        robustness_margin=deployment.gate_policy.robustness_margin,
+        robustness_images=deployment.gate_policy.robustness_images,
         **({name: getattr(before, name) for name in _KEPT} if before else {}),
     )
 

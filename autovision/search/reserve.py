@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from autovision.errors import WeightsUnavailable
 from autovision.records.searches import SearchRequest
+from autovision.registry.corruptions import KINDS
 from autovision.search.costing.cost import CostModel
-from autovision.search.finishing import confirm
+from autovision.search.finishing import confirm, robust
 from autovision.space.config import TrialConfig
 from autovision.trial import folds
 
@@ -16,7 +17,7 @@ _EVALUATION_SHARE = 0.25
 _REGISTERING_S = 5.0
 _REFIT_SHARE = 0.2
 _CONFIRM_SHARE = 0.1
-_BESIDE_SHARE, _BESIDE_S = 0.15, 6.0
+_BESIDE_SHARE, _BESIDE_S = 0.2, 6.0
 """of judging the best trials beside a champion; its features, where the search has not made them, take more"""
 
 
@@ -43,7 +44,12 @@ class Reserve:
     def __call__(self, best: TrialConfig | None) -> float:
         """Seconds for choosing, training again and evaluating."""
         config = best or self.default
-        return self.evaluation_s(config) + self._refit_s(config) + self._confirm_s(config) + self._beside_s()
+        return (
+            self.evaluation_s(config)
+            + self._refit_s(config)
+            + self._confirm_s(config)
+            + self._beside_s(config)
+        )
 
     def evaluation_s(self, config: TrialConfig) -> float:
         """Seconds for evaluating and registering alone."""
@@ -61,11 +67,17 @@ class Reserve:
         seconds = 2 * confirm.LOADING_S + confirm.MOST * confirm.seconds(self.cost.head_s(head))
         return min(_CONFIRM_SHARE * self.budget_s, seconds)
 
-    def _beside_s(self) -> float:
-        """For what a champion says: of validation, and by cross-validation of train where it is a head."""
+    def _beside_s(self, config: TrialConfig) -> float:
+        """For what a champion says: of validation, and by cross-validation of train where it is a head.
+
+        And for what both say of corrupted images, where gates will look at these.
+        """
         if self.champion is None:
             return 0.0
         seconds = _BESIDE_S
+        if self.request.robustness_margin is not None:
+            corrupted = robust.MOST * len(KINDS)
+            seconds += self.cost.evaluation_s(config, corrupted, threads=self.threads)
         with suppress(WeightsUnavailable):  # then it will not be asked
             seconds += self.cost.predict(self.champion, epochs=0).features_s
             if self.request.confirm and folds.can_be(self.champion):

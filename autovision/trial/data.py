@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from autovision.features.compute import FeatureSource
 from autovision.features.prefix import Prefix
 from autovision.features.views import Views
 from autovision.model.heads import tapped_stages
@@ -123,20 +123,36 @@ def judged_views_of(config: TrialConfig) -> Views:
     return Views(config.test_time_augmentation)
 
 
+class Source(Protocol):
+    """What gives the frozen part of a network for images: see `FeatureSource.prefix`."""
+
+    def prefix(
+        self,
+        images: Sequence[str],
+        views: Views,
+        *,
+        cut: int | None,
+        columns: np.ndarray | None,
+        deadline: float,
+    ) -> Prefix: ...
+
+
 def load_inputs(
-    source: FeatureSource,
+    source: Source,
     split: Labelled,
     config: TrialConfig,
     channels: Sequence[int],
     *,
     training: bool,
     deadline: float,
+    probe: bool = True,
 ) -> Inputs:
     """What a configuration needs of a split: to train on, or to be judged by.
 
     Args:
         channels: of every stage of the whole backbone.
         deadline: seconds since the epoch; after it, `OutOfTime` is raised.
+        probe: with what the head that training begins with needs.
     """
     views = views_of(config) if training else judged_views_of(config)
     keep = len(channels) - config.drop_stages
@@ -152,13 +168,13 @@ def load_inputs(
         columns=columns_of(config, channels, under) if under else None,
         deadline=deadline,
     )
-    probe = None
-    if config.head != "attention":
+    probed = None
+    if probe and config.head != "attention":
         # Views that are drawn afresh would cost a whole forward pass each: the probe sees the images themselves.
         known = views if views.number is not None else Views()
         columns = columns_of(config, channels, tapped_stages(config, keep))
-        probe = source.prefix(split.images, known, cut=None, columns=columns, deadline=deadline)
-    return Inputs(split, prefix, probe)
+        probed = source.prefix(split.images, known, cut=None, columns=columns, deadline=deadline)
+    return Inputs(split, prefix, probed)
 
 
 def columns_of(config: TrialConfig, channels: Sequence[int], stages: Sequence[int]) -> np.ndarray:

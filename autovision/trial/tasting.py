@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from autovision.space.config import TrialConfig
-from autovision.trial.data import Labelled, load_inputs
+from autovision.trial.data import Labelled, Source, load_inputs
 from autovision.trial.teaching import suffix_of
 from autovision.trial.train import predict
 from autovision.trial.trial import Workbench
@@ -22,17 +22,31 @@ class Tasting:
         split: the images, usually those of validation.
         config: of any trial of this architecture.
         deadline: seconds since the epoch, by which features that are missing have to be there.
+        source: what sees the images; None: the store's features of them, and what computes these.
 
     Raises:
         OutOfTime: they are not.
     """
 
     def __init__(
-        self, bench: Workbench, split: Labelled, config: TrialConfig, *, deadline: float = math.inf
+        self,
+        bench: Workbench,
+        split: Labelled,
+        config: TrialConfig,
+        *,
+        deadline: float = math.inf,
+        source: Source | None = None,
     ) -> None:
-        source, channels = bench.source(config), bench.channels(config)
         self._suffix = suffix_of(bench, config, split.classes)
-        self._inputs = load_inputs(source, split, config, channels, training=False, deadline=deadline)
+        self._inputs = load_inputs(
+            source or bench.source(config),
+            split,
+            config,
+            bench.channels(config),
+            training=False,
+            deadline=deadline,
+            probe=False,
+        )
 
     def logits(self, tensors: Mapping[str, Tensor]) -> np.ndarray:
         """(M, C) float32 of what `Suffix.trained_state` would give. Raises `CorruptObject` if it does not fit."""

@@ -9,6 +9,7 @@ expected of offering it to the gates (`judge`). What is simpler stays unless wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -72,11 +73,14 @@ class Compared:
         )
 
 
-def compare(court: Court, config: TrialConfig, chosen_key: str, kind: Candidate) -> Compared | None:
+def compare(
+    court: Court, config: TrialConfig, chosen_key: str, kind: Candidate, deadline: float = math.inf
+) -> Compared | None:
     """The best trial and the champion; None where there is no champion that answers the same classes.
 
     Args:
         config: of the best trial, `kind` of candidate, whose tensors are at `chosen_key`.
+        deadline: seconds since the epoch, by which to look at corrupted images.
     """
     champion, splits, bench, known = court.champion, court.splits, court.bench, court.known
     if champion is None or champion.classes != splits.version.classes:
@@ -91,7 +95,8 @@ def compare(court: Court, config: TrialConfig, chosen_key: str, kind: Candidate)
     }
     # As it serves now, by its own decision rule, the gates compare it with the others.
     judge = replace(court.validation, champion=unchanged[0], champion_decided=unchanged[1])
-    ranked = ordered({name: judge.worth(*each) for name, each in said.items()})
+    more = {kind: court.chances(chosen_key, config, deadline)}
+    ranked = ordered({name: judge.worth(*each, more=more.get(name, ())) for name, each in said.items()})
     if ranked[0].candidate != "recalibrated":
         return Compared(ranked)
     rows = splits.validation.counted

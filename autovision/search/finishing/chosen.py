@@ -13,6 +13,7 @@ from safetensors.torch import load as load_tensors
 
 from autovision.errors import AutoVisionError
 from autovision.features.compute import OutOfTime
+from autovision.metrics import Floats
 from autovision.model import bundle
 from autovision.records.base import digest_of, now
 from autovision.records.models import Candidate, FinishRecord, Refit
@@ -71,7 +72,7 @@ def choose(
     best = best_trial(ledger)
     assert best is not None
     asked_by = deadline - _refit_s(request, best, cost)
-    court = court_of(bench, request, asked_by, beside_champion=beside_champion)
+    court = court_of(bench, request, asked_by, beside_champion=beside_champion, cost=cost)
     confirmed = _confirmed(court, best, ledger, cost, deadline)
     kept_s = 0.0 if court.champion is None else _refit_s(request, confirmed.best, cost)
     members, chosen_key, notes = _soup(court, confirmed.best, ledger, deadline - kept_s)
@@ -80,7 +81,7 @@ def choose(
     if compares:
         config, origin = TrialConfig.model_validate(members[0].config), members[0].origin
         kind: Candidate = "from_champion" if origin == "champion" else "trained"
-        compared = compare(court, config, chosen_key, kind)
+        compared = compare(court, config, chosen_key, kind, deadline)
     candidate = compared.best if compared is not None else "trained"
     if candidate in ("unchanged", "recalibrated"):
         final_key, refitted, refit_notes = None, None, ()
@@ -127,22 +128,35 @@ def _confirmed(
 def screened(court: Court, ledger: Sequence[TrialResult], deadline: float) -> dict[str, float]:
     """What is expected of offering the best trials, by validation; of the very best in any case.
 
+    What corruptions leave of a trial can only lower that. So it is looked at of the one that is the best so far, until
+    the best is one of which it is known.
+
     Args:
         deadline: seconds since the epoch.
     """
     split, judge = court.splits.validation, court.validation
     usable = sorted((r for r in ledger if r.value is not None and r.weights_key is not None), key=rank)
+    said: dict[str, tuple[str, TrialConfig, Floats]] = {}
     found: dict[str, float] = {}
     for result in usable[:_SCREENED]:
         if found and time.time() >= deadline:
             break
-        config = TrialConfig.model_validate(result.config)
-        tensors = load_tensors(court.bench.store.get(result.weights_key or "").data)
+        key, config = result.weights_key or "", TrialConfig.model_validate(result.config)
+        tensors = load_tensors(court.bench.store.get(key).data)
         try:
             tasting = Tasting(court.bench, split, config, deadline=deadline if found else math.inf)
         except OutOfTime:
             break
-        found[result.trial] = judge.worth(court.probabilities(tasting.logits(tensors))).expected
+        said[result.trial] = key, config, court.probabilities(tasting.logits(tensors))
+        found[result.trial] = judge.worth(said[result.trial][2]).expected
+    known = set[str]()
+    while (best := max(found, key=found.__getitem__)) not in known:
+        key, config, p = said[best]
+        more = court.chances(key, config, deadline)
+        if not more:
+            break
+        known.add(best)
+        found[best] = judge.worth(p, more=more).expected
     return found
 
 

@@ -206,10 +206,12 @@ def _worths(
         if train is None:
             worths.append(None)
             continue
-        tensors = load_tensors(bench.store.get(result.weights_key or "").data)
+        key = result.weights_key or ""
+        tensors = load_tensors(bench.store.get(key).data)
         logits = np.concatenate([train, Tasting(bench, splits.validation, config).logits(tensors)])
         rows: Ints = np.flatnonzero(~np.isnan(logits[:, 0]) | (np.arange(len(logits)) >= len(train)))
-        worths.append(judge.only(rows).worth(court.probabilities(logits[rows])))
+        more = court.chances(key, config, deadline)
+        worths.append(judge.only(rows).worth(court.probabilities(logits[rows]), more=more))
         images = len(rows)
     return worths, images
 

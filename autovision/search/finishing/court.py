@@ -21,7 +21,9 @@ from autovision.model.version import read_version
 from autovision.records.models import ModelVersion
 from autovision.records.searches import SearchRequest
 from autovision.registry.evaluate import MOST_GROUPS
+from autovision.search.costing.cost import CostModel
 from autovision.search.finishing.judge import Judge, parts_of
+from autovision.search.finishing.robust import MOST, Chances, Robustness
 from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
 from autovision.trial import folds
@@ -37,6 +39,7 @@ class Court:
     Attributes:
         everything: judges the images of train, and then those of validation.
         champion: whom candidates are compared with; None: there is nobody.
+        robustness: what corruptions leave of candidates; None: the gates do not look at it.
         known: (M, C) its logits of validation, in the order of its own classes; empty where there is nobody.
     """
 
@@ -45,6 +48,7 @@ class Court:
     splits: DataSplits
     everything: Judge
     champion: ModelVersion | None = None
+    robustness: Robustness | None = None
     known: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @property
@@ -56,6 +60,10 @@ class Court:
     def probabilities(self, logits: np.ndarray) -> Floats:
         """(N, C) of logits (N, C) of the search's classes, uncalibrated."""
         return probabilities_of(logits, 1.0, multi_label=self.splits.version.multi_label)
+
+    def chances(self, key: str, config: TrialConfig, deadline: float) -> Chances:
+        """That the gates of robustness let the tensors at a key pass; empty: they do not look, or there is no time."""
+        return () if self.robustness is None else self.robustness.chances(key, config, deadline)
 
     def trained_config(self) -> TrialConfig | None:
         """Of the champion, if heads of it can be cross-validated.
@@ -102,7 +110,14 @@ class Court:
         return replace(self, everything=replace(self.everything, champion=said))
 
 
-def court_of(bench: Workbench, request: SearchRequest, deadline: float, *, beside_champion: bool) -> Court:
+def court_of(
+    bench: Workbench,
+    request: SearchRequest,
+    deadline: float,
+    *,
+    beside_champion: bool,
+    cost: CostModel | None = None,
+) -> Court:
     """The court of a search. The champion is asked about validation; where it cannot be, there is none.
 
     It cannot be if the deadline comes first, or if the weights below what it trained are out of reach.
@@ -110,6 +125,7 @@ def court_of(bench: Workbench, request: SearchRequest, deadline: float, *, besid
     Args:
         deadline: seconds since the epoch.
         beside_champion: whether candidates are compared with the champion, if there is one.
+        cost: what the search knows of speed; None: nothing.
     """
     splits = bench.splits(f"{request.dataset}@{request.dataset_version}", request.parent_model)
     measure = Measure.of(request.metric, request.costs, splits.version.classes)
@@ -135,7 +151,20 @@ def court_of(bench: Workbench, request: SearchRequest, deadline: float, *, besid
     groups = _subgroups(bench.store, request, splits, in_test)
     parts = parts_of(known_of(truth), splits.test.truth[in_test], groups, classes)
     judge = replace(court.everything, champion=said, margin=request.margin, parts=parts)
-    return replace(court, everything=judge, champion=champion, known=known)
+    robustness = None
+    first = np.flatnonzero(known_of(splits.validation.truth))[:MOST]
+    if request.robustness_margin is not None and len(first) and in_test.any():
+        robustness = Robustness(
+            bench,
+            judge,
+            champion,
+            classes,
+            folds.rows_of(splits.validation, first),
+            request.robustness_margin,
+            min(request.robustness_images, int(in_test.sum())),
+            cost,
+        )
+    return replace(court, everything=judge, champion=champion, robustness=robustness, known=known)
 
 
 def champion_of(store: Store, request: SearchRequest, splits: DataSplits) -> ModelVersion | None:

@@ -121,19 +121,30 @@ class Judge:
         value = value_of(found, self.measure.name)
         return value if math.isfinite(value) else -math.inf
 
-    def worth(self, p: Floats, decided: Floats | None = None) -> Worth:
-        """What a candidate is worth that says probabilities (N, C); `decided` as in `value`."""
+    def worth(
+        self, p: Floats, decided: Floats | None = None, *, more: Sequence[tuple[float, str]] = ()
+    ) -> Worth:
+        """What a candidate is worth that says probabilities (N, C); `decided` as in `value`.
+
+        Args:
+            more: chances that other gates let it pass, and what is seen there.
+        """
         value = self.value(p, decided)
         if self._seen is None or not math.isfinite(value):
             return Worth(value, value)
         rows, before, judge = self._seen
         said, by = p[rows], _of(decided, rows)
         chances = [found for part in judge.parts if (found := judge._chance(part, said, by)) is not None]
+        chances += more
         if not chances:
             return Worth(value, value)
         chance, at_risk = min(chances)
         gain = max(0.0, judge.value(said, by) - before)
         return Worth(value, value - (1 - chance) * gain, chance, at_risk)
+
+    def answering(self, p: Floats) -> Floats:
+        """(N, C) scores of which answers follow, of probabilities (N, C), where no decision rule is chosen yet."""
+        return p if self.measure.costs is None else by_costs(p, self.measure.costs)
 
     @cached_property
     def _seen(self) -> tuple[Ints, float, Judge] | None:
@@ -162,7 +173,7 @@ class Judge:
             after = right(self._decided(part, p, decided), y)
             what, found = (
                 "accuracy",
-                (float(before.mean()), float(after.mean()), _paired_error(before, after)),
+                (float(before.mean()), float(after.mean()), paired_error(before, after)),
             )
         old, new, error = found
         noise = error * math.sqrt(n / part.held_out)
@@ -184,7 +195,7 @@ class Judge:
             for said in ((self.champion, self.champion_decided), (p, decided))
         )
         old, new = (float(said[of_class].mean()) for said in (before, after))
-        error = _paired_error(before[of_class], after[of_class])
+        error = paired_error(before[of_class], after[of_class])
         chance = chance_not_worse(new - old, error, error * math.sqrt(n / part.of_class), self.margin)
         if new < old:
             gain, error = f1_change(of_class, before, after)
@@ -194,9 +205,7 @@ class Judge:
 
     def _decided(self, part: Part, p: Floats, decided: Floats | None) -> Floats:
         """(n, C) scores of a part's images, of which the answers follow."""
-        if decided is None:
-            decided = p if self.measure.costs is None else by_costs(p, self.measure.costs)
-        return decided[part.rows]
+        return (self.answering(p) if decided is None else decided)[part.rows]
 
     def _by_metric(self, part: Part, p: Floats, decided: Floats | None) -> tuple[float, float, float] | None:
         """The metric of champion and candidate on a part, and the error of their difference; None: it is undefined.
@@ -229,7 +238,7 @@ def _of(said: Floats | None, rows: Ints) -> Floats | None:
     return None if said is None else said[rows]
 
 
-def _paired_error(before: Mask, after: Mask) -> float:
+def paired_error(before: Mask, after: Mask) -> float:
     """The standard error of the difference of two paired shares, with one image more on which they differ.
 
     So two models that never disagree on a few images are not taken to be the same on all.
