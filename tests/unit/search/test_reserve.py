@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from autovision.records.searches import SearchRequest
+from autovision.registry.corruptions import KINDS
 from autovision.search.costing.cost import CostModel
-from autovision.search.finishing import confirm
+from autovision.search.finishing import confirm, robust
 from autovision.search.reserve import Reserve
 from autovision.space import Choice, Float, Space
 from autovision.space.config import TrialConfig
@@ -100,4 +101,11 @@ def test_features_that_only_the_champion_reads_are_counted(cost: CostModel) -> N
 
 
 def test_judging_beside_a_champion_takes_a_share_of_the_budget_at_most(cost: CostModel) -> None:
-    assert reserve(cost, 1.0, champion=HEAD)(HEAD) - reserve(cost, 1.0)(HEAD) == pytest.approx(0.15)
+    assert reserve(cost, 1.0, champion=HEAD)(HEAD) - reserve(cost, 1.0)(HEAD) == pytest.approx(0.2)
+
+
+def test_corrupted_images_that_gates_will_look_at_are_counted(cost: CostModel) -> None:
+    looking = reserve(cost, champion=HEAD, robustness_margin=0.05)(HEAD)
+    seen = cost.evaluation_s(HEAD, robust.MOST * len(KINDS), threads=2)
+    assert looking - reserve(cost, champion=HEAD)(HEAD) == pytest.approx(seen)
+    assert reserve(cost, robustness_margin=0.05)(HEAD) == reserve(cost)(HEAD), "nobody is to be succeeded"
