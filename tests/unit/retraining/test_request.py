@@ -177,6 +177,10 @@ def test_the_request_says_what_is_wanted_and_why(labelled: tuple[MemoryStore, De
     added = Space.from_json(request.space).parameters.keys() - Space.from_json(deployment.space).parameters
     assert added == {"new_weight", "distill"}
     assert (request.margin, request.subgroup) == (deployment.gate_policy.margin, deployment.policy.subgroup)
+    gates = deployment.gate_policy
+    asked = request.robustness_margin, request.robustness_images
+    assert asked == (gates.robustness_margin, gates.robustness_images)
+    assert gates.robustness_margin is not None
 
 
 def test_a_re_search_is_held_to_what_the_search_that_made_the_champion_was_and_works_as_it_did(
