@@ -8,7 +8,7 @@ corrupted validation images. The frozen part of a network sees these once, howev
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -41,6 +41,9 @@ from autovision.trial.trial import Workbench
 MOST = 100
 """validation images that are corrupted: with each kind of corruption the networks see five times as many"""
 
+_MOST_HELD = 256 << 20
+"""bytes of their pixels that are kept in memory; more of them are made anew for each pass"""
+
 Chances = tuple[tuple[float, str], ...]
 """of each kind of corruption, that its gate lets a candidate pass, and what is seen there"""
 
@@ -50,11 +53,11 @@ class Corrupted:
     """Corrupted images as the frozen part of a backbone sees them: in place of a `FeatureSource`, which stores nothing.
 
     Attributes:
-        pixels: uint8 (N, H, W, 3), in the order of the images that are asked for.
+        pixels: rows of the images that are asked for -> uint8 (B, H, W, 3).
     """
 
     source: FeatureSource
-    pixels: Pixels
+    pixels: Callable[[Ints], Pixels]
     _held: dict[Views, HeldPrefix] = field(default_factory=dict)
 
     def prefix(
@@ -69,7 +72,7 @@ class Corrupted:
         """As `FeatureSource.prefix`; what is pooled is kept, for the next head. Raises `OutOfTime`."""
 
         def passing(wanted: np.ndarray | None) -> Prefix:
-            return self.source.passing(images, lambda rows: self.pixels[rows], views, cut=cut, columns=wanted)
+            return self.source.passing(images, self.pixels, views, cut=cut, columns=wanted)
 
         if cut is not None or columns is None:
             return passing(columns)
@@ -185,17 +188,26 @@ class Robustness:
                 needed = self.cost.evaluation_s(config, images, threads=self.bench.threads)
             check(deadline - needed)
         if known is None:
-            known = self._sources[key] = Corrupted(source, self._made(source.preprocessing, deadline))
+            pixels = self._pixels_of(source.preprocessing)
+            known = self._sources[key] = Corrupted(source, pixels)
         return known
 
-    def _made(self, preprocessing: Preprocessing, deadline: float) -> Pixels:
-        """(N * kinds, H, W, 3)."""
-        if preprocessing not in self._pixels:
+    def _pixels_of(self, preprocessing: Preprocessing) -> Callable[[Ints], Pixels]:
+        """What gives rows of all corrupted images, kind by kind of each."""
+        images, kinds = self.split.images, len(KINDS)
 
-            def made(image: str) -> Pixels:
-                check(deadline)
-                return forms(self.bench.store, image, preprocessing)
-
+        def made(rows: Ints) -> Pixels:
+            first = int(rows.min()) // kinds
+            wanted = images[first : int(rows.max()) // kinds + 1]
             with ThreadPoolExecutor(self.bench.threads, thread_name_prefix="corrupt") as pool:
-                self._pixels[preprocessing] = np.concatenate(list(pool.map(made, self.split.images)))
-        return self._pixels[preprocessing]
+                return np.concatenate(
+                    list(pool.map(lambda image: forms(self.bench.store, image, preprocessing), wanted))
+                )[rows - first * kinds]
+
+        every = np.arange(len(images) * kinds)
+        if len(every) * preprocessing.height * preprocessing.width * 3 > _MOST_HELD:
+            return made
+        if preprocessing not in self._pixels:
+            self._pixels[preprocessing] = made(every)
+        held = self._pixels[preprocessing]
+        return lambda rows: held[rows]

@@ -115,6 +115,16 @@ def test_the_backbone_sees_corrupted_images_once(tiny: History, monkeypatch: pyt
     assert not [key for key in found.bench.store.list("features/") if "corrupt" in key]
 
 
+def test_pixels_that_are_too_many_to_keep_are_made_for_each_pass(
+    tiny: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = ledger_of(tiny)[0]
+    asked = result.weights_key or "", TrialConfig.model_validate(result.config)
+    kept = court(tiny).chances(*asked, time.time() + 60)
+    monkeypatch.setattr(robust, "_MOST_HELD", 0)
+    assert court(tiny).chances(*asked, time.time() + 60) == kept
+
+
 def test_without_time_or_a_margin_nothing_is_looked_at(tiny: History) -> None:
     result = ledger_of(tiny)[0]
     asked = result.weights_key or "", TrialConfig.model_validate(result.config)
