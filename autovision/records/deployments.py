@@ -23,8 +23,11 @@ class RetrainingPolicy(TriggerPolicy):
     """without drift, of so many windows one raises an alarm on average, or fewer: all detectors together"""
     min_labels: int = Field(default=50, ge=1)
     """labelled captures that a re-search needs"""
-    volume_labels: int | None = Field(default=1000, ge=1)
-    """this many new labels trigger a re-search without any alarm; None: never"""
+    volume_share: float | None = Field(default=0.1, gt=0, le=10, allow_inf_nan=False)
+    """new labels that trigger a re-search without any alarm, in shares of the images that the last search learnt from,
+    and `min_labels` at least; None: none do"""
+    volume_labels: int | None = Field(default=None, ge=1)
+    """the same as a number; None: none do. Where this is given and no share is, no share triggers one"""
     cooldown_s: float = Field(default=0.0, ge=0)
     """least time between the beginnings of two re-searches; after one that failed it is `backoff_s`"""
     budget_s: float = Field(default=120.0, gt=0)
@@ -39,8 +42,13 @@ class RetrainingPolicy(TriggerPolicy):
     @model_validator(mode="before")
     @classmethod
     def _of_before(cls, data: Any) -> Any:
-        """Older records have `alpha`, the probability of a false alarm of one window."""
-        if not isinstance(data, dict) or "alpha" not in data:
+        """Older records know no share, and have `alpha`, the probability of a false alarm of one window."""
+        if not isinstance(data, dict):
+            return data
+        if "volume_labels" in data and "volume_share" not in data:
+            # They name all their fields, and mean what they meant: a number, or never.
+            data = {**data, "volume_share": None}
+        if "alpha" not in data:
             return data
         rest = {name: value for name, value in data.items() if name != "alpha"}
         alpha = data["alpha"]

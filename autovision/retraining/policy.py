@@ -9,7 +9,7 @@ from autovision.records.deployments import RetrainingPolicy, Verdict
 from autovision.retraining.hours import day, month
 from autovision.retraining.limits import Limit, limits, spent_since
 from autovision.retraining.snapshot import Snapshot
-from autovision.retraining.triggers import Finding, findings, labels_wanted
+from autovision.retraining.triggers import Finding, findings, labels_wanted, volume_wanted
 
 __all__ = ["Snapshot", "decide"]
 
@@ -72,7 +72,7 @@ def _numbers(
         "labels": snapshot.labels,
         "labels_per_class": dict(snapshot.labels_per_class),
         "min_labels": labels_wanted(snapshot, policy),
-        "volume_labels": policy.volume_labels,
+        "volume_labels": volume_wanted(snapshot, policy),
         "running_search": snapshot.running_search,
         "report": report.id if report else None,
         "alarm": report.alarm if report else None,

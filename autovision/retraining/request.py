@@ -86,6 +86,7 @@ def observe(
         report=report,
         answered=report is not None and history.answers(report),
         labels=seen.labels,
+        images=searched.n,
         labels_per_class=seen.per_class,
         classes=version.classes,
         last_search_at=history.answered_at,

@@ -25,6 +25,8 @@ class Snapshot:
     """a search was started because of `report`, or after it, and did not fail"""
     labels: int = 0
     """usable labels of images that no search has seen, those of failed searches aside"""
+    images: int = 0
+    """of the data set version that the last search was asked for that did not fail"""
     labels_per_class: Mapping[str, int] = field(default_factory=dict)
     """of `labels`; with several labels an image one counts for each of its classes"""
     classes: tuple[str, ...] = ()

@@ -146,14 +146,31 @@ def accuracy(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:
 
 def volume(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:
     """So many new labels that they are worth a search by themselves."""
-    there = f"{labels_told(snapshot)} are there"
-    if policy.volume_labels is None:
+    there, wanted = f"{labels_told(snapshot)} are there", volume_wanted(snapshot, policy)
+    if wanted is None:
         return Finding("volume", False, f"{there}, and volume alone never triggers a search")
-    missing = policy.volume_labels - snapshot.labels
+    enough = f"{wanted} trigger a search"
+    if policy.volume_share is not None and wanted != policy.volume_labels:
+        share = f"{policy.volume_share:.3g} of the {snapshot.images} images that the last search learnt from"
+        enough += f", {share}" if wanted > policy.min_labels else f", the least: {share} are no more"
+    missing = wanted - snapshot.labels
     if missing > 0:
-        why = f"{there}, {policy.volume_labels} trigger a search"
-        return Finding("volume", False, why, f"{missing} more new labels")
-    return Finding("volume", True, f"{there}, and {policy.volume_labels} trigger a search without an alarm")
+        return Finding("volume", False, f"{there}; {enough}", f"{missing} more new labels")
+    return Finding("volume", True, f"{there}; {enough}, without an alarm")
+
+
+def volume_wanted(snapshot: Snapshot, policy: RetrainingPolicy) -> int | None:
+    """New labels that lead to a re-search by themselves; None: any number leads to none.
+
+    Errors fall as a power of the number of images (Hestness et al. 2017), so that what new ones are worth is their
+    share of the old ones: of a hundred images fifty are news, of a million they are none.
+    """
+    asked = [] if policy.volume_labels is None else [policy.volume_labels]
+    if policy.volume_share is not None:
+        # Rounded, lest a product like 1.1 * 10 asks for one more.
+        share = math.ceil(round(policy.volume_share * snapshot.images, 6))
+        asked.append(max(policy.min_labels, share))
+    return min(asked, default=None)
 
 
 def scheduled(snapshot: Snapshot, policy: RetrainingPolicy) -> Finding | None:

@@ -69,7 +69,7 @@ def test_a_file_is_applied_and_tells_what_changed(store: MemoryStore, tmp_path: 
         ("pets", "rollout.approval"): ("automatic", "both"),
         ("pets", "rollout.canary"): ([], [0.1, 0.5]),
         ("pets", "capture.keep_days"): (None, 90.0),
-        ("cats", "retraining.volume_labels"): (1000, None),
+        ("cats", "retraining.volume_share"): (0.1, None),
     }
     pets = deployments.get(store, "pets")
     assert (pets.revision, pets.gate_policy.margin, pets.policy.quiet_hours) == (1, 0.02, ("22:00-06:00",))
@@ -330,5 +330,7 @@ def as_old(policy: RetrainingPolicy) -> dict[str, Any]:
 
 
 def test_a_policy_of_an_older_store_is_read() -> None:
-    policy = RetrainingPolicy(window=50, cooldown_s=60)
-    assert RetrainingPolicy.model_validate_json(json.dumps(as_old(policy))) == policy
+    for number in (1000, None):
+        policy = RetrainingPolicy(window=50, cooldown_s=60, volume_labels=number)
+        read = RetrainingPolicy.model_validate_json(json.dumps(as_old(policy)))
+        assert read == policy and read.volume_share is None, "a share is what it did not ask for"

@@ -55,7 +55,7 @@ ALARM = Snapshot(now=NOW, report=report(True), labels=60, labels_per_class={"ok"
         (replace(ALARM, last_search_at=NOW - timedelta(seconds=3600)), True, "drifted"),
         (replace(ALARM, report=report(False)), False, "show no drift"),
         (replace(ALARM, report=None), False, "no window of requests has been examined"),
-        (Snapshot(now=NOW, labels=1000), True, "1000 new labels are there, and 1000 trigger"),
+        (Snapshot(now=NOW, labels=1000), True, "1000 new labels are there; 1000 trigger a search, without"),
         (Snapshot(now=NOW, labels=999), False, "999 new labels"),
         (replace(ALARM, answered=True, labels=2000), True, "2000 new labels"),
     ],
@@ -88,6 +88,49 @@ def test_the_trigger_is_named():
 def test_volume_can_be_switched_off():
     verdict = decide(Snapshot(now=NOW, labels=10**6), POLICY.with_(volume_labels=None))
     assert not verdict.accepted and "volume alone never" in verdict.why
+
+
+@pytest.mark.parametrize(
+    ("images", "number", "wanted", "why"),
+    [
+        (0, None, 50, "50 trigger a search, the least: 0.25 of the 0 images"),
+        (300, None, 75, "75 trigger a search, 0.25 of the 300 images that the last search learnt from"),
+        (301, None, 76, "76 trigger a search, 0.25 of the 301"),
+        (10**6, None, 250_000, "0.25 of the 1000000 images"),
+        (10**6, 1000, 1000, "there; 1000 trigger a search"),
+        (300, 1000, 75, "0.25 of the 300"),
+        (1000, 40, 40, "there; 40 trigger a search"),
+    ],
+)
+def test_volume_is_a_share_of_what_was_learnt_from_or_a_number(images, number, wanted, why):
+    policy = RetrainingPolicy(min_labels=50, volume_share=0.25, volume_labels=number, labels_growth=10.0)
+    snapshot = Snapshot(now=NOW, images=images, labels=wanted, in_vain=5)
+    found = decide(snapshot, policy)
+    assert (found.numbers["trigger"], found.numbers["volume_labels"]) == ("volume", wanted)
+    short = decide(replace(snapshot, labels=wanted - 1), policy)
+    assert not short.accepted and found.numbers["trigger"] == "volume"
+    assert why in short.why
+    assert any(each["needs"] == "1 more new labels" for each in short.numbers["triggers"])
+
+
+def test_a_share_asks_for_no_label_more_than_it_says():
+    policy = RetrainingPolicy(min_labels=1, volume_share=1.1)
+    assert decide(Snapshot(now=NOW, images=10, labels=11), policy).accepted
+    assert not decide(Snapshot(now=NOW, images=10, labels=10), policy).accepted
+
+
+def test_who_gives_a_number_alone_has_no_share():
+    assert RetrainingPolicy().volume_share is not None and RetrainingPolicy().volume_labels is None
+    for number in (None, 1000):
+        policy = RetrainingPolicy(volume_labels=number)
+        assert (policy.volume_share, policy.volume_labels) == (None, number)
+    both = RetrainingPolicy(volume_labels=1000, volume_share=0.2)
+    assert (both.volume_share, both.volume_labels) == (0.2, 1000)
+    assert RetrainingPolicy.model_validate_json(both.to_json()) == both
+    assert RetrainingPolicy().with_(window=50).volume_share == RetrainingPolicy().volume_share
+    for wrong in (0, -0.1, 11, float("inf")):
+        with pytest.raises(ValueError, match="volume_share"):
+            RetrainingPolicy(volume_share=wrong)
 
 
 def test_volume_needs_no_alarm_even_where_an_alarm_needs_more():
@@ -299,6 +342,7 @@ everything = st.builds(
     report=st.sampled_from([None, report(True), report(False)]),
     answered=st.booleans(),
     labels=st.integers(0, 2000),
+    images=st.integers(0, 5000),
     classes=st.sampled_from([(), ("cat", "dog")]),
     labels_per_class=st.dictionaries(st.sampled_from(["cat", "dog"]), st.integers(0, 30)),
     last_search_at=st.none() | st.integers(0, 10_000).map(lambda s: NOW - timedelta(seconds=s)),
@@ -318,6 +362,7 @@ any_policy = st.builds(
     RetrainingPolicy,
     min_labels=st.integers(1, 500),
     volume_labels=st.none() | st.integers(1, 1500),
+    volume_share=st.none() | st.floats(0.01, 2),
     cooldown_s=st.sampled_from([0.0, 7200.0]),
     schedule=st.sampled_from([None, "0 3 * * *", "*/5 * * * *"]),
     schedule_labels=st.integers(0, 10),

@@ -308,7 +308,7 @@ def test_labels_of_several_classes_make_the_next_version_too(
     for request_id, (_, marks) in zip(asked, scenes.new, strict=True):
         labels.add(store, "door", Label(request_id=request_id, label=marks, received_at=NOW))
     found = observe(store, deployment)
-    assert found.snapshot.labels == 40
+    assert (found.snapshot.labels, found.snapshot.images) == (40, 160)
     assert found.snapshot.labels_per_class == {"blue": 20, "red": 20, "striped": 20}
     request = retraining.build(store, deployment, found, reason="volume", seed=0)
     version = catalog.get(store, f"scenes@{request.dataset_version}")
