@@ -53,6 +53,13 @@ class MemoryStore:
             store = cls._by_name.get(name)
             return cls._opened_by_name.setdefault(name, cls(name) if store is None else store)
 
+    def copy(self) -> MemoryStore:
+        """A store of its own, under a new name, that holds what this one holds now."""
+        copied = MemoryStore()
+        with self._lock:
+            copied._blobs, copied._written = dict(self._blobs), dict(self._written)
+        return copied
+
     @property
     def uri(self) -> str:
         return f"memory://{self._name}"

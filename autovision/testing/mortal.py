@@ -2,6 +2,7 @@
 
 counted = MortalStore(store)                  # one run that nothing disturbs tells how many writes there are
 MortalStore(copy, dies_at=7, before=False)    # the same run, killed just after the eighth
+MortalStore(store, before_each=look)          # one that nothing disturbs, which shows what a kill anywhere would leave
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class MortalStore:
         dies_at: index of the write at which the process is killed; after that nothing is written any more.
         before: whether that write is still to come, or is the last thing that was done.
         sleeps_at: index of the write, already on its way, at which the process sleeps until `awake` is set.
+        before_each: called with each write just before it is done, when the store is as a kill there would leave it.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class MortalStore:
         dies_at: int | None = None,
         before: bool = True,
         sleeps_at: int | None = None,
+        before_each: Callable[[str], None] = lambda what: None,
     ) -> None:
         self._store, self._dies_at, self._before, self._sleeps_at = store, dies_at, before, sleeps_at
+        self._before_each = before_each
         self._lock = threading.Lock()
         self.writes: list[str] = []
         """what was to be written, in order; a lease that is renewed in the background is not counted"""
@@ -92,19 +96,21 @@ class MortalStore:
             if self.dead:
                 raise Killed
             return act()
+        # One after the other, also those of several threads: what a kill leaves is then what was done before it.
         with self._lock:
             if self.dead:
                 raise Killed
+            self._before_each(what)
             number = len(self.writes)
             self.writes.append(what)
-            dies = number == self._dies_at
-            self.dead = dies
-        if dies and self._before:
-            raise Killed
-        if number == self._sleeps_at:
-            self.asleep.set()
-            self.awake.wait()
-        done = act()
-        if dies:
-            raise Killed
-        return done
+            if number != self._sleeps_at:
+                self.dead = number == self._dies_at
+                if self.dead and self._before:
+                    raise Killed
+                done = act()
+                if self.dead:
+                    raise Killed
+                return done
+        self.asleep.set()
+        self.awake.wait()
+        return act()

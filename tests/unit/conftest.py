@@ -250,10 +250,7 @@ class History:
 
     def copy(self) -> MemoryStore:
         """A store of one's own with the same objects."""
-        copied = MemoryStore()
-        for key in self.store.list():
-            copied.put_new(key, self.store.get(key).data)
-        return copied
+        return self.store.copy()
 
 
 @pytest.fixture(scope="session")
@@ -300,10 +297,7 @@ class Scenes:
     """images that are not in it, with their classes"""
 
     def copy(self) -> MemoryStore:
-        copied = MemoryStore()
-        for key in self.store.list():
-            copied.put_new(key, self.store.get(key).data)
-        return copied
+        return self.store.copy()
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,21 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 _LEASE_S = 60.0
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A turn that nothing disturbed."""
+
+    writes: list[str]
+    left: list[MemoryStore]
+    """the store before each of them, and at the end"""
+
+    def told(self, number: int) -> str:
+        """Where somebody was killed who left `left[number]`."""
+        after = f"after {self.writes[number - 1]}, " if number else ""
+        before = f"before {self.writes[number]}" if number < len(self.writes) else "at the end"
+        return f"killed {after}{before} ({number} of {len(self.writes)})"
+
+
 @dataclass
 class LoopWorld:
     """Deployment `door`, whose line has changed: sixty requests are captured, and forty of them labelled."""
@@ -61,10 +76,7 @@ class LoopWorld:
             return self.at
 
     def fresh(self) -> MemoryStore:
-        store = MemoryStore()
-        for key in self.begun.list():
-            store.put_new(key, self.begun.get(key).data)
-        return store
+        return self.begun.copy()
 
     def controller(self, store: Store) -> Controller:
         return Controller(store, clock=self.clock, lease_clock=self.lease_clock)
@@ -73,12 +85,27 @@ class LoopWorld:
         """Turn until nothing is left to do, or until killed."""
         return list(self.controller(store).run(once=True))
 
+    def turn(self, store: MemoryStore) -> Turn:
+        """Settle, undisturbed, and remember what a kill at any write would have left."""
+        left: list[MemoryStore] = []
+        mortal = MortalStore(store, before_each=lambda what: left.append(store.copy()))
+        self.settle(mortal)
+        return Turn(mortal.writes, [*left, store])
+
+    def leases_end(self) -> None:
+        self.lease_clock.advance(2 * _LEASE_S)
+
+    def take_over(self, store: MemoryStore) -> None:
+        """Settle what somebody left who was killed; its leases outlived it."""
+        self.leases_end()
+        self.settle(store)
+
     def killed(self, store: MemoryStore, at: int, *, before: bool) -> None:
         """A controller that dies at a write; its leases outlive it, and end."""
         mortal = MortalStore(store, dies_at=at, before=before)
         with pytest.raises(Killed):
             self.settle(mortal)
-        self.lease_clock.advance(2 * _LEASE_S)
+        self.leases_end()
 
     @contextmanager
     def sleeper(self, store: MemoryStore, at: int) -> Iterator[None]:
@@ -95,7 +122,7 @@ class LoopWorld:
         thread = threading.Thread(target=lead)
         thread.start()
         assert mortal.asleep.wait(60), faults
-        self.lease_clock.advance(2 * _LEASE_S)
+        self.leases_end()
         try:
             yield
         finally:
