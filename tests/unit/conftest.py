@@ -320,22 +320,34 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def answer(
-    store: Store, model: str, files: list[bytes], *, seed: int = 0, deployment: str = "door", **metadata: str
+    store: Store,
+    model: str,
+    files: list[bytes],
+    *,
+    seed: int = 0,
+    deployment: str = "door",
+    dated: bool = False,
+    **metadata: str,
 ) -> list[str]:
-    """Let a deployment answer and capture images, a second apart; the id of each request."""
+    """Let a deployment answer and capture images, a second apart; the id of each request.
+
+    Args:
+        dated: ids begin with the time of the request, as a server makes them.
+    """
     from autovision.model.predictor import Prediction, Predictor
-    from autovision.store import captures
+    from autovision.store import captures, keys
 
     sent = []
     for i, (data, said) in enumerate(zip(files, Predictor.load(store, model).predict(files), strict=True)):
         assert isinstance(said, Prediction)
         digest = hashlib.sha256(data).hexdigest()
+        at = NOON + timedelta(seconds=1000 * seed + i)
         sent.append(
             Capture(
-                request_id=f"r-{seed}-{i:03d}",
+                request_id=keys.derived_id(at, digest) if dated else f"r-{seed}-{i:03d}",
                 deployment=deployment,
                 model=model,
-                received_at=NOON + timedelta(seconds=1000 * seed + i),
+                received_at=at,
                 latency_ms=5.0,
                 image=digest,
                 image_bytes=len(data),
@@ -351,12 +363,20 @@ def answer(
 
 
 def produce(
-    store: Store, model: str, folder: Path, n: int, *, seed: int, shifted: bool, deployment: str = "door"
+    store: Store,
+    model: str,
+    folder: Path,
+    n: int,
+    *,
+    seed: int,
+    shifted: bool,
+    deployment: str = "door",
+    dated: bool = False,
 ) -> list[tuple[str, str]]:
     """Images that a deployment answered and captured; (request id, true class) of each."""
     paths = paint(folder, n // 2, seed=seed, shifted=shifted)
     files, line = [path.read_bytes() for path in paths], "new" if shifted else "old"
-    asked = answer(store, model, files, seed=seed, deployment=deployment, line=line)
+    asked = answer(store, model, files, seed=seed, deployment=deployment, dated=dated, line=line)
     return [(request, path.parent.name) for request, path in zip(asked, paths, strict=True)]
 
 

@@ -156,7 +156,7 @@ class LoopWorld:
                 for each in deployments.decisions(store, "door")
             ),
             "captures": [each.request_id for each in captures.read(store, "door").captures],
-            "images": len(list(store.list(keys.captured_images("door")))),
+            "images": [*store.list(keys.captured_images("door"))],
             "asked for": state.request is not None,
         }
 
@@ -216,7 +216,7 @@ def loop_world(
     assert [event.stage for event in first] == ["promotion"]
     model = deployments.get(store, "door").model
     assert model == history.models[0].id and read_version(store, model)
-    truth = serve(store, model, folder, 60, seed=2, shifted=True)
+    truth = serve(store, model, folder, 60, seed=2, shifted=True, dated=True)
     for request_id, name in truth[:40]:
         labels.add(store, "door", Label(request_id=request_id, label=name, received_at=START))
     for key in list(store.list("leases/")):
