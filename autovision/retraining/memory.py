@@ -8,15 +8,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 
 from autovision.dataset import manifest
 from autovision.labelling.consensus import LIKELY, consensus
-from autovision.records.datasets import DatasetVersion, labels_of
+from autovision.records.datasets import DatasetVersion, Labels, labels_of
 from autovision.records.deployments import Capture, Deployment, Label
 from autovision.retraining.accuracy import Share
+from autovision.retraining.alike import Alike
 from autovision.retraining.join import Joined, join
 from autovision.store import captures, keys, labels
 from autovision.store.protocol import Store
@@ -27,13 +28,15 @@ class Labelled:
     """What the labels of a deployment come to."""
 
     labels: int
-    """of images that no search has seen"""
+    """of images that no search has seen, nor one that is nearly the same and labelled so"""
     per_class: Mapping[str, int]
     measured: Share
     """answers of the current model to requests since its last re-search, by their labels: the latest of each image, and
-    of labels that are less likely right than not, none"""
+    of images that are nearly the same and labelled so; of labels that are less likely right than not, none"""
     joined: Joined | None
     """what a search would learn from; None: this is remembered"""
+    alike: int = 0
+    """labels that are none of `labels`, since another image that is nearly the same is labelled so"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Memory:
     share: float = 0.05
     most_saved_s: float = 2.0
     _seen: dict[str, _Remembered] = field(default_factory=dict)
+    _alike: Alike = field(default_factory=Alike)
     _saved_s: float = 2.0
     _saved_at: float | None = None
 
@@ -92,7 +96,7 @@ class Memory:
                 self._spend(began)
                 self._remember(deployment.name, question, said, files, before.missing, before.answer)
                 return before.answer
-        answer = _read(store, deployment, searched, since)
+        answer = _read(store, deployment, searched, since, self._alike)
         assert answer.joined is not None
         missing = frozenset(answer.joined.unmatched)
         self._remember(deployment.name, question, said, files, missing, answer)
@@ -109,7 +113,7 @@ class Memory:
         answer: Labelled,
     ) -> None:
         # Not the captures: with their embeddings those of many deployments would fill the memory.
-        slim = Labelled(answer.labels, answer.per_class, answer.measured, None)
+        slim = replace(answer, joined=None)
         self._seen[name] = _Remembered(question, said, files, missing, slim)
 
     def _holds(self, store: Store, key: str, requests: frozenset[str]) -> bool:
@@ -128,11 +132,14 @@ class Memory:
         self._saved_s -= self.clock() - began
 
 
-def _read(store: Store, deployment: Deployment, searched: DatasetVersion, since: datetime | None) -> Labelled:
+def _read(
+    store: Store, deployment: Deployment, searched: DatasetVersion, since: datetime | None, alike: Alike
+) -> Labelled:
     agreed = consensus(labels.read(store, deployment.name)).agreed
     if not agreed:
         return Labelled(0, {}, Share(0, 0), Joined((), (), 0, 0, 0, 0))
-    known = {row.image for row in manifest.read(store, searched)} | set(searched.left_out)
+    rows = manifest.read(store, searched)
+    known = {row.image for row in rows} | set(searched.left_out)
     # Of months of requests those that are labelled are few, and embeddings, the most of each, are of no use here.
     labelled = {
         each.request_id: each.model_copy(update={"embedding": ()})
@@ -142,25 +149,45 @@ def _read(store: Store, deployment: Deployment, searched: DatasetVersion, since:
     found = sorted(labelled.values(), key=lambda each: (each.received_at, each.request_id))
     seen = (capture if capture.image in known else _as_kept(store, capture) for capture in found)
     joined = join(seen, agreed, known_images=known)
+    families = alike.families(store, deployment.name, found, rows, searched.hash_bits)
+    searched_before = {_shown(families, row.image, row.label) for row in rows if row.image in families}
+    new = {_shown(families, capture.image, label.label) for capture, label in joined.rows} - searched_before
     return Labelled(
-        labels=len(joined.rows),
-        per_class=Counter(name for _, label in joined.rows for name in label.labels),
-        measured=_measured(found, agreed, deployment.model, since),
+        labels=len(new),
+        per_class=Counter(name for _, names in new for name in names),
+        measured=_measured(found, agreed, deployment.model, since, families),
         joined=joined,
+        alike=len(joined.rows) - len(new),
     )
 
 
+_Shown = tuple[str, frozenset[str]]
+"""an image, or those that are nearly the same, and what it is labelled"""
+
+
+def _shown(families: Mapping[str, str], image: str, label: Labels) -> _Shown:
+    return families.get(image, image), frozenset(labels_of(label))
+
+
 def _measured(
-    found: list[Capture], agreed: Mapping[str, Label], model: str | None, since: datetime | None
+    found: list[Capture],
+    agreed: Mapping[str, Label],
+    model: str | None,
+    since: datetime | None,
+    families: Mapping[str, str],
 ) -> Share:
     # The same image a hundred times is one image.
-    right = {
-        capture.image: set(labels_of(capture.label)) == set(labels_of(agreed[capture.request_id].label))
+    latest = {
+        capture.image: capture
         for capture in found
         if capture.model == model
         and (since is None or capture.received_at > since)
         and agreed[capture.request_id].confidence >= LIKELY
     }
+    right: dict[_Shown, bool] = {}
+    for capture in latest.values():
+        label = agreed[capture.request_id].label
+        right[_shown(families, capture.image, label)] = set(labels_of(capture.label)) == set(labels_of(label))
     return Share(len(right), sum(right.values()))
 
 

@@ -87,6 +87,7 @@ def observe(
         answered=report is not None and history.answers(report),
         labels=seen.labels,
         images=searched.n,
+        alike=seen.alike,
         labels_per_class=seen.per_class,
         classes=version.classes,
         last_search_at=history.answered_at,

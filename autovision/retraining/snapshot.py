@@ -24,7 +24,10 @@ class Snapshot:
     answered: bool = False
     """a search was started because of `report`, or after it, and did not fail"""
     labels: int = 0
-    """usable labels of images that no search has seen, those of failed searches aside"""
+    """usable labels of images that no search has seen, those of failed searches aside; images that are nearly the same
+    and labelled the same are one"""
+    alike: int = 0
+    """labels that are none of `labels`, since another image that is nearly the same is labelled so"""
     images: int = 0
     """of the data set version that the last search was asked for that did not fail"""
     labels_per_class: Mapping[str, int] = field(default_factory=dict)
@@ -56,7 +59,8 @@ class Snapshot:
 def labels_told(snapshot: Snapshot) -> str:
     """How many new labels there are, in words; the numbers of a decision have all classes."""
     each = listed([f"{name} {count}" for name, count in sorted(snapshot.labels_per_class.items())])
-    return f"{snapshot.labels} new labels" + (f" ({each})" if each else "")
+    more = f", beside {snapshot.alike} of images that are nearly the same," if snapshot.alike else ""
+    return f"{snapshot.labels} new labels" + (f" ({each})" if each else "") + more
 
 
 def listed(parts: Sequence[str]) -> str:

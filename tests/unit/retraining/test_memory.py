@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from autovision.dataset import catalog
+from autovision.dataset import catalog, manifest
 from autovision.records.deployments import Capture, Deployment, Label
 from autovision.registry import deployments
 from autovision.retraining.accuracy import Share
 from autovision.retraining.memory import Labelled, Memory
-from autovision.store import MemoryStore, captures, labels
+from autovision.store import MemoryStore, captures, keys, labels
 from autovision.store.protocol import Blob, Store
 
 if TYPE_CHECKING:
@@ -132,6 +135,47 @@ def test_accuracy_is_of_images_and_of_labels_that_are_likely(
         labels.add(store, "door", unlikely)
     found = look(Memory(), store)
     assert (found.measured.n, found.labels) == (4, 6)
+
+
+def test_images_that_are_nearly_the_same_and_labelled_so_are_one_label(
+    store: CountingStore, answer_images: Callable[..., list[str]]
+) -> None:
+    def png(number: int, brightness: int) -> bytes:
+        pixels = np.random.default_rng(900_000 + number).integers(60, 160, (72, 72, 3)) + brightness
+        sink = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(sink, "PNG")
+        return sink.getvalue()
+
+    model = deployments.get(store, "door").model
+    burst = answer_images(store, model, [png(1, level) for level in range(20)], seed=1)
+    others = answer_images(store, model, [png(number, 0) for number in range(2, 6)], seed=2)
+    say(store, [*((each, "red") for each in burst), *((each, "blue") for each in others)])
+    memory = Memory()
+    found = look(memory, store)
+    assert (found.labels, found.per_class, found.alike) == (5, {"red": 1, "blue": 4}, 19)
+    assert found.joined is not None and len(found.joined.rows) == 24, "all of them are learnt from"
+    assert found.measured.n == 5
+    # What looks the same and is labelled differently is another thing.
+    labels.add(store, "door", Label(request_id=burst[0], label="blue", received_at=NOW + timedelta(days=1)))
+    again = look(memory, store)
+    assert (again.labels, again.per_class, again.alike) == (6, {"red": 1, "blue": 5}, 18)
+    assert not [key for key in store.reads if "images/" in key], "no image is read twice"
+    assert look(memory, store).alike == 18
+
+
+def test_a_picture_of_what_the_data_set_has_is_no_new_label(
+    store: CountingStore, answer_images: Callable[..., list[str]], tiny: History
+) -> None:
+    row = next(row for row in manifest.read(store, tiny.versions[0]) if row.label == "red")
+    with Image.open(io.BytesIO(store.get(keys.image(row.image)).data)) as image:
+        sink = io.BytesIO()
+        image.convert("RGB").point(lambda value: value + 3).save(sink, "PNG")
+    (asked,) = answer_images(store, deployments.get(store, "door").model, [sink.getvalue()], seed=1)
+    say(store, [(asked, "red")])
+    memory = Memory()
+    assert (look(memory, store).labels, look(memory, store).alike) == (0, 1)
+    labels.add(store, "door", Label(request_id=asked, label="blue", received_at=NOW + timedelta(days=1)))
+    assert look(memory, store).per_class == {"blue": 1}
 
 
 def test_listing_takes_a_share_of_the_time(store: CountingStore, serve_images: Serve, tmp_path: Path) -> None:
