@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
     from autovision.review.queue import ReviewQueue
 
 
+@dataclass(frozen=True)
+class Word:
+    """What somebody said of a request's image."""
+
+    request_id: str
+    label: str | Collection[str]
+    annotator: str = "unknown"
+    confidence: float = 1.0
+    said_at: datetime | None = None
+    """with a time zone; None: nobody knows when"""
+
+
 class Labelled(Deployments):
     """Labels: what people say of captured requests and of images, and what is worth their look."""
 
@@ -36,46 +49,51 @@ class Labelled(Deployments):
         confidence: float = 1.0,
         review: bool = False,
         new_classes: Collection[str] = (),
-    ) -> bool:
-        """Say what a request's image really was; False if that was known already.
+        began: datetime | None = None,
+    ) -> labels.News:
+        """Say what a request's image really was; what became of that is true if it is news.
 
         Args:
             label: its class; where an image may have any number of classes, all of them, which may be none.
             review: it settles what others said before.
             new_classes: names that a label may have though the data set does not know them: its next version will.
+            began: when the import was begun that it is part of: what the annotator said before, word for word, and has
+                changed since, stays changed then. None: it is said now.
         """
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
-        given = _checked(version, deployment, request_id, label, annotator, confidence, now(), new_classes)
-        return labels.add(self.store, deployment, given.with_(review=review))
+        word = Word(request_id, label, annotator, confidence)
+        given = _checked(version, deployment, word, now(), new_classes)
+        return labels.take_over(self.store, deployment, given.with_(review=review), began=began)
 
     def feedback_many(
         self,
         deployment: str,
-        words: Iterable[tuple[str, str | Collection[str], str, float]],
+        words: Iterable[Word],
         *,
         new_classes: Collection[str] = (),
-    ) -> list[bool | InvalidInput]:
-        """`feedback` many times: of each word whether it is news, or why it was refused; the others are stored.
+    ) -> list[labels.News | InvalidInput]:
+        """What was collected elsewhere: of each word what became of it, or why it was refused; the others are stored.
+
+        All of it again changes nothing, also if annotators have changed their minds since. Of two words of one
+        annotator on a request the one that was said later stands, of those that do not say when the last one here.
 
         Args:
-            words: request id, label, annotator and confidence; a later one takes the place of an earlier.
             new_classes: as in `feedback`.
         """
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
-        found: list[bool | InvalidInput] = []
+        found: list[labels.News | InvalidInput] = []
         good: dict[int, Label] = {}
-        at = now()
-        for number, (request_id, label, annotator, confidence) in enumerate(words):
+        began = at = now()
+        for number, word in enumerate(words):
             # Which of two is the later one is told by their times.
             at = max(now(), at + timedelta(microseconds=1))
             try:
-                good[number] = _checked(
-                    version, deployment, request_id, label, annotator, confidence, at, new_classes
-                )
-                found.append(False)
+                good[number] = _checked(version, deployment, word, at, new_classes)
+                found.append(labels.News.KNOWN)
             except InvalidInput as error:
                 found.append(error)
-        for number, news in zip(good, labels.add_many(self.store, deployment, [*good.values()]), strict=True):
+        stored = labels.take_over_many(self.store, deployment, [*good.values()], began=began)
+        for number, news in zip(good, stored, strict=True):
             found[number] = news
         return found
 
@@ -87,8 +105,12 @@ class Labelled(Deployments):
         *,
         annotator: str = "unknown",
         confidence: float = 1.0,
-    ) -> bool:
-        """Say what an image of a data set, named by its digest, really is; False if that was known already.
+        began: datetime | None = None,
+    ) -> labels.News:
+        """Say what an image of a data set, named by its digest, really is; what became of that is true if it is news.
+
+        Args:
+            began: as in `feedback`.
 
         `apply_corrections` makes a version of it. Raises `InvalidInput` for an image that is not in the latest version.
         """
@@ -107,7 +129,7 @@ class Labelled(Deployments):
             review=True,
             received_at=now(),
         )
-        return labels.correct(self.store, dataset, given)
+        return labels.correct(self.store, dataset, given, began=began)
 
     def apply_corrections(self, dataset: str) -> DatasetVersion:
         """The next version of a data set, with the labels that reviews gave its images; the latest one if it has them.
@@ -145,21 +167,19 @@ class Labelled(Deployments):
 def _checked(
     version: DatasetVersion,
     deployment: str,
-    request_id: str,
-    label: str | Collection[str],
-    annotator: str,
-    confidence: float,
+    word: Word,
     at: datetime,
     new_classes: Collection[str],
 ) -> Label:
-    if not 0 <= confidence <= 1:
-        raise InvalidInput(f"confidence {confidence!r} of a label; give a number from 0 to 1")
+    if not 0 <= word.confidence <= 1:
+        raise InvalidInput(f"confidence {word.confidence!r} of a label; give a number from 0 to 1")
     return Label(
-        request_id=keys.check_request_id(request_id),
-        label=_checked_label(version, label, f"deployment {deployment!r}", new_classes),
-        annotator=annotator,
-        confidence=confidence,
+        request_id=keys.check_request_id(word.request_id),
+        label=_checked_label(version, word.label, f"deployment {deployment!r}", new_classes),
+        annotator=word.annotator,
+        confidence=word.confidence,
         received_at=at,
+        said_at=word.said_at,
     )
 
 

@@ -247,7 +247,7 @@ def feedback(
             "--file",
             metavar="FILE",
             help="Many, CSV or Parquet: columns request_id, label (or labels, with | between them) and, if wanted, "
-            "annotator, confidence.",
+            "annotator, confidence, said_at.",
         ),
     ] = None,
     new_class: Annotated[
@@ -262,6 +262,9 @@ def feedback(
     The same word of the same annotator counts once; a later one takes the place of the earlier, which is kept. A row
     of the file that cannot be used is reported with its line, and the others are stored; the exit code is 1 then.
     Labels of requests that are not captured yet are kept, and reported, too.
+
+    A file that is given again changes nothing, also where annotators have changed their minds since. With the column
+    said_at, a time with its zone, the word that was said later stands, in whichever order files come.
     """
     from autovision.cli import label_files as labels_file
     from autovision.errors import InvalidInput
@@ -294,7 +297,7 @@ def feedback(
         said = {"label": label} if isinstance(label, str) else {"labels": label}
         shown = " and ".join(labels or ["none of the classes"])
         out.answer(
-            {"deployment": deployment, "request_id": request_id, **said, "new": new},
+            {"deployment": deployment, "request_id": request_id, **said, "new": bool(new)},
             f"stored: {request_id} is {shown}" if new else f"known already: {request_id} is {shown}",
         )
 

@@ -1,7 +1,9 @@
 """Labels from a CSV or Parquet file: read, checked and sent row by row.
 
 The column `label` holds an image's class; or the column `labels` all of its classes, where an image may have any
-number, also none: names with `|` between them, in Parquet a list as well. `annotator` and `confidence` may be there.
+number, also none: names with `|` between them, in Parquet a list as well. `annotator` and `confidence` may be there,
+and `said_at`: when the annotator said so, a time with its zone such as 2026-11-23T14:05:00Z, in Parquet also a
+timestamp.
 A CSV file has commas, semicolons or tabs between its cells, as its header has, and is UTF-8, or UTF-16 as spreadsheets
 write it.
 """
@@ -11,8 +13,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 _REQUEST, _LABEL, _LABELS = "request_id", "label", "labels"
 _OPTIONAL = ("annotator", "confidence")
+_SAID_AT = "said_at"
 _SEPARATOR = "|"
 _PARQUET = (".parquet", ".pq")
 _DELIMITERS = ",;\t"
@@ -44,6 +49,7 @@ class LabelRow:
     label: str | tuple[str, ...] = ""
     annotator: str = ""
     confidence: float = 1.0
+    said_at: datetime | None = None
     fault: str | None = None
 
 
@@ -53,6 +59,8 @@ class Sent:
 
     stored: int
     known: int
+    outdated: tuple[tuple[int, str], ...]
+    """line in the file and request id of words after which the same annotator said otherwise, which stands"""
     bad: tuple[tuple[int, str], ...]
     """line in the file, and what is wrong with it"""
     waiting: tuple[tuple[int, str], ...]
@@ -61,11 +69,24 @@ class Sent:
     def to_json(self) -> dict[str, Any]:
         bad = [{"line": line, "error": error} for line, error in self.bad]
         waiting = [{"line": line, "request_id": request} for line, request in self.waiting]
-        return {"stored": self.stored, "known": self.known, "bad": bad, "waiting": waiting}
+        outdated = [{"line": line, "request_id": request} for line, request in self.outdated]
+        return {
+            "stored": self.stored,
+            "known": self.known,
+            "outdated": outdated,
+            "bad": bad,
+            "waiting": waiting,
+        }
 
     def to_text(self) -> str:
         lines = [f"{self.stored} labels stored, {self.known} known already, {len(self.bad)} rows not usable"]
         lines += listed([f"line {line}: {error}" for line, error in self.bad])
+        if self.outdated:
+            lines.append(
+                f"{len(self.outdated)} rows are older than what the same annotator said since, which stands; if they "
+                f"are newer, give them the column {_SAID_AT}"
+            )
+            lines += listed([f"line {line}: {request}" for line, request in self.outdated])
         if self.waiting:
             lines.append(
                 f"{len(self.waiting)} of them are of requests that were not captured, or not yet: they are kept, and "
@@ -175,22 +196,28 @@ def send(
     """Send the rows: one that is refused does not keep back the others."""
     # A deployment that does not exist is one fault here, not one in each row.
     captured = av.captured_requests(deployment)
-    stored, known = 0, 0
+    from autovision.api.labelled import Word
+    from autovision.store.labels import News
+
+    found: Counter[News] = Counter()
+    outdated: list[tuple[int, str]] = []
     bad: list[tuple[int, str]] = []
     waiting: list[tuple[int, str]] = []
     for begin in range(0, len(rows), _AT_ONCE):
         some = rows[begin : begin + _AT_ONCE]
         bad += [(row.line, row.fault) for row in some if row.fault is not None]
         good = [row for row in some if row.fault is None]
-        words = [(row.request_id, row.label, row.annotator, row.confidence) for row in good]
+        words = [Word(row.request_id, row.label, row.annotator, row.confidence, row.said_at) for row in good]
         for row, news in zip(good, av.feedback_many(deployment, words, new_classes=new_classes), strict=True):
             if isinstance(news, InvalidInput):
                 bad.append((row.line, str(news)))
                 continue
-            stored, known = stored + news, known + (not news)
+            found[news] += 1
+            if news is News.OUTDATED:
+                outdated.append((row.line, row.request_id))
             if row.request_id not in captured:
                 waiting.append((row.line, row.request_id))
-    return Sent(stored, known, tuple(sorted(bad)), tuple(waiting))
+    return Sent(found[News.STORED], found[News.KNOWN], tuple(outdated), tuple(sorted(bad)), tuple(waiting))
 
 
 def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -> LabelRow:
@@ -204,10 +231,11 @@ def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -
     try:
         check_cells(values)
         sure = confidence_of(given["confidence"], confidence)
+        said_at = time_of(values.get(_SAID_AT))
     except AutoVisionError as error:
         return LabelRow(line, fault=str(error))
     label = given[_LABEL] if _LABEL in values else names_of(values[_LABELS])
-    return LabelRow(line, given[_REQUEST], label, given["annotator"] or annotator, sure)
+    return LabelRow(line, given[_REQUEST], label, given["annotator"] or annotator, sure, said_at)
 
 
 def confidence_of(cell: str, otherwise: float) -> float:
@@ -216,6 +244,23 @@ def confidence_of(cell: str, otherwise: float) -> float:
         return check_confidence(float(cell)) if cell else otherwise
     except ValueError:
         raise InvalidInput(f"confidence {cell!r} is no number; give one from 0 to 1") from None
+
+
+def time_of(cell: Any) -> datetime | None:
+    """When something was said; None if the cell is empty. Raises `InvalidInput` for what is no time with its zone."""
+    said = text(cell)
+    if not said:
+        return None
+    try:
+        at = cell if isinstance(cell, datetime) else datetime.fromisoformat(said)
+        if at.tzinfo is not None:
+            return at
+    except ValueError:
+        pass
+    raise InvalidInput(
+        f"{_SAID_AT} {said[:40]!r} is no time with its zone; write it like 2026-11-23T14:05:00Z or "
+        "2026-11-23T15:05:00+01:00"
+    )
 
 
 def names_of(cell: Any) -> tuple[str, ...]:

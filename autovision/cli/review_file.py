@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autovision.cli import label_files
 from autovision.errors import AutoVisionError, InvalidInput, near
+from autovision.records.base import now
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.records.datasets import DatasetVersion
     from autovision.review.folder import Verdict
+    from autovision.store.labels import News
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class TakenOver:
 
     stored: int
     known: int
+    outdated: int
+    """rows that say again what their reviewer said before, and has changed since: that stands"""
     empty: int
     bad: tuple[tuple[int, str], ...]
     """line in the file, and what is wrong with it"""
@@ -31,6 +37,7 @@ class TakenOver:
         return {
             "stored": self.stored,
             "known": self.known,
+            "outdated": self.outdated,
             "empty": self.empty,
             "bad": [{"line": line, "error": error} for line, error in self.bad],
             "dataset": self.version and self.version.id,
@@ -43,6 +50,11 @@ class TakenOver:
             f"{len(self.bad)} rows not usable"
         )
         lines = [told, *label_files.listed([f"line {line}: {error}" for line, error in self.bad])]
+        if self.outdated:
+            lines.append(
+                f"{self.outdated} rows say what their reviewers have changed since, and stay changed; `autovision "
+                "feedback` takes it back"
+            )
         if self.version is not None:
             lines.append(f"the data set with its corrections is {self.version.id}")
         return "\n".join(lines)
@@ -54,6 +66,7 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
     Raises `InvalidInput` for a file that cannot be read or is no queue, `NotFound` for an unknown deployment.
     """
     from autovision.review.folder import NEW_LABEL, TABLE, verdict_of
+    from autovision.store.labels import News
 
     label_files.check_confidence(confidence)
     dataset = av.dataset(av.deployment(deployment).dataset)
@@ -65,8 +78,8 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
                 f"{str(file)!r} has no column {name!r}{near(name, columns)}; give a table that `autovision labels "
                 "review` made, or plain labels to `autovision feedback --file`"
             )
-    stored = known = empty = 0
-    corrects = False
+    found: Counter[News] = Counter()
+    empty, corrects, began = 0, False, now()
     bad: list[tuple[int, str]] = []
     for line, cells in rows:
         try:
@@ -76,19 +89,27 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
                 empty += 1
                 continue
             sure = label_files.confidence_of(verdict.confidence, confidence)
-            new = _store(av, deployment, dataset.name, verdict, verdict.reviewer or annotator, sure)
+            reviewer = verdict.reviewer or annotator
+            news = _store(av, deployment, dataset.name, verdict, reviewer, sure, began)
         except AutoVisionError as error:
             bad.append((line, str(error)))
             continue
         corrects = corrects or verdict.request_id is None
-        stored, known = stored + new, known + (not new)
+        found[news] += 1
     version = av.apply_corrections(dataset.name) if corrects else None
-    return TakenOver(stored, known, empty, tuple(bad), version)
+    counts = (found[each] for each in (News.STORED, News.KNOWN, News.OUTDATED))
+    return TakenOver(*counts, empty, tuple(bad), version)
 
 
 def _store(
-    av: AutoVision, deployment: str, dataset: str, verdict: Verdict, reviewer: str, confidence: float
-) -> bool:
+    av: AutoVision,
+    deployment: str,
+    dataset: str,
+    verdict: Verdict,
+    reviewer: str,
+    confidence: float,
+    began: datetime,
+) -> News:
     if verdict.request_id is not None:
         return av.feedback(
             deployment,
@@ -97,10 +118,13 @@ def _store(
             annotator=reviewer,
             confidence=confidence,
             review=True,
+            began=began,
         )
     if verdict.dataset != dataset:
         raise InvalidInput(
             f"the row is of data set {verdict.dataset!r}, and deployment {deployment!r} has {dataset!r}; import it for "
             "a deployment of its own"
         )
-    return av.correct(dataset, verdict.image, verdict.label, annotator=reviewer, confidence=confidence)
+    return av.correct(
+        dataset, verdict.image, verdict.label, annotator=reviewer, confidence=confidence, began=began
+    )

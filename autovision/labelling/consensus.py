@@ -1,7 +1,8 @@
 """What annotators agree on of each request, how sure that is, and how good each of them is.
 
-Each annotator counts with their latest word. Where all say the same, that is it; where they do not, Dawid and Skene
-weigh them (`agreement`), and a request on which nothing comes out clearly is disputed: no label, but work for a review.
+Each annotator counts with their latest word, by when they said it. Where all say the same, that is it; where they do
+not, Dawid and Skene weigh them (`agreement`), and a request on which nothing comes out clearly is disputed: no label,
+but work for a review.
 So is one of which only people spoke who were shown to be wrong more often than not. A word that was given in a review,
 knowing the others, stands for all that were not.
 The words are put in order first, so the result depends on what was said and when, never on how or how often it came.
@@ -97,7 +98,7 @@ def consensus(labels: Iterable[Label]) -> Consensus:
 
 def _order(label: Label) -> tuple[object, ...]:
     """By time, and by the rest where times are equal, so that no result depends on the listing."""
-    return label.received_at, label.request_id, label.annotator, label.label, label.confidence
+    return label.when, label.received_at, label.request_id, label.annotator, label.label, label.confidence
 
 
 def _pattern(words: Mapping[str, Label]) -> _Pattern:

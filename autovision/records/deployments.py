@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -190,6 +191,13 @@ class Label(Labelling):
     review: bool = False
     """whether it was given in a review, knowing what others said: it then stands for all words that were not"""
     received_at: AwareDatetime
+    said_at: AwareDatetime | None = None
+    """when the annotator said so, if whoever delivered it knows that; None: when it was received"""
+
+    @property
+    def when(self) -> datetime:
+        """From when on it is the annotator's word. Nothing was said after it was received, whatever a clock says."""
+        return self.received_at if self.said_at is None else min(self.said_at, self.received_at)
 
 
 class Moved(Record):

@@ -63,4 +63,4 @@ def _ordered(best: Mapping[str, tuple[Capture, Label]]) -> tuple[tuple[Capture, 
 
 def _weight(pair: tuple[Capture, Label]) -> tuple[float, float, str]:
     capture, label = pair
-    return label.confidence, label.received_at.timestamp(), capture.request_id
+    return label.confidence, label.when.timestamp(), capture.request_id

@@ -35,6 +35,8 @@ class Feedback(Labelling):
     label: Labels
     annotator: Annotated[str, Field(min_length=1, max_length=128)] = "unknown"
     confidence: Annotated[float, Field(ge=0, le=1)] = 1.0
+    said_at: AwareDatetime | None = None
+    """when it was said, of words that are sent later or again; None: now"""
 
     @field_validator("label")
     @classmethod

@@ -3,6 +3,7 @@
 A kill leaves nothing of a process but what it wrote. So one turn that nothing disturbs tells what a kill before any of
 its writes would leave, which is also what one just after the write before leaves; whoever takes over begins with that.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

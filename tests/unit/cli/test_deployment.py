@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from autovision.labelling.consensus import consensus
 from autovision.records.deployments import Capture
 from autovision.store import captures, open_store
 from autovision.store import labels as stored_labels
@@ -246,6 +247,28 @@ def test_of_one_annotators_words_in_a_file_the_last_counts(
     assert cli("feedback", door, "--file", "labels.csv", "--json").answer["stored"] == 4
     said = stored_labels.read(open_store(world.folder), door)
     assert [each.label for each in said] == ["dog", "cat", "dog", "cat"]
+
+
+def test_an_old_file_that_is_given_again_overrules_nobody(
+    cli: Any, world: Any, door: str, tmp_path: Path
+) -> None:
+    line = ("feedback", door, "--file", "labels.csv", "--annotator", "ann", "--json")
+    (tmp_path / "labels.csv").write_text("request_id,label\nr1,cat\nr2,cat\n")
+    assert cli(*line).answer["stored"] == 2
+    assert cli("feedback", door, "r1", "dog", "--annotator", "ann", "--json").answer["new"] is True
+    again = cli(*line)
+    assert (again.code, again.answer["stored"], again.answer["known"]) == (0, 0, 1)
+    assert again.answer["outdated"] == [{"line": 2, "request_id": "r1"}]
+    assert "column said_at" in cli(*line[:-1]).out
+    (tmp_path / "labels.csv").write_text(
+        "request_id,label,said_at\nr1,cat,2026-01-02T03:04:05Z\nr2,dog,2026-01-02 03:04:05\nr2,dog,yesterday\n"
+    )
+    dated = cli(*line)
+    assert [row["line"] for row in dated.answer["bad"]] == [3, 4]
+    assert all("no time with its zone" in row["error"] for row in dated.answer["bad"])
+    assert dated.answer["outdated"] == [{"line": 2, "request_id": "r1"}]
+    agreed = consensus(stored_labels.read(open_store(world.folder), door)).agreed
+    assert {request: label.label for request, label in agreed.items()} == {"r1": "dog", "r2": "cat"}
 
 
 @pytest.mark.parametrize(

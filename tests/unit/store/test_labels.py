@@ -7,21 +7,35 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from autovision.errors import InvalidInput
+from autovision.labelling.consensus import consensus
 from autovision.records.datasets import Labels
 from autovision.records.deployments import Label
 from autovision.store import MemoryStore, Store, keys, labels
+from autovision.store.labels import News
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def word(request: str, label: Labels, by: str = "ann", at: float = 0, confidence: float = 1.0) -> Label:
+def word(
+    request: str,
+    label: Labels,
+    by: str = "ann",
+    at: float = 0,
+    confidence: float = 1.0,
+    said: float | None = None,
+) -> Label:
     return Label(
         request_id=request,
         label=label,
         annotator=by,
         confidence=confidence,
         received_at=AT + timedelta(seconds=at),
+        said_at=None if said is None else AT + timedelta(seconds=said),
     )
+
+
+def stands(store: Store, request: str = "r1") -> Labels:
+    return consensus(labels.read(store, "plant")).agreed[request].label
 
 
 def test_a_label_is_news_once(store: Store) -> None:
@@ -50,6 +64,45 @@ def test_changing_ones_mind_back_is_news(store: Store) -> None:
     words = [word("r1", label, at=at) for at, label in enumerate(["good", "bad", "good", "bad", "good"])]
     assert all(labels.add(store, "plant", one) for one in words)
     assert labels.read(store, "plant") == words
+
+
+def test_a_file_that_is_given_again_undoes_nothing(store: Store) -> None:
+    def give(at: float, *said: Labels) -> list[News]:
+        words = [word("r1", label, at=at + n / 8) for n, label in enumerate(said)]
+        return labels.take_over_many(store, "plant", words, began=AT + timedelta(seconds=at))
+
+    assert give(0, "good") == [News.STORED]
+    assert give(1, "good") == [News.KNOWN]
+    assert labels.add(store, "plant", word("r1", "bad", at=2))
+    assert give(3, "good") == [News.OUTDATED] and stands(store) == "bad"
+    assert give(4, "poor", "fine", "poor") == [News.STORED, News.STORED, News.STORED], "one after the other"
+    assert give(5, "poor", "fine", "poor") == [News.KNOWN, News.OUTDATED, News.KNOWN]
+    assert stands(store) == "poor"
+    assert labels.add(store, "plant", word("r1", "good", at=6)), "who says it now has changed their mind back"
+    assert stands(store) == "good"
+
+
+def test_the_word_that_was_said_later_stands_whichever_came_first(store: Store) -> None:
+    assert labels.add(store, "plant", word("r1", "bad", at=100))
+    old = [word("r1", "good", at=200, said=10), word("r1", "bad", at=201, said=20)]
+    assert labels.take_over_many(store, "plant", old) == [News.OUTDATED, News.KNOWN]
+    assert stands(store) == "bad"
+    again = [word("r1", "good", at=300, said=10), word("r1", "good", at=301, said=15)]
+    assert labels.take_over_many(store, "plant", again) == [News.OUTDATED] * 2
+    assert [one.label for one in labels.read(store, "plant")] == ["bad", "good"], "and is stored once"
+    assert labels.take_over(store, "plant", word("r1", "good", at=400, said=350)) is News.STORED
+    assert stands(store) == "good"
+    assert labels.take_over(store, "plant", word("r1", "bad", at=500, said=10**6)) is News.STORED
+    assert labels.take_over(store, "plant", word("r1", "good", at=501)) is News.STORED
+    assert stands(store) == "good", "nothing was said after it was received"
+
+
+def test_of_two_words_of_one_time_the_last_one_given_stands(store: Store) -> None:
+    for at in (0, 100):
+        given = [word("r1", "good", at=at, said=-5), word("r1", "bad", at=at + 1, said=-5)]
+        labels.take_over_many(store, "plant", given)
+        assert stands(store) == "bad"
+    assert len(labels.read(store, "plant")) == 2
 
 
 def test_several_labels_agree_whatever_their_order(store: Store) -> None:
