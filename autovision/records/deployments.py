@@ -191,7 +191,7 @@ class Label(Labelling):
     review: bool = False
     """whether it was given in a review, knowing what others said: it then stands for all words that were not"""
     received_at: AwareDatetime
-    said_at: AwareDatetime | None = None
+    said_at: AwareDatetime | None = Field(default=None, exclude_if=lambda at: at is None)
     """when the annotator said so, if whoever delivered it knows that; None: when it was received"""
 
     @property
