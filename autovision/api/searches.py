@@ -183,13 +183,18 @@ class Searches(Deployments):
     ) -> SearchState:
         """Go on with a search that was stopped or lost its driver; a finished one is returned as it is.
 
+        Raises `Conflict` for a re-search whose deployment has another one that waits or runs by now.
+
         Args:
             seen: the search when it was decided to go on with it: whoever stopped it since then is heeded. None: as
                 it is now, which is before Ray is connected.
         """
         from autovision.search.run import run_search
 
-        seen = seen or requests.get(self.store, search)[1]
+        request, state = requests.get(self.store, search)
+        seen = seen or state
+        if state.status in requests.LEFT:
+            requests.check_alone(self.store, request)
         self.connect()
         return run_search(
             self.store,

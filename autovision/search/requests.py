@@ -30,6 +30,8 @@ from autovision.space.parameters import Constant
 from autovision.store import keys, lease, records
 from autovision.store.protocol import KeyNotFound, Store
 
+LEFT = (SearchStatus.STOPPED, SearchStatus.FAILED)
+"""of what may be gone on with though it is over"""
 LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
 """what a request may demand of the model; see `SearchRequest`"""
 _MEASURED_LIMITS = ("max_latency_ms", "max_memory_mb")
@@ -260,9 +262,11 @@ def request_stop(store: Store, search: str) -> SearchState:
 def put_back(store: Store, search: str) -> SearchState:
     """Put a search that was stopped, or has failed, into the queue again; one that waits or runs is left as it is.
 
-    Raises `NotFound`, and `InvalidInput` for one that is finished.
+    Raises `NotFound`, `InvalidInput` for one that is finished, and `Conflict` like `check_alone`.
     """
-    get(store, search)
+    request, before = get(store, search)
+    if before.status in LEFT:
+        check_alone(store, request)
 
     def change(state: SearchState) -> SearchState | None:
         if state.status is SearchStatus.FINISHED:
@@ -276,6 +280,26 @@ def put_back(store: Store, search: str) -> SearchState:
         return state.with_(status=SearchStatus.QUEUED, stop_requested=False, error=None, updated_at=now())
 
     return records.update(store, keys.search_state(search), SearchState, change)
+
+
+def check_alone(store: Store, request: SearchRequest) -> None:
+    """Raises `Conflict` for a re-search whose deployment has another one that waits or runs: there is one at a time.
+
+    To be asked before one is gone on with that was stopped or has failed: another may have been begun in its place.
+    """
+    if request.deployment is None or request.parent_model is None:
+        return
+    for other, state in all_searches(store):
+        if (
+            other.id != request.id
+            and other.deployment == request.deployment
+            and other.parent_model is not None
+            and state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING)
+        ):
+            raise Conflict(
+                f"deployment {request.deployment!r} has another re-search, {other.id!r}, which is {state.status}; wait "
+                f"for its end, or stop it with `autovision search stop {other.id}`, before you resume {request.id!r}"
+            )
 
 
 def stop_asked(state: SearchState) -> bool:

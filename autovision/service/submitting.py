@@ -100,7 +100,9 @@ def submit(context: Context, request: SearchRequest, caller: Caller) -> Submitte
 def resume(context: Context, search: str, extension: Extension, caller: Caller) -> SearchState:
     """Put a search into the queue again, with more seconds if they are asked for; they are charged to the caller."""
     check_owner(context, search, caller)
-    requests.get(context.store, search)
+    request, state = requests.get(context.store, search)
+    if state.status in requests.LEFT:
+        requests.check_alone(context.store, request)  # before anything is granted
     at, more_s = context.clock(), extension.budget_s
     quotas.reserve(context.store, caller.token, search, more_s or 0.0, at)
     try:

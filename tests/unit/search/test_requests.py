@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from autovision import AutoVision
 from autovision.dataset.importer import SourceImage, import_images
 from autovision.decisions import Measure
-from autovision.errors import InvalidInput, NotFound, UnknownBackbone
+from autovision.errors import Conflict, InvalidInput, NotFound, UnknownBackbone
 from autovision.records.datasets import DatasetVersion, Split
 from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
@@ -237,6 +238,28 @@ def test_stopping(store: MemoryStore, tiny: History) -> None:
     assert requests.request_stop(store, search) == finished, "what is over stays as it is"
     with pytest.raises(NotFound):
         requests.request_stop(store, "nobody")
+
+
+@pytest.mark.parametrize("status", requests.LEFT)
+def test_a_re_search_is_not_resumed_beside_a_newer_one(
+    store: MemoryStore, tiny: History, status: SearchStatus
+) -> None:
+    again = {"parent_model": tiny.models[1].id, "deployment": "door"}
+    old, new, plain = (
+        request_of(store, tiny, seed=seed, **options)
+        for seed, options in enumerate((again, again, {"deployment": "door"}))
+    )
+    for request in (old, new, plain):
+        requests.submit(store, request)
+    requests.set_state(store, old.id, status=status)
+    with pytest.raises(Conflict, match=f"another re-search, '{new.id}', which is queued"):
+        requests.put_back(store, old.id)
+    with pytest.raises(Conflict, match=f"autovision search stop {new.id}"):
+        AutoVision(store).resume(old.id)
+    requests.set_state(store, new.id, status=SearchStatus.FINISHED)
+    assert requests.put_back(store, old.id).status is SearchStatus.QUEUED
+    requests.set_state(store, plain.id, status=status)
+    assert requests.put_back(store, plain.id).status is SearchStatus.QUEUED, "a person's own search"
 
 
 def test_the_ledger_is_in_the_order_of_the_beginnings(
