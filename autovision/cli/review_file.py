@@ -97,8 +97,7 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
         corrects = corrects or verdict.request_id is None
         found[news] += 1
     version = av.apply_corrections(dataset.name) if corrects else None
-    counts = (found[each] for each in (News.STORED, News.KNOWN, News.OUTDATED))
-    return TakenOver(*counts, empty, tuple(bad), version)
+    return TakenOver(found[News.STORED], found[News.KNOWN], found[News.OUTDATED], empty, tuple(bad), version)
 
 
 def _store(

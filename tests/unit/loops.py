@@ -21,7 +21,9 @@ from autovision.controller import Controller, Event
 from autovision.dataset import catalog
 from autovision.errors import AutoVisionError, Conflict
 from autovision.model import bundle
+from autovision.model.predictor import Predictor
 from autovision.model.version import read_version
+from autovision.records.base import digest_of
 from autovision.records.deployments import CapturePolicy, DriftReport, Label, RetrainingPolicy
 from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import RolloutPolicy
@@ -192,6 +194,19 @@ class LoopWorld:
             )
 
 
+def _loaded_once(load: Callable[[Store, str], Predictor]) -> Callable[[Store, str], Predictor]:
+    """Models of the same files answer alike: each is made ready once, which is a third of what a turn takes."""
+    known: dict[str, Predictor] = {}
+
+    def loaded(store: Store, model: str) -> Predictor:
+        of = digest_of(dict(read_version(store, model).files))
+        if of not in known:
+            known[of] = load(store, model)
+        return known[of]
+
+    return loaded
+
+
 def loop_world(
     history: History,
     serve: Callable[..., list[tuple[str, str]]],
@@ -209,6 +224,7 @@ def loop_world(
     deployments.set_capture_policy(store, "door", CapturePolicy(keep_days=1.0))
     deployments.set_rollout_policy(store, "door", RolloutPolicy(canary=(0.1, 0.5), step_requests=0, step_s=0))
     world = LoopWorld(history, store)
+    monkeypatch.setattr(Predictor, "load", staticmethod(_loaded_once(Predictor.load)))
     monkeypatch.setattr(
         controller_module, "run_search", lambda store, search, **options: world.search(store, search)
     )

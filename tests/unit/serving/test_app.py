@@ -216,6 +216,15 @@ def test_of_one_annotators_words_in_a_list_the_last_counts(http: Any, world: Wor
     assert [row.label for row in labels.read(world.store, "shades")] == ["dark", "bright", "dark", "bright"]
 
 
+def test_a_word_that_is_sent_late_does_not_overrule_what_was_said_since(http: Any, world: World) -> None:
+    now, late = ({"request_id": REQUEST_ID, "label": label} for label in ("dark", "bright"))
+    assert http.post("/v1/feedback", json=now).json()["new"] == 1
+    assert http.post("/v1/feedback", json={**late, "said_at": "2026-01-01T00:00:00Z"}).json()["new"] == 0
+    words = labels.read(world.store, "shades")
+    assert [row.label for row in sorted(words, key=lambda row: row.when)] == ["bright", "dark"]
+    assert http.post("/v1/feedback", json={**late, "said_at": "2026-01-01T00:00:00"}).status_code == 422
+
+
 def test_a_list_with_one_unknown_label_stores_none_and_names_the_classes(http: Any, world: World) -> None:
     rows = [{"request_id": REQUEST_ID, "label": label} for label in ("dark", "drak")]
     response = http.post("/v1/feedback", json=rows)
