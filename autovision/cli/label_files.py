@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,19 @@ _OPTIONAL = ("annotator", "confidence")
 _SEPARATOR = "|"
 _PARQUET = (".parquet", ".pq")
 _DELIMITERS = ",;\t"
+_ONE_LINE = (
+    _REQUEST,
+    _LABEL,
+    _LABELS,
+    *_OPTIONAL,
+    "new_label",
+    "new_confidence",
+    "reviewer",
+    "image",
+    "dataset",
+)
+"""columns in which no text goes over several lines"""
+_BREAK = re.compile(r"\r\n|\r|\n")
 _AT_ONCE = 1000
 """rows that are sent together"""
 _SHOWN = 10
@@ -123,7 +137,13 @@ def table(file: Path, called: str = "--file") -> Table:
 
 
 def check_cells(cells: Mapping[Any, Any]) -> None:
-    """Raises `InvalidInput` for a row that has more cells than the header: one of them is in the wrong column."""
+    """Raises `InvalidInput` for a row that has more cells than the header, or one that has swallowed other rows."""
+    for name in _ONE_LINE:
+        if isinstance(cell := cells.get(name), str) and (breaks := len(_BREAK.findall(cell.strip()))):
+            raise InvalidInput(
+                f'{name} goes on for {breaks} lines more: a quote " that is opened here is not closed, and what '
+                "follows up to the next one is read as part of it; close it, and give the file again"
+            )
     if more := cells.get(None):
         raise InvalidInput(
             f"the row has {len(more)} cells more than the header; put a text that has the separator in it in quotes, "
@@ -142,9 +162,24 @@ def _csv(shown: str, data: bytes) -> Table:
         )
         columns = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
-        return columns, [(reader.line_num, cells) for cells in reader if any(map(_filled, cells.values()))]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{shown} is not a CSV file in UTF-8: {error}; save it as CSV UTF-8") from error
+        return columns, [
+            (reader.line_num - _breaks(cells), cells) for cells in reader if any(map(_filled, cells.values()))
+        ]
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InvalidInput(
+            f"{shown} is not a CSV file in UTF-8: {error} (line {line}); save it as CSV UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise InvalidInput(
+            f'{shown} is not a CSV file: {error}, up to line {reader.line_num}; a quote " may not be closed: save it '
+            "as CSV UTF-8"
+        ) from error
+
+
+def _breaks(cells: Mapping[Any, Any]) -> int:
+    """Lines that a row takes beyond its first."""
+    return sum(len(_BREAK.findall(cell.rstrip())) for cell in cells.values() if isinstance(cell, str))
 
 
 def _filled(cell: Any) -> bool:
@@ -195,6 +230,10 @@ def send(
 
 def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -> LabelRow:
     given = {name: text(values.get(name)) for name in (_REQUEST, _LABEL, *_OPTIONAL)}
+    try:
+        check_cells(values)
+    except InvalidInput as error:
+        return LabelRow(line, fault=str(error))
     for name in (_REQUEST, _LABEL):
         if name in values and not given[name]:
             return LabelRow(line, fault=f"{name} is empty")
@@ -202,7 +241,6 @@ def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -
     if _LABELS in values and values[_LABELS] is None:
         return LabelRow(line, fault=f"{_LABELS} is missing; end the row with a comma for none of the classes")
     try:
-        check_cells(values)
         sure = confidence_of(given["confidence"], confidence)
     except AutoVisionError as error:
         return LabelRow(line, fault=str(error))

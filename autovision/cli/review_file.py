@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,15 @@ class TakenOver:
         return "\n".join(lines)
 
 
-def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confidence: float) -> TakenOver:
+def take_over(
+    av: AutoVision,
+    deployment: str,
+    path: Path,
+    annotator: str,
+    confidence: float,
+    *,
+    new_classes: Sequence[str] = (),
+) -> TakenOver:
     """Store what the rows of a queue say, and make the next version of the data set if its images were corrected.
 
     Raises `InvalidInput` for a file that cannot be read or is no queue, `NotFound` for an unknown deployment.
@@ -76,7 +85,8 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
                 empty += 1
                 continue
             sure = label_files.confidence_of(verdict.confidence, confidence)
-            new = _store(av, deployment, dataset.name, verdict, verdict.reviewer or annotator, sure)
+            reviewer = verdict.reviewer or annotator
+            new = _store(av, deployment, dataset.name, verdict, reviewer, sure, new_classes)
         except AutoVisionError as error:
             bad.append((line, str(error)))
             continue
@@ -87,7 +97,13 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
 
 
 def _store(
-    av: AutoVision, deployment: str, dataset: str, verdict: Verdict, reviewer: str, confidence: float
+    av: AutoVision,
+    deployment: str,
+    dataset: str,
+    verdict: Verdict,
+    reviewer: str,
+    confidence: float,
+    new_classes: Sequence[str],
 ) -> bool:
     if verdict.request_id is not None:
         return av.feedback(
@@ -97,6 +113,7 @@ def _store(
             annotator=reviewer,
             confidence=confidence,
             review=True,
+            new_classes=new_classes,
         )
     if verdict.dataset != dataset:
         raise InvalidInput(

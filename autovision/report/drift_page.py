@@ -12,6 +12,7 @@ from autovision.records.deployments import (
     LabelledAccuracy,
     Moved,
 )
+from autovision.report.detector_words import detector_words
 from autovision.report.document import document
 from autovision.report.parts import code, row, section, table
 from autovision.report.pictures import picture
@@ -34,12 +35,15 @@ def render(report: DriftReport, images: Mapping[str, bytes]) -> str:
                 _accuracy(report),
                 _unlike(report, images),
                 _typical(report, images),
+                _next(report),
             ]
         ),
         footer=tag(
             "footer",
             *(tag("p", note) for note in report.notes),
-            tag("p", "As JSON: ", code(f"autovision monitor {report.deployment} --history --json")),
+            tag(
+                "p", "As JSON: ", code(f"autovision monitor {report.deployment} --report {report.id} --json")
+            ),
         ),
     )
 
@@ -62,10 +66,13 @@ def _detectors(report: DriftReport) -> Markup:
     rate = report.windows_per_false_alarm
     return section(
         "Detectors",
-        f"All together raise a false alarm in one of {rate:g} windows without drift, or fewer; each has its share."
+        f"All together raise a false alarm in one of {rate:g} windows without drift, or fewer; each has its share: it "
+        "alarms where p, of a score like this without drift, is at most that. Windows: so many of the latest, taken "
+        "together. Reference: the images that they are compared with."
         if rate
         else f"Without drift a window raises an alarm with probability {report.alpha:g}.",
         table(head, [_verdict(each) for each in report.detectors], numbers=range(3, 9)),
+        detector_words(dict.fromkeys(each.name for each in report.detectors)),
     )
 
 
@@ -171,6 +178,27 @@ def _typical(report: DriftReport, images: Mapping[str, bytes]) -> Markup | None:
         "Typical of the reference",
         "Held-out images of the data set, for comparison.",
         tag("ul", *cards, class_="examples"),
+    )
+
+
+def _next(report: DriftReport) -> Markup | None:
+    """What a person may do about an alarm."""
+    if not report.alarm:
+        return None
+    name = report.deployment
+    acts = (
+        (
+            "See whether the model is worse on such images: label what is most worth it",
+            f"labels review {name} --to FOLDER",
+        ),
+        ("Without labels, put it right where that is sure to help", f"adapt {name}"),
+        ("See what the loop makes of it, and what a search waits for", f"controller why {name}"),
+        ("Have it search again now", f"controller trigger {name}"),
+    )
+    return section(
+        "What to do",
+        "The alarm says that requests have changed, not that the model is worse on them.",
+        tag("ul", *(tag("li", f"{what}: ", code(f"autovision {line}")) for what, line in acts)),
     )
 
 

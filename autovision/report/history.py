@@ -5,6 +5,7 @@ from __future__ import annotations
 from autovision.console import format_seconds
 from autovision.records.history import History, Month
 from autovision.report.decisions_section import decisions_section
+from autovision.report.detector_words import detector_words
 from autovision.report.document import document
 from autovision.report.history_sections import (
     alarms_section,
@@ -13,9 +14,10 @@ from autovision.report.history_sections import (
     searches_section,
 )
 from autovision.report.parts import code, figure, legend, line_swatch, responsive, section, swatch
+from autovision.report.standing_section import standing_section
 from autovision.report.svg import Markup, join, tag
 from autovision.report.time_axis import minute
-from autovision.report.timeline import timeline
+from autovision.report.timeline import detectors, timeline
 from autovision.report.timeline_marks import accuracy_mark, decision_mark, meaning
 from autovision.search.estimates.prices import money
 
@@ -28,6 +30,7 @@ def render(history: History) -> str:
         main=join(
             [
                 _timeline(history),
+                standing_section(history),
                 models_section(history),
                 alarms_section(history),
                 months_section(history),
@@ -145,5 +148,6 @@ def _timeline(history: History) -> Markup:
             "Models go by their numbers in the table below.",
             legend(entries) if entries else None,
             responsive(lambda width: timeline(history, width)),
+            detector_words(detectors(history)),
         ),
     )

@@ -112,7 +112,7 @@ def alarms_section(history: History) -> Markup:
     alarms = episodes(history.windows)
     rows = [
         row(
-            span(each),
+            join([span(each), tag("br"), code(each[-1].report)]),
             [
                 f"{len(each)}",
                 alarming(each),
@@ -128,12 +128,26 @@ def alarms_section(history: History) -> Markup:
         return section("Alarms", f"None in {len(history.windows):,} windows.")
     return section(
         "Alarms",
-        f"In {history.sums.alarms:,} of {len(history.windows):,} windows. An alarm says that requests are unlike the "
-        "held-out images, not that the model is worse on them: that, labels tell, as far as there are any.",
+        join(
+            [
+                f"In {history.sums.alarms:,} of {len(history.windows):,} windows. An alarm says that requests are "
+                "unlike the held-out images, not that the model is worse on them: that, labels tell, as far as there "
+                "are any. The images of one are shown by ",
+                code(f"autovision monitor {history.deployment} --report ID --html FILE"),
+                ".",
+            ]
+        ),
         tag(
             "div",
             table(
-                ["windows until", "windows", "detector", "what moved", "labels that came next", "led to"],
+                [
+                    "windows until, report",
+                    "windows",
+                    "detector, score ÷ threshold",
+                    "what moved, from → to",
+                    "labels that came next",
+                    "led to",
+                ],
                 rows,
                 caption=newest(len(rows), len(alarms), "times of alarm"),
                 class_="log",

@@ -212,7 +212,7 @@ deployments:
         "p.yaml: deployments.cats.retraining.time_zone: no time zone 'Europe/Berln'; did you mean 'Europe/Berlin' or "
         "'Europe/Belfast' or 'Europe/Helsinki' or 'Europe/Guernsey'?; give a name of the IANA database, such as "
         "'Europe/Berlin' or 'UTC' (got 'Europe/Berln')",
-        "p.yaml: deployments.cats.retraining.window: Input should be a valid integer (got '100')",
+        "p.yaml: deployments.cats.retraining.window: give a whole number, without quotes (got '100')",
         "p.yaml: deployments.cats.retraining.windows_per_false_alarm: Input should be greater than or "
         "equal to 10 (got 2)",
         "p.yaml: deployments.cats.rollout.approval: Input should be 'automatic', 'manual' or 'both' (got 'bot')",

@@ -108,3 +108,10 @@ def test_older_reports_are_shown_as_far_as_they_go(report: DriftReport) -> None:
     )
     page = render(older, {})
     assert "DRIFT in the last 100 requests (score 0.4000" in page and "probability 0.0002" in page
+
+
+def test_an_alarm_says_what_a_person_may_do(report: DriftReport) -> None:
+    page = render(report, {})
+    assert "autovision labels review door --to FOLDER" in page and "autovision adapt door" in page
+    assert "its embeddings" in page and "sharpness" in page, "what the detectors look at"
+    assert "What to do" not in render(report.with_(alarm=False), {})

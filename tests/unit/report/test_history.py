@@ -18,13 +18,16 @@ from autovision.records.deployments import (
     Moved,
 )
 from autovision.records.history import (
+    Awaited,
     DriftWindow,
     GroupFigure,
+    HeldBack,
     History,
     ModelFigures,
     Month,
     Reign,
     SearchFacts,
+    Standing,
     ToldDecision,
     reach,
 )
@@ -172,6 +175,27 @@ months = st.builds(
 )
 
 
+standings = st.builds(
+    Standing,
+    evaluated_at=moments,
+    what=names,
+    time_zone=st.sampled_from(["UTC", "Asia/Tokyo"]),
+    triggers=st.lists(
+        st.builds(
+            Awaited, trigger=names, fires=st.booleans(), why=names, needs=names, at=st.none() | moments
+        ),
+        max_size=3,
+    ).map(tuple),
+    limits=st.lists(st.builds(HeldBack, limit=names, why=names, until=st.none() | moments), max_size=2).map(
+        tuple
+    ),
+    spent_day_s=st.none() | seconds,
+    budget_day_s=st.none() | seconds,
+    spent_month_s=st.none() | seconds,
+    budget_month_s=st.none() | seconds,
+)
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     since = draw(moments)
@@ -205,6 +229,7 @@ def histories(draw: st.DrawFn) -> History:
         months=tuple(draw(st.lists(months, max_size=2))),
         requests_counted=draw(st.booleans()),
         notes=tuple(draw(st.lists(names, max_size=2))),
+        standing=draw(st.none() | standings),
     )
 
 
@@ -401,6 +426,30 @@ def test_the_page_tells_the_story() -> None:
         "file:///srv/store",
     ):
         assert each in found
+
+
+def test_the_page_tells_what_the_next_search_waits_for() -> None:
+    standing = Standing(
+        evaluated_at=NOON,
+        what="do not search again yet",
+        time_zone="Asia/Tokyo",
+        triggers=(Awaited(trigger="schedule", fires=True, why="the slot has come", needs="", at=NOON),),
+        limits=(HeldBack(limit="budget_month", why="the budget is spent", until=NOON + timedelta(days=1)),),
+        spent_day_s=None,
+        budget_day_s=600,
+        spent_month_s=3000,
+        budget_month_s=3600,
+    )
+    found = said(read(render(story(standing=standing))))
+    for each in (
+        "fires 2026-03-01 21:00 the slot has come",
+        "budget_month 2026-03-02 21:00 the budget is spent",
+        "50 min of 1 h 00 min are spent this month",
+        "autovision policy show pets",
+    ):
+        assert each in found
+    assert "No controller has looked yet" in said(read(render(story())))
+    assert "No model was promoted yet" in said(read(render(story(champion=None))))
 
 
 def drawn(history: History, name: str, width: float = 1080) -> list[ElementTree.Element]:
