@@ -142,7 +142,7 @@ def _told(history: History) -> list[Any]:
     acts = [each for each in history.decisions if each.accepted]
     if acts:
         rows = [[each.at, each.what] for each in acts[-_LATEST:]]
-        title = f"The latest {len(rows)} of {len(acts)} decisions that led to an act"
+        title = _latest(len(rows), len(acts), "decisions that led to an act")
         parts.append(table(["decided (UTC)", "what"], rows, title=title))
     return parts
 
@@ -164,12 +164,16 @@ def _alarms(name: str, windows: Sequence[DriftWindow]) -> list[Table | str]:
         [each[-1].end, len(each), alarming(each), moved(each), WORD[harm(each)], led_to(each)]
         for each in found[-_LATEST:]
     ]
-    title = f"The latest {len(rows)} of {len(found)} times of alarm"
+    title = _latest(len(rows), len(found), "times of alarm")
     columns = ["until (UTC)", ">windows", "detector", "what moved", "labels", "led to"]
     if not rows:
         return []
-    shown = f"its images: autovision monitor {name} --report {found[-1][-1].report} --html FILE"
-    return [table(columns, rows, title=title), f"The latest one with {shown}"]
+    shown = f"Images of the latest: autovision monitor {name} --report {found[-1][-1].report} --html FILE"
+    return [table(columns, rows, title=title), shown]
+
+
+def _latest(shown: int, of: int, what: str) -> str:
+    return f"The latest {shown} of {of:,} {what}" if shown < of else what.capitalize()
 
 
 def _months(months: tuple[Month, ...]) -> Table:

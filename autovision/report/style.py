@@ -88,7 +88,7 @@ svg .error { stroke-width: 1.2; opacity: .6; } svg .error.estimated { stroke: va
   stroke: var(--good); }
 svg .figure.estimated { fill: var(--card); stroke: var(--before); stroke-width: 1.5; } svg .figure.labelled {
   fill: var(--good); }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll + .scroll { margin-top: 16px; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: 14px; padding-bottom: 6px; }
 th, td { text-align: left; padding: 7px 14px 7px 0; border-bottom: 1px solid var(--rule); vertical-align:

@@ -159,7 +159,9 @@ def consider(
             )
     elif found.p_only_shares <= _SURE_OTHER:
         tried = renormalization.attempt(store, champion, seen, held_out, deployment.policy.window, seed=seed)
-        if tried is not None:
+        if tried is None:
+            verdict = verdict.with_(why=f"{verdict.why}; labels are needed")
+        else:
             numbers["batchnorm"] = tried.verdict.numbers
             verdict = tried.verdict.with_(why=f"{verdict.why}; {tried.verdict.why}")
         if tried is not None and tried.verdict.accepted:
