@@ -28,7 +28,7 @@ def report_facts(report: DriftReport) -> list[Table]:
                 "from (UTC)": report.window_start,
                 "to (UTC)": report.window_end,
                 "model": report.model,
-                **report.details,
+                **{name.replace("_", " "): value for name, value in report.details.items()},
                 **dict(_accuracies(report)),
                 "stored as": report.id,
             }

@@ -27,6 +27,8 @@ _OPTIONAL = ("annotator", "confidence")
 _SEPARATOR = "|"
 _PARQUET = (".parquet", ".pq")
 _DELIMITERS = ",;\t"
+_ZIP = b"PK\x03\x04"
+"""what files of spreadsheets begin with"""
 _ONE_LINE = (
     _REQUEST,
     _LABEL,
@@ -42,7 +44,8 @@ _ONE_LINE = (
 _BREAK = re.compile(r"\r\n|\r|\n")
 _AT_ONCE = 1000
 """rows that are sent together"""
-_SHOWN = 10
+_SHOWN, _LINES = 10, 5
+"""faults that are shown, and lines of each"""
 
 Table = tuple[list[str], list[tuple[int, dict[str, Any]]]]
 """columns, and rows with their lines"""
@@ -79,7 +82,9 @@ class Sent:
 
     def to_text(self) -> str:
         lines = [f"{self.stored} labels stored, {self.known} known already, {len(self.bad)} rows not usable"]
-        lines += listed([f"line {line}: {error}" for line, error in self.bad])
+        lines += listed(together(self.bad))
+        if not (self.stored or self.known or self.bad):
+            lines.append("the file has no rows below its header")
         if self.waiting:
             lines.append(
                 f"{len(self.waiting)} of them are of requests that were not captured, or not yet: they are kept, and "
@@ -87,6 +92,21 @@ class Sent:
             )
             lines += listed([f"line {line}: {request}" for line, request in self.waiting])
         return "\n".join(lines)
+
+
+def together(bad: Sequence[tuple[int, str]]) -> list[str]:
+    """What is wrong, each fault once with the lines that it is on."""
+    found: dict[str, list[int]] = {}
+    for line, error in bad:
+        found.setdefault(error, []).append(line)
+    return [f"{_lines(on)}: {error}" for error, on in found.items()]
+
+
+def _lines(on: Sequence[int]) -> str:
+    if len(on) == 1:
+        return f"line {on[0]}"
+    more = f" and {len(on) - _LINES} more" if len(on) > _LINES else ""
+    return f"lines {', '.join(map(str, on[:_LINES]))}{more}"
 
 
 def listed(lines: Sequence[str]) -> list[str]:
@@ -127,8 +147,14 @@ def table(file: Path, called: str = "--file") -> Table:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{called} {str(file)!r} cannot be read: {error.strerror}") from error
+        raise InvalidInput(
+            f"{called} {str(file)!r} cannot be read: {error.strerror}; name a file that can be"
+        ) from error
     shown = f"{called} {str(file)!r}"
+    if data.startswith(_ZIP):
+        raise InvalidInput(
+            f"{shown} is a spreadsheet or an archive; save its table as CSV UTF-8, or as Parquet"
+        )
     columns, rows = (_parquet if file.suffix.lower() in _PARQUET else _csv)(shown, data)
     for name in columns:
         if name and columns.count(name) > 1:
@@ -251,7 +277,8 @@ def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -
 def confidence_of(cell: str, otherwise: float) -> float:
     """What a cell says; `otherwise` if it is empty. Raises `InvalidInput`."""
     try:
-        return check_confidence(float(cell)) if cell else otherwise
+        # Where cells are separated by semicolons, fractions have a comma.
+        return check_confidence(float(cell.replace(",", "."))) if cell else otherwise
     except ValueError:
         raise InvalidInput(f"confidence {cell!r} is no number; give one from 0 to 1") from None
 

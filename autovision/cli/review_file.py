@@ -43,7 +43,7 @@ class TakenOver:
             f"{self.stored} labels stored, {self.known} known already, {self.empty} rows without one, "
             f"{len(self.bad)} rows not usable"
         )
-        lines = [told, *label_files.listed([f"line {line}: {error}" for line, error in self.bad])]
+        lines = [told, *label_files.listed(label_files.together(self.bad))]
         if self.version is not None:
             lines.append(f"the data set with its corrections is {self.version.id}")
         return "\n".join(lines)

@@ -9,7 +9,7 @@ new ones were like those of before.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -70,7 +70,7 @@ def _follow(own: _Moments, was: _Moments, layer: _BatchNorm, moments: _Moments) 
 
 
 def _seen(
-    network: Network, pixels: np.ndarray, act: list[Callable[[_BatchNorm, _Moments], None]]
+    network: Network, pixels: np.ndarray, act: Sequence[Callable[[_BatchNorm, _Moments], None]]
 ) -> list[_Moments]:
     """What each layer is given for some images, as the mean over batches; `act` is called before it computes."""
     layers = norms(network)

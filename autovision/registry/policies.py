@@ -86,7 +86,14 @@ def parse(document: Mapping[str, Any], source: str) -> list[Wanted]:
     faults: list[str] = []
     for key in document:
         if key != ROOT:
-            faults.append(f"{key}: there is no such key{near(key, [ROOT])}; the only one here is {ROOT!r}")
+            remedy = (
+                f"; it belongs below {ROOT}, and there below a deployment's name" if key in SECTIONS else ""
+            )
+            faults.append(
+                f"{key}: there is no such key{near(key, [ROOT])}; the only one here is {ROOT!r}{remedy}"
+            )
+    if faults and ROOT not in document:
+        _raise(faults, source)
     wanted = []
     for name, sections in _mapping(document.get(ROOT), ROOT, faults).items():
         path = f"{ROOT}.{name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autovision.monitoring.told import told
+from autovision.monitoring.told import change, told
 from autovision.records.deployments import (
     AccuracyEstimate,
     DetectorVerdict,
@@ -12,11 +12,14 @@ from autovision.records.deployments import (
     LabelledAccuracy,
     Moved,
 )
-from autovision.report.detector_words import detector_words
+from autovision.report.detector_words import detector_words, figure_words
 from autovision.report.document import document
 from autovision.report.parts import code, row, section, table
 from autovision.report.pictures import picture
 from autovision.report.svg import Markup, join, minus, tag
+
+_SUREST = 4
+"""of what moved, in the page's first sentence"""
 
 
 def render(report: DriftReport, images: Mapping[str, bytes]) -> str:
@@ -57,7 +60,22 @@ def _header(report: DriftReport) -> Markup:
             "h1",
             f"Drift in {report.n} requests" if report.alarm else f"No drift in {report.n} requests",
         ),
-        tag("p", told(report), class_="verdict not" if report.alarm else "verdict"),
+        tag("p", _said(report), class_="verdict not" if report.alarm else "verdict"),
+    )
+
+
+def _said(report: DriftReport) -> str:
+    """Of an alarm who raises it and what moved most surely; the tables have the numbers."""
+    if not report.alarming:
+        return told(report)
+    names = [*dict.fromkeys(each.name for each in report.alarming)]
+    moved = sorted((each for said in report.alarming for each in said.moved), key=lambda each: each.p_value)
+    found: dict[str, Moved] = {}
+    for each in moved:
+        found.setdefault(each.name, each)
+    surest = list(found.values())[:_SUREST]
+    return f"Alarm of {', '.join(names)}." + (
+        f" What moved most surely: {', '.join(minus(change(each)) for each in surest)}." if surest else ""
     )
 
 
@@ -87,7 +105,7 @@ def _verdict(said: DetectorVerdict) -> Markup:
         str(said.n),
         str(said.reference_n),
     ]
-    return row(said.name, cells, class_="changed" if said.alarm else "", numbers=range(3, 9))
+    return row(said.name, cells, class_="alarming" if said.alarm else "", numbers=range(3, 9))
 
 
 def _moved(report: DriftReport) -> Markup | None:
@@ -101,6 +119,7 @@ def _moved(report: DriftReport) -> Markup | None:
         "unlike the reference they are: 0.5 without drift, 1 where all are more unlike than any of the reference. "
         "The p-values allow for how many were looked at.",
         table(head, rows, numbers=range(3, 7)),
+        figure_words(each.name for said in report.alarming for each in said.moved if each.kind == "figure"),
     )
 
 

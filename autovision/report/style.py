@@ -98,6 +98,7 @@ tbody tr:last-child > * { border-bottom: 0; } td.number, th.number { text-align:
 tr.total > * { font-weight: 650; }
 .changed { background: var(--accent-wash); } .changed th::after { content: " ≠"; color: var(--after);
   font-weight: 700; }
+tr.alarming { background: var(--bad-wash); } tr.alarming th { color: var(--bad); font-weight: 650; }
 th:first-child { padding-left: 8px; }
 .facts { table-layout: fixed; } .facts th { width: 24%; color: var(--soft); } .facts td, .facts th {
   overflow-wrap:

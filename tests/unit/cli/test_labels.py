@@ -177,3 +177,27 @@ def test_a_reviewer_may_find_a_new_class(cli: Any, world: Any, tmp_path: Path) -
     line = ("labels", "import", "door", "queue.csv", "--annotator", "ann", "--json")
     assert "--new-class" in cli(*line).answer["bad"][0]["error"]
     assert cli(*line, "--new-class", "cow").answer["stored"] == 1
+
+
+def test_faults_that_are_alike_are_told_once_and_fractions_may_have_a_comma(
+    cli: Any, world: Any, tmp_path: Path
+) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    rows = "".join(f"r{n};Cat;\r\n" for n in range(20))
+    (tmp_path / "labels.csv").write_text(f"request_id;label;confidence\r\nr50;cat;0,5\r\n{rows}", newline="")
+    ran = cli("feedback", "door", "--file", "labels.csv")
+    assert (
+        ran.out.count("did you mean 'cat'?") == 1
+        and "lines 3, 4, 5, 6, 7 and 15 more: label 'Cat'" in ran.out
+    )
+    (word,) = labels.read(open_store(world.folder), "door")
+    assert word.confidence == 0.5
+
+
+def test_a_file_without_rows_and_one_of_a_spreadsheet(cli: Any, world: Any, tmp_path: Path) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    (tmp_path / "labels.csv").write_text("request_id,label\n")
+    assert "no rows below its header" in cli("feedback", "door", "--file", "labels.csv").out
+    (tmp_path / "labels.xlsx").write_bytes(b"PK\x03\x04" + bytes(90))
+    ran = cli("feedback", "door", "--file", "labels.xlsx")
+    assert ran.code == 2 and "save its table as CSV UTF-8" in ran.err
