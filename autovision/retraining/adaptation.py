@@ -75,13 +75,13 @@ def decide(found: ShiftEstimate, classes: Sequence[str]) -> Verdict:
         "gain_low": found.gain_low,
     }
     gain = f"expected gain of accuracy {found.gain:+.3f}, at least {found.gain_low:+.3f} with 95 % confidence"
-    if found.p_same > _SURE_SAME:
-        why = f"the shares of the classes may be what they were (p = {found.p_same:.2g}): {moved} by the estimate"
-    elif found.p_only_shares <= _SURE_OTHER:
+    if found.p_only_shares <= _SURE_OTHER:
         why = (
             f"more than the shares of the classes has changed (p = {found.p_only_shares:.2g} if only they had): "
             "shares alone do not put the probabilities right"
         )
+    elif found.p_same > _SURE_SAME:
+        why = f"the shares of the classes may be what they were (p = {found.p_same:.2g}): {moved} by the estimate"
     elif not found.gain_low > 0:
         why = f"the shares of the classes went from {moved}, but that changes too few answers: {gain}"
     else:

@@ -41,6 +41,7 @@ def estimated(**changes: float) -> ShiftEstimate:
         ({}, True, "from cat 0.500 to 0.900, dog 0.500 to 0.100: expected gain of accuracy +0.040"),
         ({"p_same": 0.02}, False, "may be what they were (p = 0.02)"),
         ({"p_only_shares": 0.05}, False, "more than the shares of the classes has changed (p = 0.05"),
+        ({"p_same": 0.5, "p_only_shares": 0.05}, False, "more than the shares of the classes has changed"),
         ({"gain_low": 0.0}, False, "changes too few answers"),
     ],
 )
