@@ -353,7 +353,7 @@ def test_what_the_next_search_waits_for_is_told_as_the_controller_saw_it(
     list(Controller(store, clock=lambda: at(10_000)).step_without_search())
     found = history(store, 10_001).standing
     assert found is not None and [each.trigger for each in found.triggers] == ["drift", "volume"]
-    assert found.triggers[1].needs == "1000 more new labels" and found.limits == ()
+    assert "more new labels" in found.triggers[1].needs and found.limits == ()
     assert (found.time_zone, found.spent_month_s, found.budget_month_s, found.budget_day_s) == (
         "Asia/Tokyo",
         0,
