@@ -20,7 +20,7 @@ from autovision.records.deployments import (
     RetrainingPolicy,
 )
 from autovision.records.gates import GatePolicy
-from autovision.records.history import History
+from autovision.records.history import History, Overview
 from autovision.records.retraining import Ask, RetrainingState
 from autovision.records.rollouts import RolloutPolicy
 from autovision.records.tokens import Scope, Token
@@ -30,6 +30,7 @@ from autovision.search import requests
 from autovision.search.progress import ProgressEvent
 from autovision.space import Space, load_space
 from autovision.store import captures, keys, records, retention, tokens
+from autovision.store.protocol import KeyNotFound
 from autovision.store.retention import Forgotten
 
 # What needs torch or Ray is imported by the methods that use it: looking things up takes no seconds.
@@ -144,6 +145,11 @@ class Deployments(Models):
         path = Path(file)
         wanted = policies.parse(policy_files.read(path), str(path))
         return policies.apply(self.store, wanted, str(path))
+
+    def policy_remarks(self, file: str | Path) -> list[str]:
+        """What a file of policies may mean that does nothing as yet. Raises like `apply_policies`."""
+        path = Path(file)
+        return policies.remarks(self.store, policies.parse(policy_files.read(path), str(path)))
 
     def forget(self, deployment: str, *, delete: bool = False) -> Forgotten:
         """What the capture policy of a deployment no longer keeps; `delete` deletes it, as the controller does."""
@@ -312,6 +318,19 @@ class Deployments(Models):
         deployments.get(self.store, deployment)
         return records.read_all(self.store, keys.reports(deployment), DriftReport)
 
+    def drift_report(self, deployment: str, which: str) -> DriftReport:
+        """A drift report by its id. Raises `NotFound`."""
+        deployments.get(self.store, deployment)
+        try:
+            return records.read(
+                self.store, keys.report(deployment, keys.check_id(which, what="report")), DriftReport
+            )
+        except KeyNotFound:
+            raise NotFound(
+                f"deployment {deployment!r} has no drift report {which!r}; `autovision monitor {deployment} --history` "
+                "lists them"
+            ) from None
+
     def images_of(self, report: DriftReport) -> dict[str, bytes]:
         """By digest, the images that a drift report shows, unlike and typical ones, as far as they are kept."""
         shown = {each.request_id for each in report.unlike}
@@ -323,6 +342,12 @@ class Deployments(Models):
             for digest in (*(each.image for each in report.unlike), *report.typical)
         }
         return {wanted[key]: blob.data for key, blob in self.store.get_many(wanted)}
+
+    def overview(self) -> list[Overview]:
+        """All deployments by name, each in a few facts: champion, latest window, whether to search again."""
+        from autovision.registry.standing import overview
+
+        return overview(self.store)
 
     def history(self, deployment: str, *, since: datetime | None = None) -> History:
         """What became of a deployment: champions, drift, accuracy, searches, decisions, sums by month.

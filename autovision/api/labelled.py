@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from autovision.api.deployments import Deployments
 from autovision.dataset import catalog as datasets
-from autovision.errors import InvalidInput
+from autovision.errors import InvalidInput, near
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels
 from autovision.records.deployments import (
@@ -22,6 +23,9 @@ from autovision.store import captures, keys, labels
 if TYPE_CHECKING:
     from autovision.labelling.consensus import Consensus
     from autovision.review.queue import ReviewQueue
+
+_SHOWN, _MOST_SHOWN = 12, 80
+"""classes that an error lists, and characters of a label that it repeats"""
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,13 @@ def _checked(
         raise InvalidInput(f"confidence {word.confidence!r} of a label; give a number from 0 to 1")
     return Label(
         request_id=keys.check_request_id(word.request_id),
-        label=_checked_label(version, word.label, f"deployment {deployment!r}", new_classes),
+        label=_checked_label(
+            version,
+            word.label,
+            f"deployment {deployment!r}",
+            new_classes,
+            remedy="; if it is a new one, name it with --new-class (new_classes in Python)",
+        ),
         annotator=word.annotator,
         confidence=word.confidence,
         received_at=at,
@@ -184,15 +194,38 @@ def _checked(
 
 
 def _checked_label(
-    version: DatasetVersion, label: str | Collection[str], whose: str, new_classes: Collection[str] = ()
+    version: DatasetVersion,
+    label: str | Collection[str],
+    whose: str,
+    new_classes: Collection[str] = (),
+    *,
+    remedy: str = "",
 ) -> Labels:
     """As the data set has labels: one class, or a tuple of any number."""
-    names = (label,) if isinstance(label, str) else tuple(label)
-    if not version.multi_label and len(names) != 1:
-        raise InvalidInput(f"{len(names)} labels for an image of {whose}; its images have exactly one")
+    given = (label,) if isinstance(label, str) else tuple(label)
+    if not version.multi_label and len(given) != 1:
+        raise InvalidInput(f"{len(given)} labels for an image of {whose}; its images have exactly one")
+    known = _known(version.classes, new_classes)
+    names = tuple(known.get(_composed(name), name) for name in given)
     for name in names:
-        if name not in version.classes and name not in new_classes:
+        if _composed(name) not in known:
+            more = f" and {len(version.classes) - _SHOWN} more" if len(version.classes) > _SHOWN else ""
             raise InvalidInput(
-                f"label {name!r} is not a class of {whose}; its classes: {', '.join(version.classes)}"
+                f"label {_shortened(name)!r} is not a class of {whose}{near(name, version.classes)}; its classes: "
+                f"{', '.join(version.classes[:_SHOWN])}{more}{remedy}"
             )
     return names if version.multi_label else names[0]
+
+
+def _known(classes: Iterable[str], new: Iterable[str]) -> dict[str, str]:
+    """Composed name -> the name as it is spelled."""
+    return {_composed(name): name for name in (*new, *classes)}
+
+
+def _composed(name: str) -> str:
+    """The same for all ways to write the same letters: file names of some systems have accents apart from letters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}…"

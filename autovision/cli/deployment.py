@@ -16,7 +16,7 @@ from autovision.cli import remote
 from autovision.cli.decisions import decision_facts, gates_table
 from autovision.cli.drift_view import report_facts, reports_table
 from autovision.cli.model import Model
-from autovision.cli.options import Address, Json, Runtime, Seed, Store, TokenFile
+from autovision.cli.options import Address, Json, NewClass, Runtime, Seed, Store, TokenFile
 from autovision.cli.output import REFUSED, Output, answering, check_output_file, library, write_file
 from autovision.cli.signals import StopFlag
 from autovision.cli.supervisor import LOST, Lifeline
@@ -250,10 +250,7 @@ def feedback(
             "annotator, confidence, said_at.",
         ),
     ] = None,
-    new_class: Annotated[
-        list[str] | None,
-        typer.Option("--new-class", metavar="NAME", help="A class that the data set does not know yet."),
-    ] = None,
+    new_class: NewClass = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -305,22 +302,37 @@ def feedback(
 def monitor(
     deployment: DeploymentName,
     history: Annotated[bool, typer.Option("--history", help="List the reports there are instead.")] = False,
+    which: Annotated[
+        str | None,
+        typer.Option("--report", metavar="ID", help="Show this report instead; `--history` lists them."),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
             "--html",
             metavar="FILE",
-            help="Also write the newest report there, as a page with the images that are the most unlike.",
+            help="Also write the report there, without one the newest, as a page with the images that are the most "
+            "unlike.",
         ),
     ] = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
     """Examine the requests since the last report for drift, if they fill a window."""
+    from autovision.errors import InvalidInput
+
+    if history and which is not None:
+        raise InvalidInput("--history lists all reports, and --report shows one; give one of them")
     with answering(as_json) as out:
         if html is not None:
             check_output_file(html, option="--html")
         av = library(store)
+        if which is not None:
+            chosen = av.drift_report(deployment, which)
+            if html is not None:
+                _write_page(out, av, [chosen], html)
+            out.answer({"examined": False, "report": chosen}, *report_facts(chosen))
+            return
         report = None if history else av.monitor(deployment)
         reports = av.drift_reports(deployment) if history or html else []
         if html is not None:

@@ -28,7 +28,7 @@ def report_facts(report: DriftReport) -> list[Table]:
                 "from (UTC)": report.window_start,
                 "to (UTC)": report.window_end,
                 "model": report.model,
-                **report.details,
+                **{name.replace("_", " "): value for name, value in report.details.items()},
                 **dict(_accuracies(report)),
                 "stored as": report.id,
             }
@@ -53,11 +53,11 @@ def report_facts(report: DriftReport) -> list[Table]:
 
 def reports_table(reports: list[DriftReport]) -> Table:
     rows = [
-        [each.created_at, "DRIFT" if each.alarm else "no drift", ", ".join(said.name for said in each.alarming),
+        [each.id, "DRIFT" if each.alarm else "no drift", ", ".join(said.name for said in each.alarming),
          f"{each.score:.5f}", f"{each.threshold:.5f}", f"{each.p_value:.2g}", each.n, each.model]
         for each in reports
     ]  # fmt: skip
-    return table(["examined (UTC)", "verdict", "by", ">input score", ">alarm at", ">p", ">n", "model"], rows)
+    return table(["!report", "verdict", "by", ">input score", ">alarm at", ">p", ">n", "model"], rows)
 
 
 def _accuracies(report: DriftReport) -> Iterator[tuple[str, str]]:

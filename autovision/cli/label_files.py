@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,9 +32,25 @@ _SAID_AT = "said_at"
 _SEPARATOR = "|"
 _PARQUET = (".parquet", ".pq")
 _DELIMITERS = ",;\t"
+_ZIP = b"PK\x03\x04"
+"""what files of spreadsheets begin with"""
+_ONE_LINE = (
+    _REQUEST,
+    _LABEL,
+    _LABELS,
+    *_OPTIONAL,
+    "new_label",
+    "new_confidence",
+    "reviewer",
+    "image",
+    "dataset",
+)
+"""columns in which no text goes over several lines"""
+_BREAK = re.compile(r"\r\n|\r|\n")
 _AT_ONCE = 1000
 """rows that are sent together"""
-_SHOWN = 10
+_SHOWN, _LINES = 10, 5
+"""faults that are shown, and lines of each"""
 
 Table = tuple[list[str], list[tuple[int, dict[str, Any]]]]
 """columns, and rows with their lines"""
@@ -80,13 +97,15 @@ class Sent:
 
     def to_text(self) -> str:
         lines = [f"{self.stored} labels stored, {self.known} known already, {len(self.bad)} rows not usable"]
-        lines += listed([f"line {line}: {error}" for line, error in self.bad])
+        lines += listed(together(self.bad))
         if self.outdated:
             lines.append(
                 f"{len(self.outdated)} rows are older than what the same annotator said since, which stands; if they "
                 f"are newer, give them the column {_SAID_AT}"
             )
             lines += listed([f"line {line}: {request}" for line, request in self.outdated])
+        if not (self.stored or self.known or self.bad or self.outdated):
+            lines.append("the file has no rows below its header")
         if self.waiting:
             lines.append(
                 f"{len(self.waiting)} of them are of requests that were not captured, or not yet: they are kept, and "
@@ -94,6 +113,21 @@ class Sent:
             )
             lines += listed([f"line {line}: {request}" for line, request in self.waiting])
         return "\n".join(lines)
+
+
+def together(bad: Sequence[tuple[int, str]]) -> list[str]:
+    """What is wrong, each fault once with the lines that it is on."""
+    found: dict[str, list[int]] = {}
+    for line, error in bad:
+        found.setdefault(error, []).append(line)
+    return [f"{_lines(on)}: {error}" for error, on in found.items()]
+
+
+def _lines(on: Sequence[int]) -> str:
+    if len(on) == 1:
+        return f"line {on[0]}"
+    more = f" and {len(on) - _LINES} more" if len(on) > _LINES else ""
+    return f"lines {', '.join(map(str, on[:_LINES]))}{more}"
 
 
 def listed(lines: Sequence[str]) -> list[str]:
@@ -134,8 +168,14 @@ def table(file: Path, called: str = "--file") -> Table:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{called} {str(file)!r} cannot be read: {error.strerror}") from error
+        raise InvalidInput(
+            f"{called} {str(file)!r} cannot be read: {error.strerror}; name a file that can be"
+        ) from error
     shown = f"{called} {str(file)!r}"
+    if data.startswith(_ZIP):
+        raise InvalidInput(
+            f"{shown} is a spreadsheet or an archive; save its table as CSV UTF-8, or as Parquet"
+        )
     columns, rows = (_parquet if file.suffix.lower() in _PARQUET else _csv)(shown, data)
     for name in columns:
         if name and columns.count(name) > 1:
@@ -144,7 +184,13 @@ def table(file: Path, called: str = "--file") -> Table:
 
 
 def check_cells(cells: Mapping[Any, Any]) -> None:
-    """Raises `InvalidInput` for a row that has more cells than the header: one of them is in the wrong column."""
+    """Raises `InvalidInput` for a row that has more cells than the header, or one that has swallowed other rows."""
+    for name in _ONE_LINE:
+        if isinstance(cell := cells.get(name), str) and (breaks := len(_BREAK.findall(cell.strip()))):
+            raise InvalidInput(
+                f'{name} goes on for {breaks} lines more: a quote " that is opened here is not closed, and what '
+                "follows up to the next one is read as part of it; close it, and give the file again"
+            )
     if more := cells.get(None):
         raise InvalidInput(
             f"the row has {len(more)} cells more than the header; put a text that has the separator in it in quotes, "
@@ -163,9 +209,24 @@ def _csv(shown: str, data: bytes) -> Table:
         )
         columns = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
-        return columns, [(reader.line_num, cells) for cells in reader if any(map(_filled, cells.values()))]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{shown} is not a CSV file in UTF-8: {error}; save it as CSV UTF-8") from error
+        return columns, [
+            (reader.line_num - _breaks(cells), cells) for cells in reader if any(map(_filled, cells.values()))
+        ]
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InvalidInput(
+            f"{shown} is not a CSV file in UTF-8: {error} (line {line}); save it as CSV UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise InvalidInput(
+            f'{shown} is not a CSV file: {error}, up to line {reader.line_num}; a quote " may not be closed: save it '
+            "as CSV UTF-8"
+        ) from error
+
+
+def _breaks(cells: Mapping[Any, Any]) -> int:
+    """Lines that a row takes beyond its first."""
+    return sum(len(_BREAK.findall(cell.rstrip())) for cell in cells.values() if isinstance(cell, str))
 
 
 def _filled(cell: Any) -> bool:
@@ -222,6 +283,10 @@ def send(
 
 def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -> LabelRow:
     given = {name: text(values.get(name)) for name in (_REQUEST, _LABEL, *_OPTIONAL)}
+    try:
+        check_cells(values)
+    except InvalidInput as error:
+        return LabelRow(line, fault=str(error))
     for name in (_REQUEST, _LABEL):
         if name in values and not given[name]:
             return LabelRow(line, fault=f"{name} is empty")
@@ -229,7 +294,6 @@ def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -
     if _LABELS in values and values[_LABELS] is None:
         return LabelRow(line, fault=f"{_LABELS} is missing; end the row with a comma for none of the classes")
     try:
-        check_cells(values)
         sure = confidence_of(given["confidence"], confidence)
         said_at = time_of(values.get(_SAID_AT))
     except AutoVisionError as error:
@@ -241,7 +305,8 @@ def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -
 def confidence_of(cell: str, otherwise: float) -> float:
     """What a cell says; `otherwise` if it is empty. Raises `InvalidInput`."""
     try:
-        return check_confidence(float(cell)) if cell else otherwise
+        # Where cells are separated by semicolons, fractions have a comma.
+        return check_confidence(float(cell.replace(",", "."))) if cell else otherwise
     except ValueError:
         raise InvalidInput(f"confidence {cell!r} is no number; give one from 0 to 1") from None
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from autovision.cli.deployment import DeploymentName
-from autovision.cli.options import Json, Seed, Store
+from autovision.cli.options import Json, NewClass, Seed, Store
 from autovision.cli.output import answering, facts, heading, library, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from autovision.api import AutoVision
     from autovision.labelling.consensus import Consensus
     from autovision.review.queue import ReviewQueue
 
 app = typer.Typer(no_args_is_help=True, help="What annotators agree on, and what to look at next.")
+
+_SHOWN = 10
+"""requests that are named; the JSON form has all"""
 
 
 @app.command()
@@ -27,24 +33,39 @@ def show(deployment: DeploymentName, store: Store = None, as_json: Json = False)
         av = library(store)
         found, captured = av.agreement(deployment), av.captured_requests(deployment)
         waiting = sorted({*found.agreed, *found.disputed} - captured)
+        views = _views(av, deployment, found)
+        per_class = _per_class(found)
+        latest = max((label.received_at for label in found.agreed.values()), default=None)
         out.answer(
             {
                 "deployment": deployment,
                 "agreed": len(found.agreed),
+                "classes": per_class,
+                "latest": latest,
                 "disputed": found.disputed,
+                "views": views,
                 "waiting": waiting,
                 "annotators": [vars(one) for one in found.annotators],
             },
             facts(
                 {
-                    "labelled requests": len(found.agreed),
+                    "captured requests": f"{len(captured):,}",
+                    "labelled requests": f"{len(found.agreed):,}",
+                    "of classes": ", ".join(f"{name} {count:,}" for name, count in per_class.items()),
+                    "the latest at (UTC)": latest,
                     "disputed": len(found.disputed),
-                    "not captured (yet)": len(waiting),
+                    "not captured (yet)": f"{len(waiting):,}{_first(waiting)}",
                     "mean confidence": _mean_confidence(found),
                 }
             ),
             *_annotators(found),
+            *_disputes(deployment, views),
         )
+        if not found.annotators:
+            out.note(
+                f"nobody has said anything yet; `autovision labels review {deployment} --to FOLDER` exports what is "
+                f"most worth a label, and `autovision feedback {deployment} --file FILE` takes a table"
+            )
 
 
 @app.command()
@@ -92,6 +113,7 @@ def import_(
         str, typer.Option("--annotator", metavar="A", help="Who says so, where the column reviewer is empty.")
     ],
     confidence: Annotated[float, typer.Option("--confidence", metavar="C", help="From 0 to 1.")] = 1.0,
+    new_class: NewClass = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +126,9 @@ def import_(
     from autovision.cli import review_file
 
     with answering(as_json) as out:
-        outcome = review_file.take_over(library(store), deployment, path, annotator, confidence)
+        outcome = review_file.take_over(
+            library(store), deployment, path, annotator, confidence, new_classes=new_class or ()
+        )
         out.answer({"deployment": deployment, **outcome.to_json()}, outcome.to_text())
         if outcome.bad:
             raise typer.Exit(1)
@@ -115,6 +139,51 @@ def _mean_confidence(found: Consensus) -> float | None:
     return round(sum(sure) / len(sure), 3) if sure else None
 
 
+def _per_class(found: Consensus) -> dict[str, int]:
+    """Requests of each class; with several labels a request counts for each of its classes."""
+    from autovision.records.datasets import labels_of
+
+    counts = Counter(name for label in found.agreed.values() for name in labels_of(label.label))
+    return dict(sorted(counts.items()))
+
+
+def _views(av: AutoVision, deployment: str, found: Consensus) -> dict[str, dict[str, str]]:
+    """Disputed request -> annotator -> what they said last."""
+    from autovision.labelling.consensus import latest_words
+    from autovision.records.datasets import spoken
+    from autovision.store import labels
+
+    if not found.disputed:
+        return {}
+    words = latest_words(labels.read(av.store, deployment))
+    return {
+        request: {name: spoken(word.label) for name, word in words[request].items()}
+        for request in found.disputed
+    }
+
+
+def _first(requests: Sequence[str]) -> str:
+    if not requests:
+        return ""
+    more = f" and {len(requests) - _SHOWN:,} more" if len(requests) > _SHOWN else ""
+    return f": {', '.join(requests[:_SHOWN])}{more}"
+
+
+def _disputes(deployment: str, views: Mapping[str, Mapping[str, str]]) -> list[Any]:
+    if not views:
+        return []
+    rows = [
+        [request, ", ".join(f"{name}: {word}" for name, word in said.items())]
+        for request, said in list(views.items())[:_SHOWN]
+    ]
+    more = f"; the first {_SHOWN} of {len(views):,}" if len(views) > _SHOWN else ""
+    return [
+        heading(f"Disputed{more}"),
+        table(["!request", "who says what"], rows),
+        f"They teach nothing until they are settled: autovision labels review {deployment} --to FOLDER",
+    ]
+
+
 def _annotators(found: Consensus) -> list[Any]:
     if not found.annotators:
         return []
@@ -122,7 +191,8 @@ def _annotators(found: Consensus) -> list[Any]:
         [one.name, one.words, one.compared, "" if one.accuracy is None else f"{one.accuracy:.3f}"]
         for one in found.annotators
     ]
-    return [heading("Annotators"), table(["annotator", ">requests", ">compared", ">accuracy"], rows)]
+    columns = ["annotator", ">requests", ">of these others spoke, too", ">accuracy, estimated"]
+    return [heading("Annotators"), table(columns, rows)]
 
 
 def _queue_facts(queue: ReviewQueue, folder: Path) -> Table:

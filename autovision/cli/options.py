@@ -74,3 +74,8 @@ Prices = Annotated[
 ]
 
 Search = Annotated[str, typer.Argument(metavar="SEARCH", help="A search's id; `search list` shows them.")]
+
+NewClass = Annotated[
+    list[str] | None,
+    typer.Option("--new-class", metavar="NAME", help="A class that the data set does not know yet."),
+]

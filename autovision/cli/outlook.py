@@ -40,7 +40,7 @@ def outlook(state: RetrainingState, deployment: Deployment) -> list[RenderableTy
         facts(
             {
                 "evaluated": _local(state.evaluated_at, zone),
-                "with these reasons": f"{state.evaluations} times since {_local(state.since, zone)}",
+                "with these reasons": f"{_often(state.evaluations)} since {_local(state.since, zone)}",
                 "not before": _local(numbers["not_before"], zone),
                 "a person's word": None
                 if state.ask is None
@@ -50,6 +50,10 @@ def outlook(state: RetrainingState, deployment: Deployment) -> list[RenderableTy
         table(["trigger", "takes", "comes", "as it stands"], rows),
         *([table(["held back by", "why", "until"], held)] if held else []),
     ]
+
+
+def _often(times: int) -> str:
+    return "once" if times == 1 else f"{times:,} times"
 
 
 def _local(at: Any, zone: ZoneInfo) -> str | None:

@@ -34,8 +34,11 @@ def apply(file: PolicyFile, store: Store = None, as_json: Json = False) -> None:
     that it does not name stay as they are. Where anything is wrong nothing is changed.
     """
     with answering(as_json) as out:
-        changes = library(store).apply_policies(file)
+        av = library(store)
+        changes = av.apply_policies(file)
         out.answer([_plain(each) for each in changes], _told(changes, "nothing changed"))
+        for remark in av.policy_remarks(file):
+            out.note(remark)
 
 
 @app.command()
@@ -56,8 +59,11 @@ def show(deployment: DeploymentName, store: Store = None, as_json: Json = False)
 def diff(file: PolicyFile, store: Store = None, as_json: Json = False) -> None:
     """Tell what `policy apply` would change; exits with 1 if it would change anything."""
     with answering(as_json) as out:
-        changes = library(store).compare_policies(file)
+        av = library(store)
+        changes = av.compare_policies(file)
         out.answer([_plain(each) for each in changes], _told(changes, "nothing differs"))
+        for remark in av.policy_remarks(file):
+            out.note(remark)
     if changes:
         raise typer.Exit(DIFFERS)
 

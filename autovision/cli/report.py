@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autovision.cli.deployment import DeploymentName
 from autovision.cli.options import Json, Store
 from autovision.cli.output import answering, check_output_file, facts, library, table, write_file
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autovision.records.history import DriftWindow, History, Month
+    from autovision.records.history import DriftWindow, History, Month, Overview
 
 _LATEST = 10
 """rows of what there may be many of; the other forms have more"""
@@ -25,7 +24,10 @@ _DAYS = re.compile(r"(\d{1,6})d")
 
 
 def report(
-    deployment: DeploymentName,
+    deployment: Annotated[
+        str | None,
+        typer.Argument(metavar="[DEPLOYMENT]", help="Its name; without it all deployments are listed."),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -44,11 +46,24 @@ def report(
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what became of a deployment: its models, drift, accuracy, searches and what they took, decisions."""
+    """Tell what became of a deployment: its models, drift, accuracy, searches and what they took, decisions.
+
+    Without a name: a line for each deployment there is, with its champion, its latest window and what was decided last.
+    """
+    from autovision.errors import InvalidInput
     from autovision.records.base import now
 
     with answering(as_json) as out:
         begin = None if since is None else moment(since, now())
+        if deployment is None:
+            if html is not None or since is not None:
+                raise InvalidInput(
+                    "--html and --since are of one deployment; name it: autovision report DEPLOYMENT"
+                )
+            known = library(store).overview()
+            nothing = "There is no deployment yet; `autovision promote` makes one."
+            out.answer(known, _overview(known) if known else nothing)
+            return
         if html is not None:
             check_output_file(html, option="--html")
         history = library(store).history(deployment, since=begin)
@@ -68,11 +83,32 @@ def moment(given: str, at: datetime) -> datetime:
         if days := _DAYS.fullmatch(given):
             return at - timedelta(days=int(days[1]))
         found = datetime.fromisoformat(given)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidInput(
             f"--since {given!r} is no moment; give a date such as 2026-03-01, a time such as 2026-03-01T12:00, or 90d"
         ) from None
+    if found > at:
+        raise InvalidInput(
+            f"--since {given!r} is not over yet: it is {at:%Y-%m-%d %H:%M} UTC now; give an earlier moment"
+        )
+    return found
+
+
+def _overview(known: Sequence[Overview]) -> Table:
+    rows = [
+        [
+            each.deployment,
+            each.champion or "none yet",
+            each.window_end,
+            "" if each.alarm is None else f"DRIFT: {', '.join(each.alarming)}" if each.alarm else "no drift",
+            "" if each.accuracy is None else f"{each.accuracy.value:.3f} of {each.accuracy.n:,}",
+            f"{each.challenger} takes over" if each.challenger else each.decided,
+        ]
+        for each in known
+    ]
+    columns = ["deployment", "champion", "latest window (UTC)", "said", "by labels", "decided"]
+    return table(columns, rows)
 
 
 def _told(history: History) -> list[Any]:
@@ -100,13 +136,13 @@ def _told(history: History) -> list[Any]:
     ]
     if history.reigns:
         parts.append(_models(history))
-    parts += _alarms(history.windows)
+    parts += _alarms(history.deployment, history.windows)
     if sums.searches or sums.windows:
         parts.append(_months(history.months))
     acts = [each for each in history.decisions if each.accepted]
     if acts:
         rows = [[each.at, each.what] for each in acts[-_LATEST:]]
-        title = f"The latest {len(rows)} of {len(acts)} decisions that led to an act"
+        title = _latest(len(rows), len(acts), "decisions that led to an act")
         parts.append(table(["decided (UTC)", "what"], rows, title=title))
     return parts
 
@@ -120,7 +156,7 @@ def _models(history: History) -> Table:
     return table(["!champion", "since (UTC)", "until", "data", "held-out accuracy"], rows)
 
 
-def _alarms(windows: Sequence[DriftWindow]) -> list[Table]:
+def _alarms(name: str, windows: Sequence[DriftWindow]) -> list[Table | str]:
     from autovision.report.history_sections import WORD, alarming, episodes, harm, led_to, moved
 
     found = episodes(windows)
@@ -128,9 +164,16 @@ def _alarms(windows: Sequence[DriftWindow]) -> list[Table]:
         [each[-1].end, len(each), alarming(each), moved(each), WORD[harm(each)], led_to(each)]
         for each in found[-_LATEST:]
     ]
-    title = f"The latest {len(rows)} of {len(found)} times of alarm"
+    title = _latest(len(rows), len(found), "times of alarm")
     columns = ["until (UTC)", ">windows", "detector", "what moved", "labels", "led to"]
-    return [table(columns, rows, title=title)] if rows else []
+    if not rows:
+        return []
+    shown = f"Images of the latest: autovision monitor {name} --report {found[-1][-1].report} --html FILE"
+    return [table(columns, rows, title=title), shown]
+
+
+def _latest(shown: int, of: int, what: str) -> str:
+    return f"The latest {shown} of {of:,} {what}" if shown < of else what.capitalize()
 
 
 def _months(months: tuple[Month, ...]) -> Table:

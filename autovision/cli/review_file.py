@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,7 +50,7 @@ class TakenOver:
             f"{self.stored} labels stored, {self.known} known already, {self.empty} rows without one, "
             f"{len(self.bad)} rows not usable"
         )
-        lines = [told, *label_files.listed([f"line {line}: {error}" for line, error in self.bad])]
+        lines = [told, *label_files.listed(label_files.together(self.bad))]
         if self.outdated:
             lines.append(
                 f"{self.outdated} rows say what their reviewers have changed since, and stay changed; `autovision "
@@ -60,7 +61,15 @@ class TakenOver:
         return "\n".join(lines)
 
 
-def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confidence: float) -> TakenOver:
+def take_over(
+    av: AutoVision,
+    deployment: str,
+    path: Path,
+    annotator: str,
+    confidence: float,
+    *,
+    new_classes: Sequence[str] = (),
+) -> TakenOver:
     """Store what the rows of a queue say, and make the next version of the data set if its images were corrected.
 
     Raises `InvalidInput` for a file that cannot be read or is no queue, `NotFound` for an unknown deployment.
@@ -90,7 +99,7 @@ def take_over(av: AutoVision, deployment: str, path: Path, annotator: str, confi
                 continue
             sure = label_files.confidence_of(verdict.confidence, confidence)
             reviewer = verdict.reviewer or annotator
-            news = _store(av, deployment, dataset.name, verdict, reviewer, sure, began)
+            news = _store(av, deployment, dataset.name, verdict, reviewer, sure, new_classes, began)
         except AutoVisionError as error:
             bad.append((line, str(error)))
             continue
@@ -107,6 +116,7 @@ def _store(
     verdict: Verdict,
     reviewer: str,
     confidence: float,
+    new_classes: Sequence[str],
     began: datetime,
 ) -> News:
     if verdict.request_id is not None:
@@ -118,6 +128,7 @@ def _store(
             confidence=confidence,
             review=True,
             began=began,
+            new_classes=new_classes,
         )
     if verdict.dataset != dataset:
         raise InvalidInput(

@@ -144,6 +144,67 @@ class Month(Record):
     """requests that labels were given for, by the request's time where its id tells it"""
 
 
+class Awaited(Record):
+    """What one trigger of a re-search says."""
+
+    trigger: str
+    fires: bool
+    why: str
+    needs: str
+    """what would make it fire; empty: it does, or nothing would"""
+    at: AwareDatetime | None
+    """when it fires by time alone"""
+
+
+class HeldBack(Record):
+    """What holds a re-search back that something asks for."""
+
+    limit: str
+    why: str
+    until: AwareDatetime | None
+    """None: time alone does not end it"""
+
+
+class Standing(Record):
+    """What would have to happen for the next search, as of the latest evaluation that was written down."""
+
+    evaluated_at: AwareDatetime
+    what: str
+    """that was decided"""
+    time_zone: str
+    """of the policy"""
+    triggers: tuple[Awaited, ...]
+    limits: tuple[HeldBack, ...]
+    spent_day_s: float | None
+    """wall seconds of the re-searches of that day; None: the evaluation does not tell"""
+    budget_day_s: float | None
+    """that the policy allows now; None: any"""
+    spent_month_s: float | None
+    budget_month_s: float | None
+
+
+class Overview(Record):
+    """One deployment of many, in a few facts."""
+
+    deployment: str
+    dataset: str
+    champion: str | None
+    """None: nothing was promoted yet"""
+    challenger: str | None
+    updated_at: AwareDatetime
+    """when the deployment was changed last"""
+    window_end: AwareDatetime | None
+    """of the latest window that was examined; None: none was"""
+    alarm: bool | None
+    """whether there was one in it"""
+    alarming: tuple[str, ...]
+    """detectors that raised it"""
+    accuracy: LabelledAccuracy | None
+    """by labels, of that window"""
+    decided: str | None
+    """the latest that was decided about searching again; None: nothing yet"""
+
+
 class History(Record):
     """What became of a deployment."""
 
@@ -173,6 +234,8 @@ class History(Record):
     """False: there are so many files of requests that only some were counted, and each stands for others"""
     notes: tuple[str, ...]
     """where the records contradict each other, or something is missing"""
+    standing: Standing | None = None
+    """None: no controller has looked yet whether to search again"""
 
     @property
     def sums(self) -> Month:

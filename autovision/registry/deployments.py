@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autovision.errors import Conflict, InvalidInput, NotFound, near
@@ -15,6 +15,9 @@ from autovision.records.triggers import DETECTORS
 from autovision.store import keys, records
 from autovision.store.keys import check_name
 from autovision.store.protocol import KeyNotFound, Store
+
+_SHOWN = 10
+"""names that an error lists"""
 
 
 def create(
@@ -44,8 +47,13 @@ def get(store: Store, name: str) -> Deployment:
     except KeyNotFound:
         known = names(store)
         raise NotFound(
-            f"no deployment {name!r} in {store.uri}{near(name, known)}; known: {known or 'none'}"
+            f"no deployment {name!r} in {store.uri}{near(name, known)}; known: {_listed(known)}"
         ) from None
+
+
+def _listed(known: Sequence[str]) -> str:
+    more = f" and {len(known) - _SHOWN} more: `autovision report` lists them" if len(known) > _SHOWN else ""
+    return f"{', '.join(known[:_SHOWN])}{more}" if known else "none"
 
 
 def names(store: Store) -> list[str]:

@@ -23,7 +23,7 @@ from autovision.records.history import (
 )
 from autovision.records.models import Evaluation, Interval, ModelVersion
 from autovision.records.searches import SearchRequest, SearchState
-from autovision.registry import deployments, months, reigns
+from autovision.registry import deployments, months, reigns, standing
 from autovision.registry.searches import all_searches
 from autovision.store import keys, records
 from autovision.store.protocol import Store
@@ -77,6 +77,7 @@ def gather(
         months=months.sums((begin, max(begin, end)), found, windows, searches, requests, labelled),
         requests_counted=counted,
         notes=(*notes, *(f"the model {model} is no longer in the store" for model in gone)),
+        standing=standing.standing(store, deployment),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from autovision.dataset import catalog, manifest
 from autovision.errors import InvalidInput, NotFound, near
 from autovision.records.base import Record
 from autovision.records.deployments import CapturePolicy, Deployment, RetrainingPolicy
@@ -27,6 +28,15 @@ from autovision.store.protocol import Store
 
 ROOT = "deployments"
 NONE = "none"
+_PLAIN = {
+    "tuple_type": "it takes a list; write [A, B], or [A] for one alone",
+    "bool_type": "give true or false",
+    "int_type": "give a whole number, without quotes",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number, without quotes",
+    "string_type": "give a text; in quotes if it looks like a number",
+}
+"""kind of a fault -> what it takes, where the checker's own words speak of Python's types"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,14 @@ def parse(document: Mapping[str, Any], source: str) -> list[Wanted]:
     faults: list[str] = []
     for key in document:
         if key != ROOT:
-            faults.append(f"{key}: there is no such key{near(key, [ROOT])}; the only one here is {ROOT!r}")
+            remedy = (
+                f"; it belongs below {ROOT}, and there below a deployment's name" if key in SECTIONS else ""
+            )
+            faults.append(
+                f"{key}: there is no such key{near(key, [ROOT])}; the only one here is {ROOT!r}{remedy}"
+            )
+    if faults and ROOT not in document:
+        _raise(faults, source)
     wanted = []
     for name, sections in _mapping(document.get(ROOT), ROOT, faults).items():
         path = f"{ROOT}.{name}"
@@ -149,6 +166,27 @@ def apply(store: Store, wanted: Iterable[Wanted], source: str) -> list[Change]:
     return changes
 
 
+def remarks(store: Store, wanted: Iterable[Wanted]) -> list[str]:
+    """What may be meant and does nothing as yet: a subgroup that no image of the data set has."""
+    found = []
+    for each in wanted:
+        policy = each.policies.get("retraining")
+        if not isinstance(policy, RetrainingPolicy) or policy.subgroup is None:
+            continue
+        try:
+            version = catalog.latest(store, deployments.get(store, each.deployment).dataset)
+        except NotFound:
+            continue
+        columns = sorted({name for row in manifest.read(store, version) for name in row.metadata})
+        if policy.subgroup not in columns:
+            found.append(
+                f"{ROOT}.{each.deployment}.retraining.subgroup: no image of {version.id} has metadata "
+                f"{policy.subgroup!r}{near(policy.subgroup, columns)}; it has {', '.join(columns) or 'none'}: no group "
+                "is protected by it until images come with it"
+            )
+    return found
+
+
 def _changes(before: Deployment, after: Deployment) -> list[Change]:
     old, new = render(before)[ROOT][before.name], render(after)[ROOT][after.name]
     return [
@@ -191,7 +229,8 @@ def _checked(type_: type[Record], values: Mapping[str, Any], path: str, faults: 
         for each in error.errors(include_url=False):
             where = ".".join([path, *map(str, each["loc"])])
             got = f" (got {each['input']!r})" if each["loc"] else ""
-            faults.append(f"{where}: {each['msg'].removeprefix('Value error, ')}{got}")
+            message = _PLAIN.get(each["type"]) or each["msg"].removeprefix("Value error, ")
+            faults.append(f"{where}: {message}{got}")
         return None
 
 

@@ -74,7 +74,9 @@ class _Loader(yaml.SafeLoader):
 def _yaml_fault(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}no YAML: {getattr(error, 'problem', None) or error}; texts with special characters need quotes"
+    problem = str(getattr(error, "problem", None) or error)
+    remedy = "indent with spaces" if "'\\t'" in problem else "texts with special characters need quotes"
+    return f"{where}no YAML: {problem}; {remedy}"
 
 
 def _from_yaml(text: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autovision.monitoring.told import told
+from autovision.monitoring.told import change, told
 from autovision.records.deployments import (
     AccuracyEstimate,
     DetectorVerdict,
@@ -12,10 +12,14 @@ from autovision.records.deployments import (
     LabelledAccuracy,
     Moved,
 )
+from autovision.report.detector_words import detector_words, figure_words
 from autovision.report.document import document
 from autovision.report.parts import code, row, section, table
 from autovision.report.pictures import picture
 from autovision.report.svg import Markup, join, minus, tag
+
+_SUREST = 4
+"""of what moved, in the page's first sentence"""
 
 
 def render(report: DriftReport, images: Mapping[str, bytes]) -> str:
@@ -34,12 +38,15 @@ def render(report: DriftReport, images: Mapping[str, bytes]) -> str:
                 _accuracy(report),
                 _unlike(report, images),
                 _typical(report, images),
+                _next(report),
             ]
         ),
         footer=tag(
             "footer",
             *(tag("p", note) for note in report.notes),
-            tag("p", "As JSON: ", code(f"autovision monitor {report.deployment} --history --json")),
+            tag(
+                "p", "As JSON: ", code(f"autovision monitor {report.deployment} --report {report.id} --json")
+            ),
         ),
     )
 
@@ -53,7 +60,22 @@ def _header(report: DriftReport) -> Markup:
             "h1",
             f"Drift in {report.n} requests" if report.alarm else f"No drift in {report.n} requests",
         ),
-        tag("p", told(report), class_="verdict not" if report.alarm else "verdict"),
+        tag("p", _said(report), class_="verdict not" if report.alarm else "verdict"),
+    )
+
+
+def _said(report: DriftReport) -> str:
+    """Of an alarm who raises it and what moved most surely; the tables have the numbers."""
+    if not report.alarming:
+        return told(report)
+    names = [*dict.fromkeys(each.name for each in report.alarming)]
+    moved = sorted((each for said in report.alarming for each in said.moved), key=lambda each: each.p_value)
+    found: dict[str, Moved] = {}
+    for each in moved:
+        found.setdefault(each.name, each)
+    surest = list(found.values())[:_SUREST]
+    return f"Alarm of {', '.join(names)}." + (
+        f" What moved most surely: {', '.join(minus(change(each)) for each in surest)}." if surest else ""
     )
 
 
@@ -62,10 +84,13 @@ def _detectors(report: DriftReport) -> Markup:
     rate = report.windows_per_false_alarm
     return section(
         "Detectors",
-        f"All together raise a false alarm in one of {rate:g} windows without drift, or fewer; each has its share."
+        f"All together raise a false alarm in one of {rate:g} windows without drift, or fewer; each has its share: it "
+        "alarms where p, of a score like this without drift, is at most that. Windows: so many of the latest, taken "
+        "together. Reference: the images that they are compared with."
         if rate
         else f"Without drift a window raises an alarm with probability {report.alpha:g}.",
         table(head, [_verdict(each) for each in report.detectors], numbers=range(3, 9)),
+        detector_words(dict.fromkeys(each.name for each in report.detectors)),
     )
 
 
@@ -80,7 +105,7 @@ def _verdict(said: DetectorVerdict) -> Markup:
         str(said.n),
         str(said.reference_n),
     ]
-    return row(said.name, cells, class_="changed" if said.alarm else "", numbers=range(3, 9))
+    return row(said.name, cells, class_="alarming" if said.alarm else "", numbers=range(3, 9))
 
 
 def _moved(report: DriftReport) -> Markup | None:
@@ -94,6 +119,7 @@ def _moved(report: DriftReport) -> Markup | None:
         "unlike the reference they are: 0.5 without drift, 1 where all are more unlike than any of the reference. "
         "The p-values allow for how many were looked at.",
         table(head, rows, numbers=range(3, 7)),
+        figure_words(each.name for said in report.alarming for each in said.moved if each.kind == "figure"),
     )
 
 
@@ -171,6 +197,27 @@ def _typical(report: DriftReport, images: Mapping[str, bytes]) -> Markup | None:
         "Typical of the reference",
         "Held-out images of the data set, for comparison.",
         tag("ul", *cards, class_="examples"),
+    )
+
+
+def _next(report: DriftReport) -> Markup | None:
+    """What a person may do about an alarm."""
+    if not report.alarm:
+        return None
+    name = report.deployment
+    acts = (
+        (
+            "See whether the model is worse on such images: label what is most worth it",
+            f"labels review {name} --to FOLDER",
+        ),
+        ("Without labels, put it right where that is sure to help", f"adapt {name}"),
+        ("See what the loop makes of it, and what a search waits for", f"controller why {name}"),
+        ("Have it search again now", f"controller trigger {name}"),
+    )
+    return section(
+        "What to do",
+        "The alarm says that requests have changed, not that the model is worse on them.",
+        tag("ul", *(tag("li", f"{what}: ", code(f"autovision {line}")) for what, line in acts)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from autovision.console import format_seconds
 from autovision.records.history import History, Month
 from autovision.report.decisions_section import decisions_section
+from autovision.report.detector_words import detector_words
 from autovision.report.document import document
 from autovision.report.history_sections import (
     alarms_section,
@@ -13,9 +14,10 @@ from autovision.report.history_sections import (
     searches_section,
 )
 from autovision.report.parts import code, figure, legend, line_swatch, responsive, section, swatch
+from autovision.report.standing_section import standing_section
 from autovision.report.svg import Markup, join, tag
 from autovision.report.time_axis import minute
-from autovision.report.timeline import timeline
+from autovision.report.timeline import detectors, timeline
 from autovision.report.timeline_marks import accuracy_mark, decision_mark, meaning
 from autovision.search.estimates.prices import money
 
@@ -28,6 +30,7 @@ def render(history: History) -> str:
         main=join(
             [
                 _timeline(history),
+                standing_section(history),
                 models_section(history),
                 alarms_section(history),
                 months_section(history),
@@ -88,21 +91,26 @@ def _header(history: History) -> Markup:
             "unknown" if known is None else f"{known.accuracy.value:.3f}",
             ""
             if known is None
-            else f"{known.accuracy.low:.3f} to {known.accuracy.high:.3f}, of the champion",
+            else f"of the champion; 95\N{NO-BREAK SPACE}%: {known.accuracy.low:.3f} to {known.accuracy.high:.3f}",
         ),
         _tile(
             "Labelled requests",
             "none yet" if labelled is None else f"{labelled.value:.3f}",
             ""
             if labelled is None
-            else f"right, {labelled.low:.3f} to {labelled.high:.3f}; the latest {labelled.n:,}",
+            else f"right, of the latest {labelled.n:,}; 95\N{NO-BREAK SPACE}%: {labelled.low:.3f} to "
+            f"{labelled.high:.3f}",
         ),
         _tile(
             "Alarms",
-            f"{sums.alarms} of {sums.windows:,}",
-            f"windows; by labels: {judged(sums)}" if sums.alarms else "windows",
+            f"{sums.alarms} of {sums.windows:,}" if sums.windows else "none yet",
+            f"windows; by labels: {judged(sums)}"
+            if sums.alarms
+            else "windows"
+            if sums.windows
+            else "no window yet",
         ),
-        _tile("Searches", f"{sums.searches}", spent(sums)),
+        _tile("Searches", f"{sums.searches}", spent(sums) if sums.searches else ""),
         _tile("Requests", counted(history, sums.requests), f"stored; {sums.labelled:,} labelled"),
     ]
     notes = tag("ul", *(tag("li", note) for note in history.notes), class_="note") if history.notes else None
@@ -110,7 +118,7 @@ def _header(history: History) -> Markup:
         "header",
         tag(
             "p",
-            f"AutoVision deployment · {minute(history.since)} to {minute(history.until)}",
+            f"AutoVision deployment · {minute(history.since)} to {minute(history.until)} UTC",
             class_="kicker",
         ),
         tag("h1", history.deployment),
@@ -135,6 +143,23 @@ def _timeline(history: History) -> Markup:
         entries.append((swatch(accuracy_mark("estimated", 9, 7)), "estimated without labels"))
     if any(window.accuracy for window in history.windows):
         entries.append((swatch(accuracy_mark("labelled", 9, 7)), "of labelled requests"))
+    for class_, name, there in (
+        ("bar", "search whose model became champion", any(e.became_champion for e in history.searches)),
+        ("bar idle", "another search", not all(e.became_champion for e in history.searches)),
+    ):
+        if there:
+            entries.append((swatch(tag("rect", x=6, y=1, width=6, height=12, class_=class_)), name))
+    if not (history.reigns or history.windows or history.decisions or history.searches):
+        return section(
+            "Timeline",
+            join(
+                [
+                    "Nothing has happened yet. It begins when ",
+                    code(f"autovision promote MODEL --to {history.deployment}"),
+                    " promotes the first model.",
+                ]
+            ),
+        )
     return section(
         "Timeline",
         "All of it over the same time. Drift scores are drawn relative to their thresholds, on a logarithmic scale; "
@@ -145,5 +170,6 @@ def _timeline(history: History) -> Markup:
             "Models go by their numbers in the table below.",
             legend(entries) if entries else None,
             responsive(lambda width: timeline(history, width)),
+            detector_words(detectors(history)),
         ),
     )

@@ -69,6 +69,8 @@ def models_section(history: History) -> Markup:
         "accuracy",
         *(["metric"] if with_metric else []),
     ]
+    if not rows:
+        return section("Models", "No model has been champion yet.")
     return section(
         "Models",
         "Each figure is of the held-out images of the model's own version of the data: compare them with care.",
@@ -77,9 +79,7 @@ def models_section(history: History) -> Markup:
             table(columns, rows, class_="log", numbers=range(5, 6)),
             _groups(history, number),
             class_="card",
-        )
-        if rows
-        else None,
+        ),
     )
 
 
@@ -112,7 +112,7 @@ def alarms_section(history: History) -> Markup:
     alarms = episodes(history.windows)
     rows = [
         row(
-            span(each),
+            join([span(each), tag("br"), code(each[-1].report)]),
             [
                 f"{len(each)}",
                 alarming(each),
@@ -125,15 +125,30 @@ def alarms_section(history: History) -> Markup:
         for each in reversed(alarms[-MOST:])
     ]
     if not rows:
-        return section("Alarms", f"None in {len(history.windows):,} windows.")
+        none = f"None in {len(history.windows):,} windows."
+        return section("Alarms", none if history.windows else "No window of requests has been examined yet.")
     return section(
         "Alarms",
-        f"In {history.sums.alarms:,} of {len(history.windows):,} windows. An alarm says that requests are unlike the "
-        "held-out images, not that the model is worse on them: that, labels tell, as far as there are any.",
+        join(
+            [
+                f"In {history.sums.alarms:,} of {len(history.windows):,} windows. An alarm says that requests are "
+                "unlike the held-out images, not that the model is worse on them: that, labels tell, as far as there "
+                "are any. The images of one are shown by ",
+                code(f"autovision monitor {history.deployment} --report ID --html FILE"),
+                ".",
+            ]
+        ),
         tag(
             "div",
             table(
-                ["windows until", "windows", "detector", "what moved", "labels that came next", "led to"],
+                [
+                    "windows until, report",
+                    "windows",
+                    "detector, score ÷ threshold",
+                    "what moved, from → to",
+                    "labels that came next",
+                    "led to",
+                ],
                 rows,
                 caption=newest(len(rows), len(alarms), "times of alarm"),
                 class_="log",
@@ -185,18 +200,27 @@ def led_to(windows: Sequence[DriftWindow]) -> str:
 
 
 def harm(windows: Sequence[DriftWindow]) -> bool | None:
-    """What labels said last of some windows."""
-    return next((each.harm for each in reversed(windows) if each.harm is not None), None)
+    """What labels said of most of some windows: whether the model had become worse; None: nothing."""
+    said = _judged(windows)
+    return 2 * sum(said) >= len(said) if said else None
 
 
 def said_by_labels(windows: Sequence[DriftWindow]) -> str:
-    """What labels said after an alarm, and how many requests they were of."""
-    word = WORD[harm(windows)]
-    found = next((each.accuracy for each in reversed(windows) if each.accuracy is not None), None)
+    """What labels said after an alarm, of how many windows, and the last figure that says so."""
+    said, verdict = _judged(windows), harm(windows)
+    word = WORD[verdict]
+    if len(said) > 1:
+        word += f" after {said.count(bool(verdict))} of {len(said)}"
+    known = (each.accuracy for each in reversed(windows) if each.accuracy is not None)
+    found = next((each for each in known if (each.high < each.expected) is verdict), None)
     if found is None:
         return word
     figure = f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
     return f"{word}: {figure}, {found.expected:.3f} expected, n = {found.n:,}"
+
+
+def _judged(windows: Sequence[DriftWindow]) -> list[bool]:
+    return [each.harm for each in windows if each.harm is not None]
 
 
 def _moved(each: Moved) -> str:

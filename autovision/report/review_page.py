@@ -16,16 +16,18 @@ _LIKELY = 3
 _TITLES = {
     Reason.DISPUTED: (
         "Annotators contradict each other, or are mostly wrong",
-        "None of these teaches anything until it is settled: a review's word stands for all earlier ones.",
+        "None of these teaches anything until it is settled: a review's word stands for all earlier ones. Score: how "
+        "unsure the model is, from 0 to 1.",
     ),
     Reason.ERROR: (
         "Labels that are probably wrong",
-        "The clearest first. What never saw the label is surer of another class than one may usually be of that.",
+        "The clearest first. What never saw the label is surer of another class than one may usually be of that. "
+        "Score: the nearer to 1, the clearer.",
     ),
     Reason.UNSURE: (
         "Worth a label",
         "Captured images of which the model is unsure and which differ from each other, in the order in which they "
-        "were drawn: the first ones are worth the most.",
+        "were drawn: the first ones are worth the most. Score: how unsure the model is, from 0 to 1.",
     ),
 }
 
@@ -61,7 +63,10 @@ def _header(queue: ReviewQueue) -> Markup:
             f" of queue.csv with one of {', '.join(queue.classes)}{several}. ",
             "Numbers are those of the image files. Then ",
             code(f"autovision labels import {queue.deployment} FOLDER --annotator NAME"),
-            ". Rows that stay empty say nothing.",
+            ". Rows that stay empty say nothing. A captured image of a class that is none of these may be given its "
+            "name, which the import takes with ",
+            code("--new-class NAME"),
+            ".",
             class_="verdict",
         ),
     )

@@ -8,11 +8,11 @@ CSS = """
 :root { color-scheme: light dark;
   --bg: #f6f7f9; --card: #ffffff; --ink: #16202c; --soft: #55616f; --rule: #dfe4ea; --grid: #e8ecf1;
   --before: #b85c00; --after: #0063b2; --good: #00795a; --bad: #c03a00; --bad-wash: #c03a0012;
-  --thin: #8796a8; --accent-wash: #0063b20d; --code: #eef1f5; }
+  --thin: #8796a8; --other: #5a6878; --accent-wash: #0063b20d; --code: #eef1f5; }
 @media (prefers-color-scheme: dark) { :root {
   --bg: #0e1319; --card: #171e27; --ink: #e8edf3; --soft: #a3b0be; --rule: #2b3643; --grid: #242e3a;
   --before: #f2a33a; --after: #62b5ff; --good: #3ecf9f; --bad: #ff8a5c; --bad-wash: #ff8a5c1a;
-  --thin: #73849a; --accent-wash: #62b5ff14; --code: #202a35; } }
+  --thin: #73849a; --other: #8fa0b5; --accent-wash: #62b5ff14; --code: #202a35; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--bg); color: var(--ink);
@@ -79,7 +79,7 @@ svg .dot.silent { fill: var(--card); stroke: var(--after); stroke-width: 2.5; } 
   var(--bad); }
 svg .bar { fill: var(--after); opacity: .85; } svg .bar.idle { fill: var(--thin); }
 svg .reign { stroke: var(--card); stroke-width: 1; } svg .reign.odd { fill: var(--after); } svg .reign.even {
-  fill: var(--thin); }
+  fill: var(--other); }
 svg .reign-name { fill: var(--card); font-weight: 650; font-size: 12.5px; }
 svg .spot.silent { fill: var(--after); opacity: .6; } svg .spot.alarmed { fill: var(--bad); }
 svg .mark.goes-on { fill: var(--card); stroke: var(--after); }
@@ -88,7 +88,7 @@ svg .error { stroke-width: 1.2; opacity: .6; } svg .error.estimated { stroke: va
   stroke: var(--good); }
 svg .figure.estimated { fill: var(--card); stroke: var(--before); stroke-width: 1.5; } svg .figure.labelled {
   fill: var(--good); }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll + .scroll { margin-top: 16px; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: 14px; padding-bottom: 6px; }
 th, td { text-align: left; padding: 7px 14px 7px 0; border-bottom: 1px solid var(--rule); vertical-align:
@@ -98,6 +98,7 @@ tbody tr:last-child > * { border-bottom: 0; } td.number, th.number { text-align:
 tr.total > * { font-weight: 650; }
 .changed { background: var(--accent-wash); } .changed th::after { content: " ≠"; color: var(--after);
   font-weight: 700; }
+tr.alarming { background: var(--bad-wash); } tr.alarming th { color: var(--bad); font-weight: 650; }
 th:first-child { padding-left: 8px; }
 .facts { table-layout: fixed; } .facts th { width: 24%; color: var(--soft); } .facts td, .facts th {
   overflow-wrap:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from autovision.console import format_seconds
-from autovision.records.deployments import AccuracyEstimate, DetectorVerdict, LabelledAccuracy
+from autovision.records.deployments import (
+    AccuracyEstimate,
+    DecisionKind,
+    DetectorVerdict,
+    LabelledAccuracy,
+)
 from autovision.records.history import DriftWindow, History, ToldDecision, reach
 from autovision.report.svg import (
     Markup,
@@ -52,7 +57,7 @@ def timeline(history: History, width: float) -> Markup:
     x = TimeScale(history.since, history.until, _LEFT, width - _RIGHT)
     tracks = [
         Track("models", 26, lambda x, top, bottom: _models(history, x, top, bottom)),
-        Track("decisions", 22, lambda x, top, bottom: _decisions(history.decisions, x, (top + bottom) / 2)),
+        Track("decisions", 30, lambda x, top, bottom: _decisions(history.decisions, x, top, bottom)),
         *(_detector(history.windows, name) for name in detectors(history)),
         *([_accuracy(history, 150.0)] if history.models or history.windows else []),
         *([_searches(history)] if history.searches else []),
@@ -121,12 +126,14 @@ def _models(history: History, x: TimeScale, top: float, bottom: float) -> Markup
 # ---------------------------------------------------------------------------------------------- decisions
 
 
-def _decisions(decisions: Sequence[ToldDecision], x: TimeScale, y: float) -> Markup:
-    parts = []
+def _decisions(decisions: Sequence[ToldDecision], x: TimeScale, top: float, bottom: float) -> Markup:
+    """Those to search above, and below them what became of their models, which comes soon afterwards."""
+    parts, lane = [], (bottom - top) / 4
     for name in dict.fromkeys(map(meaning, decisions)):
         if name is None:
             continue
         alike = [each for each in decisions if meaning(each) == name]
+        y = top + lane if alike[0].kind is DecisionKind.RETRAIN else bottom - lane
         parts += [
             decision_mark(name, x(each.at), y, f"{minute(each.at)}: {each.what}")
             for each in x.thinned(alike, lambda each: each.at, lambda cell: cell[-1], 3.0)

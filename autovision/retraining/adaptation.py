@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,8 @@ _MOST = 500
 _LEAST_OF_CLASS = 10
 """held-out images of each class"""
 _SURE_SAME, _SURE_OTHER = 0.01, 0.05
+_TOLD = 5
+"""classes whose shares are told, those that moved most"""
 _LEAVE = "leave the probabilities as they are"
 
 
@@ -56,10 +58,15 @@ class Considered:
     model: ModelVersion | None
 
 
-def decide(found: ShiftEstimate) -> Verdict:
-    """Accept where shares have moved (1 %), nothing else seems to have (5 %), and accuracy is sure to gain (95 %)."""
-    moved = ", ".join(f"{b:.3f} to {a:.3f}" for b, a in zip(found.before, found.after, strict=True))
+def decide(found: ShiftEstimate, classes: Sequence[str]) -> Verdict:
+    """Accept where shares have moved (1 %), nothing else seems to have (5 %), and accuracy is sure to gain (95 %).
+
+    Args:
+        classes: (C,) their names.
+    """
+    moved = _moved(found, classes)
     numbers = {
+        "classes": list(classes),
         "before": found.before.tolist(),
         "after": found.after.tolist(),
         "p_same": found.p_same,
@@ -68,19 +75,26 @@ def decide(found: ShiftEstimate) -> Verdict:
         "gain_low": found.gain_low,
     }
     gain = f"expected gain of accuracy {found.gain:+.3f}, at least {found.gain_low:+.3f} with 95 % confidence"
-    if found.p_same > _SURE_SAME:
-        why = f"the shares of the classes may be what they were (p = {found.p_same:.2g}): {moved}"
-    elif found.p_only_shares <= _SURE_OTHER:
+    if found.p_only_shares <= _SURE_OTHER:
         why = (
-            f"more than the shares has changed (p = {found.p_only_shares:.2g} if only they had): probabilities "
-            "cannot be put right without labels"
+            f"more than the shares of the classes has changed (p = {found.p_only_shares:.2g} if only they had): "
+            "shares alone do not put the probabilities right"
         )
+    elif found.p_same > _SURE_SAME:
+        why = f"the shares of the classes may be what they were (p = {found.p_same:.2g}): {moved} by the estimate"
     elif not found.gain_low > 0:
-        why = f"the shares went from {moved}, but that changes too few answers: {gain}"
+        why = f"the shares of the classes went from {moved}, but that changes too few answers: {gain}"
     else:
         why = f"the shares of the classes went from {moved}: {gain}"
         return Verdict(accepted=True, what="adapt to other class shares", why=why, numbers=numbers)
     return Verdict(accepted=False, what=_LEAVE, why=why, numbers=numbers)
+
+
+def _moved(found: ShiftEstimate, classes: Sequence[str]) -> str:
+    """Each class's share before and after, of many classes those that moved most."""
+    order = np.argsort(-np.abs(found.after - found.before), kind="stable")[:_TOLD]
+    told = ", ".join(f"{classes[i]} {found.before[i]:.3f} to {found.after[i]:.3f}" for i in sorted(order))
+    return told if len(classes) <= _TOLD else f"{told}, and {len(classes) - _TOLD} that moved less"
 
 
 def consider(
@@ -133,7 +147,7 @@ def consider(
         )
     said = np.array([[capture.probabilities[name] for name in champion.classes] for capture in seen])
     found = estimate(said, held_out.probabilities, held_out.labels, seed=seed)
-    verdict, model = decide(found), None
+    verdict, model = decide(found, champion.classes), None
     numbers = {**verdict.numbers, "requests": len(seen), "champion": champion.id, "report": report}
     if verdict.accepted:
         network = load_tensors(read_file(store, champion, bundle.WEIGHTS_FILE))
@@ -145,7 +159,9 @@ def consider(
             )
     elif found.p_only_shares <= _SURE_OTHER:
         tried = renormalization.attempt(store, champion, seen, held_out, deployment.policy.window, seed=seed)
-        if tried is not None:
+        if tried is None:
+            verdict = verdict.with_(why=f"{verdict.why}; labels are needed")
+        else:
             numbers["batchnorm"] = tried.verdict.numbers
             verdict = tried.verdict.with_(why=f"{verdict.why}; {tried.verdict.why}")
         if tried is not None and tried.verdict.accepted:

@@ -1,4 +1,4 @@
-"""A champion whose BatchNorm statistics are those of what production sends now: see `adaptation`.
+"""A champion whose BatchNorm statistics have moved as what production sends has: see `adaptation`.
 
 It is tried where more has changed than the shares of the classes: light, lenses, noise, wear. Whether it helps is told
 without labels: by as many confidences above the threshold at which held-out ones are right as often as they are above
@@ -16,7 +16,7 @@ from datetime import datetime
 import numpy as np
 
 from autovision import image
-from autovision.dataset import catalog
+from autovision.dataset import catalog, manifest
 from autovision.dataset.loader import load_pixels
 from autovision.errors import InvalidImage
 from autovision.metrics import Floats, Mask
@@ -35,6 +35,8 @@ from autovision.store.protocol import KeyNotFound, Store
 
 TRIAL = "batchnorm"
 """stands for a trial in the lineage of a model that is its parent with other BatchNorm statistics"""
+_MOST_USUAL = 500
+"""training images that requests are compared with"""
 _RESAMPLES = 500
 _THREADS = 2
 
@@ -73,8 +75,8 @@ def decide(found: Gain) -> Verdict:
     """Accept where accuracy is sure to gain (95 %), by the estimate."""
     numbers = {"before": found.before, "after": found.after, "gain_low": found.low, "images": found.n}
     told = (
-        f"with BatchNorm statistics of {found.n} requests the estimate of accuracy goes from {found.before:.3f} to "
-        f"{found.after:.3f}, a change of at least {found.low:+.3f} with 95 % confidence"
+        f"with BatchNorm statistics that follow {found.n} requests the estimate of accuracy goes from "
+        f"{found.before:.3f} to {found.after:.3f}, a change of at least {found.low:+.3f} with 95 % confidence"
     )
     if found.low > 0:
         return Verdict(accepted=True, what="adapt BatchNorm statistics", why=told, numbers=numbers)
@@ -121,7 +123,7 @@ def attempt(
     if len(kept) < least:
         return None
     stacked = np.stack(pixels)
-    moved = re_estimated(network, stacked)
+    moved = re_estimated(network, stacked, _usual(store, champion, seed))
     after = _probabilities(champion, moved, stacked)[0]
     before = np.array([[each.probabilities[name] for name in champion.classes] for each in kept])
     found = gain(
@@ -132,6 +134,15 @@ def attempt(
         seed=seed,
     )
     return Renormalized(decide(found), moved)
+
+
+def _usual(store: Store, champion: ModelVersion, seed: int) -> np.ndarray:
+    """Pixels of images that it was trained on, chosen at random."""
+    rows = manifest.read(store, catalog.get(store, champion.lineage.dataset))
+    images = sorted(row.image for row in rows if row.split is Split.TRAIN)
+    chosen = np.random.default_rng(seed).permutation(len(images))[:_MOST_USUAL]
+    digests = [images[i] for i in sorted(chosen)]
+    return load_pixels(store, digests, champion.preprocessing, threads=_THREADS)
 
 
 def make(

@@ -358,6 +358,15 @@ def test_monitor_reports_drift(
     page = (tmp_path / "drift.html").read_text(encoding="utf-8")
     assert "Drift in 100 requests" in page and "data:image/jpeg" in page, "typical images, at least"
     assert cli("monitor", door, "--html", tmp_path / "nowhere" / "drift.html").code != 0
+    assert listed["id"] in cli("monitor", door, "--history").out
+    one = cli("monitor", door, "--report", listed["id"], "--html", tmp_path / "one.html", "--json")
+    assert one.answer == {"examined": False, "report": listed}
+    assert (tmp_path / "one.html").read_text(encoding="utf-8") == page
+    unknown = cli("monitor", door, "--report", "nope")
+    assert unknown.code == 3 and "--history" in unknown.err
+    assert cli("monitor", door, "--report", "nope", "--history").code == 2
+    (told,) = cli("report", "--json").answer
+    assert told["alarm"] is True and "input" in told["alarming"]
 
 
 def test_monitor_shows_what_each_detector_says(

@@ -119,3 +119,85 @@ def test_a_queue_is_exported(cli: Any, world: Any, tmp_path: Path) -> None:
     assert cli("labels", "import", "door", "queue", "--annotator", "ann", "--json").answer["stored"] == 0
     refused = cli("labels", "import", "door", "store", "--annotator", "ann")
     assert refused.code == 2
+
+
+def test_labels_are_told_by_class_and_disputes_by_who_says_what(cli: Any, world: Any) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    nobody = cli("labels", "show", "door")
+    assert nobody.code == 0 and "labels review door" in nobody.err
+    cli("feedback", "door", "r1", "cat", "--annotator", "ann")
+    cli("feedback", "door", "r2", "cat", "--annotator", "ann")
+    cli("feedback", "door", "r2", "dog", "--annotator", "bob")
+    found = cli("labels", "show", "door", "--json").answer
+    assert (found["agreed"], found["classes"], found["disputed"]) == (1, {"cat": 1}, ["r2"])
+    assert found["views"] == {"r2": {"ann": "'cat'", "bob": "'dog'"}}
+    shown = " ".join(cli("labels", "show", "door").out.split())
+    assert "ann: 'cat', bob: 'dog'" in shown and "labels review door --to FOLDER" in shown
+    assert "2: r1, r2" in shown, "that they are not captured"
+
+
+def test_a_label_that_is_no_class_is_told_with_the_near_one_and_the_way_to_a_new_one(
+    cli: Any, world: Any
+) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    ran = cli("feedback", "door", "r1", "Cat")
+    assert ran.code == 2 and "did you mean 'cat'?" in ran.err and "--new-class" in ran.err
+    long = cli("feedback", "door", "r1", "c" * 5000)
+    assert long.code == 2 and len(long.err) < 500
+
+
+def test_a_name_with_accents_is_the_same_however_they_are_written(cli: Any, world: Any) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    composed, apart = "\u00fc", "u\u0308"
+    assert cli("feedback", "door", "r1", apart, "--new-class", composed, "--json").answer["label"]
+    (word,) = labels.read(open_store(world.folder), "door")
+    assert word.label == composed
+
+
+def test_a_quote_that_is_not_closed_spoils_its_row_and_is_told(cli: Any, world: Any, tmp_path: Path) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    rows = "".join(f"r{n},cat\r\n" for n in range(3, 50))
+    (tmp_path / "labels.csv").write_text(f'request_id,label\r\nr1,cat\r\nr2,"cat\r\n{rows}', newline="")
+    ran = cli("feedback", "door", "--file", "labels.csv", "--json")
+    assert (ran.code, ran.answer["stored"]) == (1, 1)
+    (bad,) = ran.answer["bad"]
+    assert (
+        bad["line"] == 3
+        and "label goes on for 47 lines more" in bad["error"]
+        and "not closed" in bad["error"]
+    )
+    (tmp_path / "long.csv").write_text('request_id,label\nr1,"' + "cat\n" * 50_000)
+    ran = cli("feedback", "door", "--file", "long.csv")
+    assert ran.code == 2 and "may not be closed" in ran.err
+
+
+def test_a_reviewer_may_find_a_new_class(cli: Any, world: Any, tmp_path: Path) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    (tmp_path / "queue.csv").write_text("request_id,image,dataset,new_label\nr1,,,cow\n")
+    line = ("labels", "import", "door", "queue.csv", "--annotator", "ann", "--json")
+    assert "--new-class" in cli(*line).answer["bad"][0]["error"]
+    assert cli(*line, "--new-class", "cow").answer["stored"] == 1
+
+
+def test_faults_that_are_alike_are_told_once_and_fractions_may_have_a_comma(
+    cli: Any, world: Any, tmp_path: Path
+) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    rows = "".join(f"r{n};Cat;\r\n" for n in range(20))
+    (tmp_path / "labels.csv").write_text(f"request_id;label;confidence\r\nr50;cat;0,5\r\n{rows}", newline="")
+    ran = cli("feedback", "door", "--file", "labels.csv")
+    assert (
+        ran.out.count("did you mean 'cat'?") == 1
+        and "lines 3, 4, 5, 6, 7 and 15 more: label 'Cat'" in ran.out
+    )
+    (word,) = labels.read(open_store(world.folder), "door")
+    assert word.confidence == 0.5
+
+
+def test_a_file_without_rows_and_one_of_a_spreadsheet(cli: Any, world: Any, tmp_path: Path) -> None:
+    assert cli("promote", world.model, "--to", "door", "--force").code == 0
+    (tmp_path / "labels.csv").write_text("request_id,label\n")
+    assert "no rows below its header" in cli("feedback", "door", "--file", "labels.csv").out
+    (tmp_path / "labels.xlsx").write_bytes(b"PK\x03\x04" + bytes(90))
+    ran = cli("feedback", "door", "--file", "labels.xlsx")
+    assert ran.code == 2 and "save its table as CSV UTF-8" in ran.err

@@ -35,7 +35,8 @@ def test_its_json_is_the_history(cli: Any, world: Any, door: str) -> None:
     assert (found.deployment, found.champion) == (door, world.model)
     assert [each.search for each in found.searches] == [world.search]
     assert set(found.models[world.model].subgroups) == {"fur=long", "fur=short"}
-    later = History.model_validate(cli("report", door, "--json", "--since", "2100-01-01").answer)
+    since = datetime.now(UTC).isoformat()
+    later = History.model_validate(cli("report", door, "--json", "--since", since).answer)
     assert (later.decisions, later.searches) == ((), ())
     assert [each.model for each in later.reigns] == [world.model]
 
@@ -53,6 +54,26 @@ def test_a_deployment_that_is_not_there(cli: Any, door: str) -> None:
     ran = cli("report", "dor")
     assert ran.code == 3
     assert "did you mean 'door'" in ran.err
+
+
+def test_without_a_name_all_deployments_are_listed(cli: Any, world: Any) -> None:
+    assert "There is no deployment yet" in cli("report").out
+    assert cli("promote", world.model, "--to", "door").code == 0
+    assert cli("promote", world.model, "--to", "window").code == 0
+    found = cli("report", "--json").answer
+    assert [(each["deployment"], each["champion"]) for each in found] == [
+        ("door", world.model),
+        ("window", world.model),
+    ]
+    assert {each["alarm"] for each in found} == {None}, "no window was examined"
+    assert world.model in cli("report").out
+    refused = cli("report", "--html", "page.html")
+    assert refused.code == 2 and "name it" in refused.err
+
+
+def test_since_refuses_what_is_to_come() -> None:
+    with pytest.raises(InvalidInput, match="is not over yet"):
+        moment("2026-03-02", NOON)
 
 
 @pytest.mark.parametrize(

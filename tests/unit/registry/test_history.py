@@ -339,3 +339,24 @@ def test_a_champion_of_which_nothing_is_left_is_told(store: MemoryStore, tiny: H
     assert found.models == {}
     assert any("no decision tells" in note for note in found.notes)
     assert any("no longer in the store" in note for note in found.notes)
+
+
+def test_what_the_next_search_waits_for_is_told_as_the_controller_saw_it(
+    store: MemoryStore, tiny: History
+) -> None:
+    assert history(store).standing is None
+    promote(store, tiny.models[0].id, 1)
+    policy = RetrainingPolicy(window=40, budget_month_s=900, time_zone="Asia/Tokyo")
+    deployment = deployments.get(store, "door").with_(policy=policy)
+    records.update(store, keys.deployment("door"), type(deployment), lambda _: deployment)
+    # After the searches that the store comes with, which were made just now.
+    list(Controller(store, clock=lambda: at(10_000)).step_without_search())
+    found = history(store, 10_001).standing
+    assert found is not None and [each.trigger for each in found.triggers] == ["drift", "volume"]
+    assert "more new labels" in found.triggers[1].needs and found.limits == ()
+    assert (found.time_zone, found.spent_month_s, found.budget_month_s, found.budget_day_s) == (
+        "Asia/Tokyo",
+        0,
+        900,
+        None,
+    )

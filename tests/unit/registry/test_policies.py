@@ -212,7 +212,7 @@ deployments:
         "p.yaml: deployments.cats.retraining.time_zone: no time zone 'Europe/Berln'; did you mean 'Europe/Berlin' or "
         "'Europe/Belfast' or 'Europe/Helsinki' or 'Europe/Guernsey'?; give a name of the IANA database, such as "
         "'Europe/Berlin' or 'UTC' (got 'Europe/Berln')",
-        "p.yaml: deployments.cats.retraining.window: Input should be a valid integer (got '100')",
+        "p.yaml: deployments.cats.retraining.window: give a whole number, without quotes (got '100')",
         "p.yaml: deployments.cats.retraining.windows_per_false_alarm: Input should be greater than or "
         "equal to 10 (got 2)",
         "p.yaml: deployments.cats.rollout.approval: Input should be 'automatic', 'manual' or 'both' (got 'bot')",
@@ -227,6 +227,7 @@ deployments:
         ("deployments = 1\ndeployments = 2", "p.toml", "p.toml: Cannot overwrite"),
         ("deployments:\n  pets: {retraining: {schedule: *x}}", "p.yaml", r"line 2: '\*' begins an alias"),
         ("a: &a [1]\nb: *a", "p.yaml", "begins an alias"),
+        ("deployments:\n\tpets: {}", "p.yaml", "line 2, column 1: no YAML: .*; indent with spaces"),
         ("deployments: [", "p.yaml", "p.yaml: line 1, column 15: no YAML"),
         ("deployments: !!python/object:os.system {}", "p.yaml", "no YAML: could not determine a constructor"),
         ('{"deployments": ', "p.json", "p.json: Expecting value"),
@@ -334,3 +335,10 @@ def test_a_policy_of_an_older_store_is_read() -> None:
         policy = RetrainingPolicy(window=50, cooldown_s=60, volume_labels=number)
         read = RetrainingPolicy.model_validate_json(json.dumps(as_old(policy)))
         assert read == policy and read.volume_share is None, "a share is what it did not ask for"
+
+
+def test_a_section_at_the_top_is_told_where_it_belongs(tmp_path: Path) -> None:
+    assert faults(tmp_path, "retraining: {window: 60}") == (
+        "p.yaml: retraining: there is no such key; the only one here is 'deployments'; it belongs below deployments, "
+        "and there below a deployment's name"
+    )

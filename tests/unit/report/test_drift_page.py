@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from PIL import Image
 
+from autovision.monitoring import quality
 from autovision.records.deployments import (
     AccuracyEstimate,
     DetectorVerdict,
@@ -16,6 +17,7 @@ from autovision.records.deployments import (
     Moved,
     UnlikeImage,
 )
+from autovision.report.detector_words import figure_words
 from autovision.report.drift_page import render
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -108,3 +110,17 @@ def test_older_reports_are_shown_as_far_as_they_go(report: DriftReport) -> None:
     )
     page = render(older, {})
     assert "DRIFT in the last 100 requests (score 0.4000" in page and "probability 0.0002" in page
+
+
+def test_an_alarm_says_what_a_person_may_do(report: DriftReport) -> None:
+    page = render(report, {})
+    assert "autovision labels review door --to FOLDER" in page and "autovision adapt door" in page
+    assert "Alarm of input. What moved most surely: line=&lt;b&gt;new 0.5 → 0.97." in page
+    assert "its embeddings" in page and "sharpness" in page, "what the detectors look at"
+    assert "What to do" not in render(report.with_(alarm=False), {})
+
+
+def test_every_figure_of_quality_has_words() -> None:
+    page = figure_words([f"spread of {name}" for name in quality.FIGURES])
+    assert page is not None and page.count("<li>") == len(quality.FIGURES)
+    assert figure_words(["unheard of"]) is None

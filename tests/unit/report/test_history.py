@@ -18,13 +18,16 @@ from autovision.records.deployments import (
     Moved,
 )
 from autovision.records.history import (
+    Awaited,
     DriftWindow,
     GroupFigure,
+    HeldBack,
     History,
     ModelFigures,
     Month,
     Reign,
     SearchFacts,
+    Standing,
     ToldDecision,
     reach,
 )
@@ -32,7 +35,16 @@ from autovision.records.models import Interval
 from autovision.records.searches import SearchStatus
 from autovision.report.decisions_section import runs
 from autovision.report.history import headline, render
-from autovision.report.history_sections import MOST, alarming, episodes, harm, led_to, moved, span
+from autovision.report.history_sections import (
+    MOST,
+    alarming,
+    episodes,
+    harm,
+    led_to,
+    moved,
+    said_by_labels,
+    span,
+)
 from autovision.report.svg import times
 from autovision.report.timeline import timeline
 
@@ -172,6 +184,27 @@ months = st.builds(
 )
 
 
+standings = st.builds(
+    Standing,
+    evaluated_at=moments,
+    what=names,
+    time_zone=st.sampled_from(["UTC", "Asia/Tokyo"]),
+    triggers=st.lists(
+        st.builds(
+            Awaited, trigger=names, fires=st.booleans(), why=names, needs=names, at=st.none() | moments
+        ),
+        max_size=3,
+    ).map(tuple),
+    limits=st.lists(st.builds(HeldBack, limit=names, why=names, until=st.none() | moments), max_size=2).map(
+        tuple
+    ),
+    spent_day_s=st.none() | seconds,
+    budget_day_s=st.none() | seconds,
+    spent_month_s=st.none() | seconds,
+    budget_month_s=st.none() | seconds,
+)
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     since = draw(moments)
@@ -205,6 +238,7 @@ def histories(draw: st.DrawFn) -> History:
         months=tuple(draw(st.lists(months, max_size=2))),
         requests_counted=draw(st.booleans()),
         notes=tuple(draw(st.lists(names, max_size=2))),
+        standing=draw(st.none() | standings),
     )
 
 
@@ -403,6 +437,30 @@ def test_the_page_tells_the_story() -> None:
         assert each in found
 
 
+def test_the_page_tells_what_the_next_search_waits_for() -> None:
+    standing = Standing(
+        evaluated_at=NOON,
+        what="do not search again yet",
+        time_zone="Asia/Tokyo",
+        triggers=(Awaited(trigger="schedule", fires=True, why="the slot has come", needs="", at=NOON),),
+        limits=(HeldBack(limit="budget_month", why="the budget is spent", until=NOON + timedelta(days=1)),),
+        spent_day_s=None,
+        budget_day_s=600,
+        spent_month_s=3000,
+        budget_month_s=3600,
+    )
+    found = said(read(render(story(standing=standing))))
+    for each in (
+        "fires 2026-03-01 21:00 the slot has come",
+        "budget_month 2026-03-02 21:00 the budget is spent",
+        "50 min of 1 h 00 min are spent this month",
+        "autovision policy show pets",
+    ):
+        assert each in found
+    assert "No controller has looked yet" in said(read(render(story())))
+    assert "No model was promoted yet" in said(read(render(story(champion=None))))
+
+
 def drawn(history: History, name: str, width: float = 1080) -> list[ElementTree.Element]:
     root = ElementTree.fromstring(timeline(history, width))
     return [element for element in root.iter() if name in element.attrib.get("class", "").split()]
@@ -476,6 +534,50 @@ def test_windows_that_alarm_one_after_the_other_are_one_time_of_alarm() -> None:
     assert span(last) == '<time datetime="2026-03-07T12:00Z">2026-03-07 12:00</time>'
 
 
+def test_what_labels_said_of_a_time_of_alarm_is_what_they_said_of_most_of_it() -> None:
+    """The labels that came after its last window may be of what is normal again."""
+    loud = verdict("input", 3.0)
+    low = LabelledAccuracy(
+        value=0.6, low=0.5, high=0.7, n=50, expected=0.84, held_out=0.82, reviewed=0, confidence=0.8,
+        confidence_of_all=0.8,
+    )  # fmt: skip
+    usual = low.with_(value=0.84, low=0.75, high=0.9, n=20)
+    told = [
+        window(1, loud, harm=True, accuracy=low),
+        window(2, loud, harm=True),
+        window(3, loud, harm=False, accuracy=usual),
+    ]
+    assert harm(told) is True
+    assert said_by_labels(told) == "worse after 2 of 3: 0.600 [0.500, 0.700], 0.840 expected, n = 50"
+    assert said_by_labels(told[2:]) == "not worse: 0.840 [0.750, 0.900], 0.840 expected, n = 20"
+    assert (harm(told[:0]), said_by_labels([window(4, loud)])) == (None, "none yet")
+
+
+def test_a_search_and_what_became_of_its_model_are_drawn_beneath_each_other() -> None:
+    acts = (
+        decision(20, DecisionKind.RETRAIN),
+        decision(20.01, DecisionKind.PROMOTE, accepted=False),
+    )
+    root = ElementTree.fromstring(timeline(story(decisions=acts), 340))
+    marks = [each for each in root.iter() if "mark" in each.attrib.get("class", "").split()]
+    heights = {each.attrib.get("y") or re.findall(r"[\d.]+", each.attrib["d"])[1] for each in marks}
+    assert len(marks) == 2 and len(heights) == 2
+
+
+def test_where_nothing_has_happened_the_page_says_so_and_what_to_do() -> None:
+    nothing = {name: () for name in ("reigns", "windows", "decisions", "searches")}
+    root = read(render(story(champion=None, models={}, months=(Month(month="2026-03"),), **nothing)))
+    found = said(root)
+    assert not [each for each in root.iter("svg") if each.attrib.get("role") == "img"]
+    for each in (
+        "Nothing has happened yet",
+        "autovision promote MODEL --to pets",
+        "No model has been champion yet",
+        "No window of requests has been examined yet",
+    ):
+        assert each in found
+
+
 def test_reasons_to_wait_that_follow_each_other_are_one() -> None:
     found = runs(story().decisions)
     assert [len(each) for each in found] == [1, 3, 1, 1]
@@ -507,7 +609,7 @@ def test_nothing_promoted_is_told_as_that() -> None:
     )
     assert headline(empty) == "No model has been promoted yet."
     found = said(read(render(empty)))
-    assert "None in 0 windows." in found
+    assert "No window of requests has been examined yet." in found
 
 
 def test_an_estimated_number_of_requests_is_told_as_that() -> None:

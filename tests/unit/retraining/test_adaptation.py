@@ -38,17 +38,26 @@ def estimated(**changes: float) -> ShiftEstimate:
 @pytest.mark.parametrize(
     ("changes", "accepted", "said"),
     [
-        ({}, True, "0.500 to 0.900, 0.500 to 0.100: expected gain of accuracy +0.040"),
+        ({}, True, "from cat 0.500 to 0.900, dog 0.500 to 0.100: expected gain of accuracy +0.040"),
         ({"p_same": 0.02}, False, "may be what they were (p = 0.02)"),
-        ({"p_only_shares": 0.05}, False, "more than the shares has changed (p = 0.05"),
+        ({"p_only_shares": 0.05}, False, "more than the shares of the classes has changed (p = 0.05"),
+        ({"p_same": 0.5, "p_only_shares": 0.05}, False, "more than the shares of the classes has changed"),
         ({"gain_low": 0.0}, False, "changes too few answers"),
     ],
 )
 def test_it_is_done_only_where_the_estimate_says_that_it_helps(
     changes: dict[str, float], accepted: bool, said: str
 ) -> None:
-    verdict = decide(estimated(**changes))
+    verdict = decide(estimated(**changes), ("cat", "dog"))
     assert verdict.accepted is accepted and said in verdict.why
+
+
+def test_of_many_classes_those_are_told_that_moved_most() -> None:
+    before, after = np.full(8, 1 / 8), np.full(8, 1 / 8)
+    after[[2, 6]] += 0.1, -0.1
+    shares = ShiftEstimate(before, after, p_same=0.005, p_only_shares=0.6, gain=0.04, gain_low=0.02)
+    why = decide(shares, tuple("abcdefgh")).why
+    assert "c 0.125 to 0.225" in why and "g 0.125 to 0.025, and 3 that moved less" in why
 
 
 def test_the_part_of_the_test_split_with_other_shares_is_the_largest_there_is() -> None:

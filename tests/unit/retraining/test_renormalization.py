@@ -74,7 +74,7 @@ def test_a_challenger_has_other_statistics_and_is_judged_as_it_would_serve(
     found = adaptation.consider(store, "door")
     model = found.model
     assert model is not None and found.decision.accepted and found.decision.subject == model.id
-    assert "more than the shares has changed" in found.decision.why
+    assert "more than the shares of the classes has changed" in found.decision.why
     assert model.renormalized and model.lineage.parents == (champion.id,)
     before, after = (load_tensors(read_file(store, m, bundle.WEIGHTS_FILE)) for m in (champion, model))
     changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
@@ -121,6 +121,7 @@ def test_without_pixels_there_is_nothing_to_estimate_from(
     monkeypatch.setattr(adaptation, "estimate", lambda *given, seed: estimated(p_only_shares=0.01))
     found = adaptation.consider(shifted, "door")
     assert found.model is None and "batchnorm" not in found.decision.numbers
+    assert found.decision.why.endswith("; labels are needed")
 
 
 def test_an_alarm_is_answered_once(

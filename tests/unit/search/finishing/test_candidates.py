@@ -131,7 +131,9 @@ def test_where_nothing_is_better_the_champion_stays_the_model(tiny: History, sto
 def test_an_unchanged_champion_makes_no_other_model(
     tiny: History, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Judge, "worth", lambda self, p, decided=None, more=(): Worth(0.0, 0.0))  # all are equal
+    monkeypatch.setattr(
+        Judge, "worth", lambda self, p, decided=None, more=(): Worth(0.0, 0.0)
+    )  # all are equal
     request = re_search(tiny, store, 1)
     models = {key for key in store.list(keys.MODELS) if key.endswith(".json")}
     model = finish(store, request, untrained(tiny, store, request), Workbench(store, 2))
