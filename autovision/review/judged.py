@@ -19,7 +19,7 @@ from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
 from autovision.trial.folds import FOLDS
 from autovision.trial.held_out import embeddings, out_of_sample
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 @dataclass(frozen=True)

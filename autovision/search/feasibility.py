@@ -15,7 +15,7 @@ from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.space.named import backbones_of, weights_of
 from autovision.store.protocol import Store
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 def infeasible_backbones(space: Space, bench: Workbench, allowed: tuple[str, ...] = ()) -> dict[str, str]:

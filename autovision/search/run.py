@@ -33,7 +33,7 @@ from autovision.search.tune_loop import ExecutorLost
 from autovision.store import keys, lease, records
 from autovision.store.lease import LeaseLost
 from autovision.store.protocol import Store
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 _LEASE_S = 30.0
 _MOST_ATTEMPTS = 4

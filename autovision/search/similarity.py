@@ -25,7 +25,7 @@ from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 from autovision.trial.data import columns_of
 from autovision.trial.splits import DataSplits
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 _DIMENSIONS = 32
 _IMAGES = 2000

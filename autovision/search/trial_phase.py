@@ -32,7 +32,7 @@ from autovision.search.watch import Watch
 from autovision.space import Space
 from autovision.space.config import TrialConfig
 from autovision.space.named import backbones_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 _MEASURING_SHARE = 0.2
 """of the seconds that are left may go by before no more architectures are measured, where latency is an objective"""

@@ -19,7 +19,8 @@ from autovision.trial.fused import FittedHead, HeadProblem, fit_heads
 from autovision.trial.measured import with_measure
 from autovision.trial.pooled import load_pooled
 from autovision.trial.teaching import taught
-from autovision.trial.trial import Workbench, weights_key
+from autovision.trial.trial import weights_key
+from autovision.trial.workbench import Workbench
 
 _KEPT = 4
 """of so many heads of a batch, the best ones, the weights are stored: the winner may be among them, and who else

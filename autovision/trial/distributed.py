@@ -25,7 +25,7 @@ from autovision.store.open import open_store
 from autovision.trial.assignment import Assignment
 from autovision.trial.execution import Execution
 from autovision.trial.step import NotFinite
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 from autovision.trial.world import T, World
 
 _ASK_S = 0.5

@@ -16,7 +16,8 @@ from autovision.trial.checkpoint import Slot
 from autovision.trial.measured import with_measure
 from autovision.trial.step import NotFinite
 from autovision.trial.train import RungReport
-from autovision.trial.trial import Trial, Workbench, weights_key
+from autovision.trial.trial import Trial, weights_key
+from autovision.trial.workbench import Workbench
 from autovision.trial.world import World
 
 

@@ -19,7 +19,7 @@ from autovision.trial.fused import HeadProblem, fit_heads
 from autovision.trial.pooled import load_pooled
 from autovision.trial.splits import DataSplits
 from autovision.trial.teaching import taught
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 FOLDS = 5
 _AT_LEAST = 2

@@ -23,7 +23,7 @@ from autovision.model.heads import tapped_stages
 from autovision.space.config import TrialConfig
 from autovision.trial.data import columns_of
 from autovision.trial.folds import FOLDS, divided, kinds_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 _COMPONENTS = 128
 _STRENGTH = 0.1

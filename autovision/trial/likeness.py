@@ -20,7 +20,7 @@ from autovision.errors import NotFound, WeightsUnavailable
 from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
 from autovision.trial.held_out import embeddings
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 COSINE = 0.85
 COMPONENTS = 128

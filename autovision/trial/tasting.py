@@ -12,7 +12,7 @@ from autovision.space.config import TrialConfig
 from autovision.trial.data import Labelled, Source, load_inputs
 from autovision.trial.teaching import suffix_of
 from autovision.trial.train import predict
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 class Tasting:

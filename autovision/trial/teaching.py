@@ -34,7 +34,7 @@ from autovision.trial.train import predict
 
 if TYPE_CHECKING:
     from autovision.trial.splits import DataSplits
-    from autovision.trial.trial import Workbench
+    from autovision.trial.workbench import Workbench
 
 _ROWS = ("head.out.weight", "head.out.bias")
 """tensors that have a row for each class"""

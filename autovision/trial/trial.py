@@ -12,24 +12,22 @@ from dataclasses import dataclass, field, replace
 import torch
 from safetensors.torch import load as load_tensors
 
-from autovision.features.compute import FeatureSource, Helpers, OutOfTime, nobody
+from autovision.features.compute import OutOfTime
 from autovision.model import backbone as backbones
 from autovision.model import bundle
 from autovision.model.network import Network, Suffix
-from autovision.model.stages import channels_of
 from autovision.model.version import read_version
-from autovision.records.models import ModelVersion, Preprocessing
+from autovision.records.models import ModelVersion
 from autovision.space.config import TrialConfig
 from autovision.store import keys
-from autovision.store.protocol import Store
 from autovision.trial.checkpoint import Slot, pack, unpack
 from autovision.trial.data import Labelled, joined, load_inputs
 from autovision.trial.memory import allowance, is_out_of_memory, parts_that_fit, predict, release
-from autovision.trial.splits import DataSplits, load_splits
 from autovision.trial.state import Problem, Training
 from autovision.trial.step import run_epoch
 from autovision.trial.teaching import by_class, learnt_head, learnt_tensors, suffix_of, taught
 from autovision.trial.train import RungReport, begin, fit, judged_state, rung_epochs
+from autovision.trial.workbench import Workbench
 from autovision.trial.world import World
 
 _TRAINED = ("unfreeze", "adapters", "adapter_width")
@@ -37,58 +35,6 @@ _TRAINED = ("unfreeze", "adapters", "adapter_width")
 _CHECKPOINT_EVERY_S = 20.0
 _CHECKPOINT_OF_SEVERAL_EVERY_S = 2.0
 """several workers are more likely to lose one, and what they lose is that many times the work"""
-
-
-@dataclass
-class Workbench:
-    """What one process keeps between its trials: backbones and features, by name and resolution.
-
-    Attributes:
-        budget_bytes: what all frozen features in the store may take together; None: a share of the disk.
-        helpers: who else computes features that are missing.
-    """
-
-    store: Store
-    threads: int
-    budget_bytes: int | None = None
-    helpers: Helpers = nobody
-    _splits: dict[tuple[str, str | None], DataSplits] = field(default_factory=dict)
-    _sources: dict[tuple[str, str, Preprocessing], FeatureSource] = field(default_factory=dict)
-    _channels: dict[tuple[str, Preprocessing], list[int]] = field(default_factory=dict)
-
-    def splits(self, dataset: str, champion: str | None = None) -> DataSplits:
-        """As a successor of the champion sees them; None: of nobody."""
-        if (dataset, champion) not in self._splits:
-            self._splits[dataset, champion] = load_splits(self.store, dataset, champion)
-        return self._splits[dataset, champion]
-
-    def source(self, config: TrialConfig) -> FeatureSource:
-        prep = backbones.preprocessing(config)
-        key = (config.backbone, config.weights, prep)
-        if key not in self._sources:
-            loaded = backbones.load(config.with_(drop_stages=0), self.store)
-            self._sources[key] = FeatureSource(
-                self.store, loaded, config.backbone, prep, self.threads, self.budget_bytes, self.helpers
-            )
-        return self._sources[key]
-
-    def weights_digest(self, config: TrialConfig) -> str:
-        """Of a backbone's weights; where they are the same at every size, one that is loaded tells it for all."""
-        for (backbone, weights, _), source in self._sources.items():
-            same = (backbone, weights) == (config.backbone, config.weights)
-            if same and backbones.takes_any_size(backbone):
-                return source.loaded.info.digest
-        return self.source(config).loaded.info.digest
-
-    def channels(self, config: TrialConfig) -> list[int]:
-        """Of every stage of the whole backbone."""
-        source = self.source(config)
-        key = (config.backbone, source.preprocessing)
-        if key not in self._channels:
-            self._channels[key] = channels_of(
-                source.loaded.staged, source.preprocessing.height, source.preprocessing.width
-            )
-        return self._channels[key]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from autovision.trial.assignment import Assignment
 from autovision.trial.batch import HeadBatch
 from autovision.trial.execution import Execution
 from autovision.trial.memory import share_gpu
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 class TrialWorker(tune.Trainable):  # type: ignore[misc]

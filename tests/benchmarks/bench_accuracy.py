@@ -37,7 +37,7 @@ from autovision.provenance import code_version
 from autovision.records.datasets import Split
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 RECIPE = TrialConfig(
     backbone="tf_efficientnet_lite2",

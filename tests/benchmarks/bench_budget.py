@@ -35,7 +35,8 @@ from autovision.features.budget import (
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
 from autovision.store.open import open_store
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 BUDGET = "256 MiB"
 BASE = TrialConfig(epochs=2, batch_size=32, resolution=224)

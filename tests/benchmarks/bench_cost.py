@@ -30,7 +30,8 @@ from autovision.space import Choice, Space
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
 from autovision.trial.train import rung_epochs
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 SEED = 0
 

@@ -42,7 +42,8 @@ from autovision.space.config import TrialConfig
 from autovision.trial.data import columns_of, tensors, views_of
 from autovision.trial.state import Training
 from autovision.trial.step import run_epoch
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 STORED, COMPILED, EAGER = "stored", "recomputed, compiled", "recomputed, eager"
 FRACTIONS = {Split.TRAIN: 0.8, Split.VALIDATION: 0.1, Split.TEST: 0.1}

@@ -46,7 +46,8 @@ from autovision.trial.fused import FittedHead, HeadProblem, fit_heads
 from autovision.trial.pooled import load_pooled
 from autovision.trial.splits import DataSplits
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import Workbench, weights_key
+from autovision.trial.trial import weights_key
+from autovision.trial.workbench import Workbench
 
 FRACTIONS = {Split.TRAIN: 0.60, Split.VALIDATION: 0.15, Split.TEST: 0.25}
 BASE = TrialConfig(

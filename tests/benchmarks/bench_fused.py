@@ -39,7 +39,7 @@ from autovision.trial.fused import HeadProblem, fit_heads
 from autovision.trial.pooled import load_pooled
 from autovision.trial.state import Problem, Training
 from autovision.trial.train import begin, fit
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 SEED = 0
 SIZES = (1_574, 394)

@@ -44,7 +44,7 @@ from autovision.store import MemoryStore, keys, lease, records
 from autovision.store.protocol import Blob, Entry, Store
 from autovision.trial.assignment import Assignment
 from autovision.trial.execution import Execution
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 KINDS = (
     ("trials", r"searches/[^/]+/trials/"),

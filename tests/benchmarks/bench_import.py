@@ -30,7 +30,7 @@ from autovision.records.datasets import DatasetVersion
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
 from autovision.trial.data import load_inputs
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 CONFIG = TrialConfig(unfreeze=4, augmentation="flip", resolution=224)
 NOTHING, EXTENDED, AGAIN, UNCHANGED = "from nothing", "extended", "imported again", "nothing new"

@@ -50,7 +50,7 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.store.local import LocalStore
 from autovision.trial.execution import value_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 Point = dict[str, Any]
 

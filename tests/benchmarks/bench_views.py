@@ -24,7 +24,7 @@ from training import answers, train
 
 from autovision.evaluation import wilson
 from autovision.space.config import TrialConfig
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 BASE = TrialConfig(unfreeze=2, epochs=8, batch_size=32, mixup=0.2)
 WAYS = {

@@ -38,7 +38,7 @@ from autovision.space import load_space
 from autovision.space.config import TrialConfig
 from autovision.store.local import LocalStore
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 NAME, NEW = "solar", 10
 """every tenth cell comes later"""

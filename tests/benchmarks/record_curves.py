@@ -49,7 +49,8 @@ from autovision.trial.schedule import steps_per_epoch
 from autovision.trial.splits import DataSplits
 from autovision.trial.step import NotFinite
 from autovision.trial.train import RungReport, score
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 from search_spaces.demo import Demo
 
 FRACTIONS = {Split.TRAIN: 1 / 3, Split.VALIDATION: 2 / 9, Split.TEST: 4 / 9}

@@ -12,7 +12,8 @@ from autovision.space.config import TrialConfig
 from autovision.trial.data import Labelled, load_inputs
 from autovision.trial.loss import probabilities
 from autovision.trial.train import predict
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 
 def train(bench: Workbench, dataset: str, config: TrialConfig, seed: int) -> Trial:

@@ -26,7 +26,7 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.trial.assignment import Assignment
 from autovision.trial.execution import Execution
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 BUDGET_S = 900.0
 """not used up: so long even a busy machine does not take"""

@@ -16,7 +16,8 @@ LIMITED = """
     from autovision.dataset.importer import import_dataset
     from autovision.space.config import TrialConfig
     from autovision.store import MemoryStore
-    from autovision.trial.trial import Trial, Workbench
+    from autovision.trial.trial import Trial
+    from autovision.trial.workbench import Workbench
 
     torch.set_num_threads(1)
     folder, store = Path(sys.argv[1]), MemoryStore()

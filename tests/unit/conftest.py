@@ -31,7 +31,7 @@ from autovision.store.protocol import Store
 
 if TYPE_CHECKING:
     from autovision.search.driver import Driver
-    from autovision.trial.trial import Workbench
+    from autovision.trial.workbench import Workbench
 
 
 # How long one example takes on a busy machine says nothing about the code.
@@ -259,7 +259,7 @@ def tiny(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     from autovision.registry.evaluate import predictions
     from autovision.registry.robustness import corrupted_predictions
     from autovision.search.requests import make_request
-    from autovision.trial.trial import Workbench
+    from autovision.trial.workbench import Workbench
 
     store = MemoryStore()
     folder = tmp_path_factory.mktemp("colours")
@@ -304,7 +304,7 @@ class Scenes:
 def scenes(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     from autovision.dataset.importer import SourceImage, import_images
     from autovision.search.requests import make_request
-    from autovision.trial.trial import Workbench
+    from autovision.trial.workbench import Workbench
 
     store, folder = MemoryStore(), tmp_path_factory.mktemp("scenes")
     images = [SourceImage(label=marks, path=path) for path, marks in paint_marks(folder / "old", 160)]

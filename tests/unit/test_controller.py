@@ -37,7 +37,7 @@ from autovision.search.run import run_search as real_run_search
 from autovision.store import MemoryStore, captures, keys, labels, lease, records
 from autovision.store.protocol import Store
 from autovision.testing.clock import FakeClock
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

@@ -28,7 +28,7 @@ from autovision.trial.memory import Footprint
 from autovision.trial.pooled import head_columns
 from autovision.trial.splits import DataSplits
 from autovision.trial.train import rung_epochs
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 _KEEP_EVERY_S = 15.0
 _LEAST_S = 0.002

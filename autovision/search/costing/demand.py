@@ -12,7 +12,8 @@ from autovision.trial.data import Inputs, columns_of, views_of
 from autovision.trial.memory import Footprint, predict
 from autovision.trial.splits import DataSplits
 from autovision.trial.state import Problem, Training
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 _COUNTS = (
     *("backbone", "weights", "resolution", "drop_stages", "taps", "pooling", "head", "head_width"),

@@ -12,7 +12,7 @@ from autovision.features.views import IDENTITY, Views
 from autovision.model import backbone as backbones
 from autovision.model.inference import native_precision
 from autovision.space.config import TrialConfig
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 _LACKING_S, _COMPLETE_S = 20.0, 100.0
 """for so long a count is believed: while trials compute what is missing, and once nothing is"""

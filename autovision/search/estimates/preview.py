@@ -17,7 +17,7 @@ from autovision.search.reserve import Reserve
 from autovision.search.sharing.placement import placement
 from autovision.space import Space
 from autovision.store.protocol import Store
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 def preview(store: Store, request: SearchRequest, table: PriceTable | None) -> Estimate:

@@ -32,7 +32,8 @@ from autovision.space.config import TrialConfig
 from autovision.trial.folds import divided, kinds_of
 from autovision.trial.tasting import Tasting
 from autovision.trial.teaching import learnt_tensors, served_tensors, suffix_of
-from autovision.trial.trial import Workbench, weights_key
+from autovision.trial.trial import weights_key
+from autovision.trial.workbench import Workbench
 
 _FOLDS = 5
 _SIMPLEST: Mapping[Candidate, int] = {"unchanged": 0, "recalibrated": 1}

@@ -31,7 +31,8 @@ from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound, Store
 from autovision.trial.folds import kinds_of
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import Workbench, weights_key
+from autovision.trial.trial import weights_key
+from autovision.trial.workbench import Workbench
 
 _SCREEN_SHARE = 0.2
 """of the time that a refit leaves, which judging the best trials beside the champion may take"""

@@ -29,7 +29,7 @@ from autovision.store.protocol import Store
 from autovision.trial import folds
 from autovision.trial.splits import DataSplits
 from autovision.trial.teaching import logits_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 @dataclass(frozen=True)

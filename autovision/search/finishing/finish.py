@@ -39,7 +39,8 @@ from autovision.space.config import TrialConfig
 from autovision.store.protocol import Store
 from autovision.trial.splits import DataSplits
 from autovision.trial.tasting import Tasting
-from autovision.trial.trial import Workbench, assemble
+from autovision.trial.trial import assemble
+from autovision.trial.workbench import Workbench
 
 RECALIBRATED = "recalibrated"
 """stands for a trial in the lineage of a model that is its parent with other probabilities"""

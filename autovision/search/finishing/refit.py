@@ -15,7 +15,8 @@ from autovision.space.config import TrialConfig
 from autovision.trial.data import views_of
 from autovision.trial.execution import value_of
 from autovision.trial.step import NotFinite
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 
 def epochs_of(result: TrialResult, metric: str) -> int:

@@ -36,7 +36,7 @@ from autovision.trial.data import Labelled
 from autovision.trial.folds import rows_of
 from autovision.trial.tasting import Tasting
 from autovision.trial.teaching import learnt_tensors, suffix_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 MOST = 100
 """validation images that are corrupted: with each kind of corruption the networks see five times as many"""

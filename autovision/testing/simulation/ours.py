@@ -20,7 +20,7 @@ from autovision.testing.simulation.lab import Lab, Table, VirtualClock, channels
 from autovision.testing.simulation.shelf import FeatureShelf
 from autovision.testing.simulation.workers import Policy, Simulation
 from autovision.trial.splits import DataSplits
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 @dataclass

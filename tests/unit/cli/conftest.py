@@ -97,7 +97,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> World:
     from autovision.search.finishing.finish import finish
     from autovision.search.select import best_trial
     from autovision.space import Choice, Float, Space
-    from autovision.trial.trial import Workbench
+    from autovision.trial.workbench import Workbench
 
     class Tiny(Space):
         backbone = "test_resnet"

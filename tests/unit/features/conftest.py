@@ -10,7 +10,7 @@ from PIL import Image
 
 from autovision.dataset.importer import import_dataset
 from autovision.store import MemoryStore
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from autovision.records.base import digest_of
 from autovision.space.config import TrialConfig
 from autovision.store import LocalStore, lease
 from autovision.store.protocol import Store
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 EVER = math.inf
 

@@ -13,7 +13,8 @@ from autovision.features.compute import OutOfTime
 from autovision.features.views import Views
 from autovision.space.config import TrialConfig
 from autovision.trial.data import load_inputs
-from autovision.trial.trial import Trial, Workbench, assemble
+from autovision.trial.trial import Trial, assemble
+from autovision.trial.workbench import Workbench
 
 
 def config(**changes: object) -> TrialConfig:

@@ -21,7 +21,7 @@ from autovision.model import backbone as backbones
 from autovision.space.config import TrialConfig
 from autovision.store import LocalStore, MemoryStore, keys
 from autovision.store.protocol import Store
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 FIXED = [Views(), Views("flip"), Views("crop"), Views("randaugment", 9, 2), Views("trivialaugment", count=1)]
 

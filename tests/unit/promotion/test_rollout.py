@@ -22,7 +22,7 @@ from autovision.records.models import ModelVersion
 from autovision.registry import deployments, footprints
 from autovision.registry.corruptions import KINDS
 from autovision.store import MemoryStore
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History, Scenes

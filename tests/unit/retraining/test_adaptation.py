@@ -23,7 +23,7 @@ from autovision.retraining import adaptation
 from autovision.retraining.adaptation import decide
 from autovision.store import MemoryStore, captures, keys
 from autovision.trial.teaching import logits_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 from autovision.upkeep import references
 
 if TYPE_CHECKING:

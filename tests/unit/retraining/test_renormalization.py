@@ -25,7 +25,7 @@ from autovision.retraining import adaptation, renormalization
 from autovision.retraining.renormalization import Gain, decide, gain
 from autovision.search.finishing.court import champion_of
 from autovision.store import MemoryStore, captures, keys
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 from autovision.upkeep import references
 from tests.unit.retraining.test_adaptation import estimated
 

@@ -11,7 +11,7 @@ import pytest
 from autovision.records.trials import CurvePoint, TrialResult, TrialState
 from autovision.search.costing.cost import CostModel
 from autovision.space.config import TrialConfig
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 from tests.unit.search.driving import World
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from autovision.model.weight_import import import_weights
 from autovision.search.feasibility import infeasible_backbones, unlicensed_backbones
 from autovision.space import Choice, Space
 from autovision.store import MemoryStore
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 
 class Published(Space):

@@ -19,7 +19,7 @@ from autovision.registry import deployments
 from autovision.retraining import request as retraining
 from autovision.search import requests
 from autovision.store import labels
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

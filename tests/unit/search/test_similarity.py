@@ -13,7 +13,7 @@ from autovision.search import similarity
 from autovision.search.similarity import Sketch, distance, neighbours, remember, sketch_of
 from autovision.space.config import TrialConfig
 from autovision.store import keys
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

@@ -23,7 +23,7 @@ from autovision.space.config import TrialConfig
 from autovision.trial.assignment import Assignment
 from autovision.trial.data import Inputs, Labelled
 from autovision.trial.state import Problem
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

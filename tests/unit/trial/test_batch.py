@@ -15,7 +15,8 @@ from autovision.space.config import TrialConfig
 from autovision.trial.assignment import Assignment, Head
 from autovision.trial.batch import HeadBatch
 from autovision.trial.execution import Execution
-from autovision.trial.trial import Workbench, assemble
+from autovision.trial.trial import assemble
+from autovision.trial.workbench import Workbench
 
 BASE = TrialConfig(backbone="test_resnet", weights="random", resolution=64, epochs=9, batch_size=16)
 CONFIGS = [

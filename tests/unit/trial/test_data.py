@@ -15,7 +15,7 @@ from autovision.features.compute import FeatureSource, OutOfTime
 from autovision.features.prefix import Prefix
 from autovision.space.config import TrialConfig
 from autovision.trial.data import Inputs, Labelled, load_inputs, pooled_statistics, tensors
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

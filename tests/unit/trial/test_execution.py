@@ -13,7 +13,7 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys
 from autovision.trial.assignment import Assignment, Reported
 from autovision.trial.execution import Execution, value_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 from autovision.trial.world import World
 
 ELSEWHERE = TrialConfig(backbone="test_resnet", weights="random", resolution=96, epochs=9, batch_size=16)

@@ -16,7 +16,8 @@ from autovision.trial.memory import Footprint, TooLarge, allowance, is_out_of_me
 from autovision.trial.optim import unlock
 from autovision.trial.state import Problem, Training
 from autovision.trial.train import RungReport
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

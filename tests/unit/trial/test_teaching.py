@@ -33,7 +33,8 @@ from autovision.trial.loss import losses, sample_weights, soft_targets
 from autovision.trial.splits import load_splits
 from autovision.trial.teaching import learnt_tensors, logits_of, served_tensors, suffix_of, taught
 from autovision.trial.train import score
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

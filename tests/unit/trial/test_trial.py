@@ -25,7 +25,8 @@ from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
 from autovision.trial.splits import load_splits
 from autovision.trial.teaching import by_class, logits_of
-from autovision.trial.trial import Trial, Workbench, assemble, weights_key
+from autovision.trial.trial import Trial, assemble, weights_key
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

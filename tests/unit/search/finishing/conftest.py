@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from autovision.store import MemoryStore
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

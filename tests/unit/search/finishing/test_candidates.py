@@ -26,7 +26,8 @@ from autovision.search.finishing.finish import finish
 from autovision.search.finishing.judge import Judge, Worth
 from autovision.store import MemoryStore, keys, records
 from autovision.trial.teaching import learnt_tensors, logits_of, suffix_of
-from autovision.trial.trial import Workbench, weights_key
+from autovision.trial.trial import weights_key
+from autovision.trial.workbench import Workbench
 from autovision.upkeep import references
 
 if TYPE_CHECKING:

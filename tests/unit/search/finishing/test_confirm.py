@@ -26,7 +26,7 @@ from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore
 from autovision.trial import folds
 from autovision.trial.data import Labelled
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

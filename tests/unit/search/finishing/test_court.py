@@ -18,7 +18,7 @@ from autovision.search.finishing.court import Court, court_of
 from autovision.trial import folds
 from autovision.trial.tasting import Tasting
 from autovision.trial.teaching import logits_of
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

@@ -27,7 +27,7 @@ from autovision.search.finishing.finish import finish
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys, records
-from autovision.trial.trial import Workbench
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History, Scenes

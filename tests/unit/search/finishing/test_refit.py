@@ -23,7 +23,8 @@ from autovision.search.finishing.finish import finish
 from autovision.search.select import best_trial
 from autovision.space.config import TrialConfig
 from autovision.store import MemoryStore, keys
-from autovision.trial.trial import Trial, Workbench
+from autovision.trial.trial import Trial
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History

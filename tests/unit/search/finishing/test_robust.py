@@ -25,7 +25,8 @@ from autovision.search.finishing.court import Court, court_of
 from autovision.search.select import rank
 from autovision.significance import chance_not_worse
 from autovision.space.config import TrialConfig
-from autovision.trial.trial import Workbench, assemble
+from autovision.trial.trial import assemble
+from autovision.trial.workbench import Workbench
 
 if TYPE_CHECKING:
     from tests.unit.conftest import History
