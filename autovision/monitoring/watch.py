@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 from autovision import image
@@ -19,7 +18,7 @@ from autovision.monitoring.report import Observed, examine
 from autovision.monitoring.rows import Rows, answers_of
 from autovision.monitoring.window import latest_window
 from autovision.records.base import digest_of
-from autovision.records.deployments import Capture, Deployment, DriftReport
+from autovision.records.deployments import Capture, Deployment, DriftReport, Label
 from autovision.records.models import ModelVersion
 from autovision.store import captures, keys, labels, records
 from autovision.store.protocol import Store
@@ -56,7 +55,7 @@ def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -
         return None
     version = read_version(store, deployment.model)
     reference = load_reference(store, version)
-    images = _images(store, window)
+    images, bits = _images(store, window), _bits(store, version)
     figures = dict(zip(images, quality.measure(images.values()), strict=True))
     report, rows = examine(
         deployment.name,
@@ -64,9 +63,11 @@ def watch(store: Store, deployment: Deployment, clock: Callable[[], datetime]) -
         Observed(
             captures=window,
             figures=figures,
-            labels=_labels(store, deployment.name, reference, before[-1].created_at if before else None),
+            labels=_labels(
+                store, deployment.name, reference, bits, before[-1].created_at if before else None
+            ),
             without_pixels=min(len(window), MOST_IMAGES) - len(figures),
-            repeats=_repeats(store, version, window, images),
+            repeats=_repeats(window, images, bits),
         ),
         windows_per_false_alarm=deployment.policy.windows_per_false_alarm,
         clock=lambda: at,
@@ -109,31 +110,61 @@ def _images(store: Store, window: Sequence[Capture]) -> dict[str, bytes]:
     return found
 
 
-def _repeats(
-    store: Store, version: ModelVersion, window: Sequence[Capture], images: Mapping[str, bytes]
-) -> frozenset[str]:
-    """Requests of the window that show what an earlier one showed, as near-duplicates are told in the model's data."""
+def _bits(store: Store, version: ModelVersion) -> int:
+    """Up to so many different bits of a perceptual hash make a near-duplicate in the model's data."""
     try:
         known = catalog.get(store, version.lineage.dataset).hash_bits
     except AutoVisionError:
         known = None
-    bits = MOST_BITS if known is None else known
+    return MOST_BITS if known is None else known
+
+
+def _hash(data: bytes) -> str:
+    """Empty for what is no image."""
+    try:
+        return perceptual_hash(image.decode(data))
+    except InvalidImage:
+        return ""
+
+
+def _repeats(window: Sequence[Capture], images: Mapping[str, bytes], bits: int) -> frozenset[str]:
+    """Requests of the window that show what an earlier one showed."""
     hashes: dict[str, str] = {}
     if bits >= 0:
         for each in window:
             data = images.get(each.request_id)
             if data is not None and each.image not in hashes:
-                with suppress(InvalidImage):
-                    hashes[each.image] = perceptual_hash(image.decode(data))
+                hashes[each.image] = _hash(data)
     return repeats(window, hashes, bits)
 
 
+def _labelled_alike(
+    store: Store, found: Sequence[Capture], agreed: Mapping[str, Label], bits: int
+) -> frozenset[str]:
+    """Labelled requests that show what an earlier one showed, and are labelled as that is."""
+    hashes: dict[str, str] = {}
+    if bits >= 0:
+        for place in (captures.image_key, _adopted_key):
+            wanted = {place(each): each.image for each in found if each.pixels and each.image not in hashes}
+            for key, blob in store.get_many(wanted):
+                hashes[wanted[key]] = _hash(blob.data)
+    by_label: dict[frozenset[str], list[Capture]] = {}
+    for each in found:
+        by_label.setdefault(frozenset(agreed[each.request_id].labels), []).append(each)
+    return frozenset[str]().union(*(repeats(some, hashes, bits) for some in by_label.values()))
+
+
+def _adopted_key(capture: Capture) -> str:
+    return keys.image(capture.image)
+
+
 def _labels(
-    store: Store, deployment: str, reference: Reference, since: datetime | None
+    store: Store, deployment: str, reference: Reference, bits: int, since: datetime | None
 ) -> list[tuple[bool, float, bool]]:
     """(right, confidence, reviewed) of each image of the model's requests that were labelled for the first time since.
 
-    A label that is less likely right than not says nothing of accuracy.
+    A label that is less likely right than not says nothing of accuracy, and of images that are nearly the same and
+    labelled so the first one says all.
     """
     words = labels.read(store, deployment)
     first: dict[str, datetime] = {}
@@ -156,6 +187,8 @@ def _labels(
     }
     # The same image a hundred times is one image.
     found = list({labelled[request].image: labelled[request] for request in sorted(labelled)}.values())
+    again = _labelled_alike(store, found, agreed, bits)
+    found = [each for each in found if each.request_id not in again]
     _, _, confidence = answers_of(found, reference.classes)
     return [
         (each.label == agreed[each.request_id].label, float(sure), each.request_id in reviewed)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from autovision.duplicates import MOST_BITS
+from autovision.monitoring import watch as module
 from autovision.monitoring.reference import load_reference
 from autovision.monitoring.watch import reports_of, watch
 from autovision.records.deployments import Deployment, DriftReport, Label, RetrainingPolicy
@@ -93,6 +99,44 @@ def test_one_image_that_is_sent_again_and_again_is_one_image(
     assert next(each for each in report.detectors if each.name == "input").n <= 20
     assert any("different images" in note for note in report.notes)
     assert report.accuracy is not None and report.accuracy.n == 1
+
+
+def test_a_burst_of_one_part_is_one_label_of_accuracy(
+    tiny: History,
+    store: MemoryStore,
+    serve_images: Serve,
+    tmp_path: Path,
+    look: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        module, "_bits", lambda store, version: MOST_BITS
+    )  # of images that are not alike by nature
+    serve_images(store, tiny.models[0].id, tmp_path, 40, seed=1, shifted=False)
+    last = captures.read(store, "door").captures[-1]
+    rng = np.random.default_rng(0)
+    parts = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    burst = []
+    for n, part in enumerate([0] * 6 + [1, 2]):
+        pixels = np.array(Image.fromarray(parts[part]).resize((64, 64), Image.Resampling.NEAREST))
+        pixels[n, 0] ^= 1
+        sink = io.BytesIO()
+        Image.fromarray(pixels).save(sink, "PNG")
+        burst.append(
+            last.with_(
+                request_id=f"burst-{n}",
+                image=hashlib.sha256(sink.getvalue()).hexdigest(),
+                image_bytes=len(sink.getvalue()),
+                received_at=last.received_at + timedelta(seconds=n + 1),
+            )
+        )
+        store.put_immutable(captures.image_key(burst[-1]), sink.getvalue())
+    captures.append(store, "door", burst, at=burst[-1].received_at)
+    for each, name in zip(burst, ["red"] * 5 + ["blue"] + ["red"] * 2, strict=True):
+        labels.add(store, "door", Label(request_id=each.request_id, label=name, received_at=NOW))
+    report = look()
+    assert report is not None and report.accuracy is not None
+    assert report.accuracy.n == 4, "of six of one part five are labelled alike, and two are of other parts"
 
 
 def test_damaged_and_deleted_images_do_not_stop_the_monitor(
