@@ -34,8 +34,12 @@ _AT_ONCE = 16
 
 def images_for(most: int, *models: ModelVersion) -> int:
     """How many images are corrupted to compare models: fewer where one looks at several views of each."""
-    views = max(len(VIEWS[str(m.lineage.config.get("test_time_augmentation", "none"))]) for m in models)
-    return max(min(_LEAST, most), most // views)
+    return images_of(most, *(str(m.lineage.config.get("test_time_augmentation", "none")) for m in models))
+
+
+def images_of(most: int, *views: str) -> int:
+    """The same of models that look at these views, by the name of the augmentation."""
+    return max(min(_LEAST, most), most // max(len(VIEWS[name]) for name in views))
 
 
 def corrupted_predictions(

@@ -77,9 +77,14 @@ class Reserve:
         seconds = _BESIDE_S
         if self.request.robustness_margin is not None:
             corrupted = robust.MOST * len(KINDS)
-            seconds += self.cost.evaluation_s(config, corrupted, threads=self.threads)
+            for seen in {_backbone(each): each for each in (config, self.champion)}.values():
+                seconds += self.cost.evaluation_s(seen, corrupted, threads=self.threads)
         with suppress(WeightsUnavailable):  # then it will not be asked
             seconds += self.cost.predict(self.champion, epochs=0).features_s
             if self.request.confirm and folds.can_be(self.champion):
                 seconds += confirm.LOADING_S + confirm.seconds(self.cost.head_s(self.champion))
         return min(_BESIDE_SHARE * self.budget_s, seconds)
+
+
+def _backbone(config: TrialConfig) -> tuple[str, str, int | None]:
+    return config.backbone, config.weights, config.resolution

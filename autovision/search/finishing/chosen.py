@@ -25,6 +25,7 @@ from autovision.search.finishing import soup
 from autovision.search.finishing.candidates import compare
 from autovision.search.finishing.confirm import Confirmed, confirm
 from autovision.search.finishing.court import Court, court_of
+from autovision.search.finishing.robust import usual_loss
 from autovision.search.select import best_trial, rank
 from autovision.space.config import TrialConfig
 from autovision.store import keys, records
@@ -36,6 +37,8 @@ from autovision.trial.workbench import Workbench
 
 _SCREEN_SHARE = 0.2
 """of the time that a refit leaves, which judging the best trials beside the champion may take"""
+_LOOK_SHARE = 0.6
+"""of the same, by which to have looked at what corruptions leave of them: two passes of a backbone at most, mostly"""
 _SCREENED = 24
 """trials of a re-search, the best on validation, of which any may be the best that the gates let pass"""
 _CONFIRM_SHARE = 0.8
@@ -117,7 +120,8 @@ def _confirmed(
     request, expected = court.request, None
     if court.champion is not None:
         left_s = deadline - time.time() - _refit_s(request, best, cost)
-        expected = screened(court, ledger, time.time() + _SCREEN_SHARE * left_s)
+        began = time.time()
+        expected = screened(court, ledger, began + _SCREEN_SHARE * left_s, began + _LOOK_SHARE * left_s)
         ledger = [result for result in ledger if result.trial in expected]
         best = min(ledger, key=lambda result: (-expected[result.trial], *rank(result)))
     if not request.confirm:
@@ -126,7 +130,9 @@ def _confirmed(
     return confirm(court, best, ledger, cost.head_s, time.time() + left_s, left_s, expected)
 
 
-def screened(court: Court, ledger: Sequence[TrialResult], deadline: float) -> dict[str, float]:
+def screened(
+    court: Court, ledger: Sequence[TrialResult], deadline: float, looked_by: float
+) -> dict[str, float]:
     """What is expected of offering the best trials, by validation; of the very best in any case.
 
     What corruptions leave of a trial can only lower that. So it is looked at of the one that is the best so far, until
@@ -134,6 +140,7 @@ def screened(court: Court, ledger: Sequence[TrialResult], deadline: float) -> di
 
     Args:
         deadline: seconds since the epoch.
+        looked_by: the same, of looking at what corruptions leave.
     """
     split, judge = court.splits.validation, court.validation
     usable = sorted((r for r in ledger if r.value is not None and r.weights_key is not None), key=rank)
@@ -150,12 +157,14 @@ def screened(court: Court, ledger: Sequence[TrialResult], deadline: float) -> di
             break
         said[result.trial] = key, config, court.probabilities(tasting.logits(tensors))
         found[result.trial] = judge.worth(said[result.trial][2]).expected
-    known = set[str]()
+    clean, known = dict(found), set[str]()
     while (best := max(found, key=found.__getitem__)) not in known:
         key, config, p = said[best]
-        more = court.chances(key, config, deadline)
+        more = court.chances(key, config, looked_by)
         if not more:
-            break
+            # There is no time for it: corruptions are taken to leave as much of it as of those that were looked at.
+            lost = usual_loss([clean[trial] - found[trial] for trial in known])
+            return {trial: value if trial in known else value - lost for trial, value in found.items()}
         known.add(best)
         found[best] = judge.worth(p, more=more).expected
     return found

@@ -12,7 +12,7 @@ candidates are compared with it, several times as many as validation has of them
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from safetensors.torch import load as load_tensors
@@ -24,6 +24,7 @@ from autovision.records.trials import TrialResult
 from autovision.search.finishing.court import Court
 from autovision.search.finishing.judge import Worth
 from autovision.search.finishing.refit import epochs_of
+from autovision.search.finishing.robust import usual_loss
 from autovision.search.multiobjective.objectives import pareto_front
 from autovision.search.select import rank
 from autovision.search.stopping import noise_of
@@ -200,20 +201,34 @@ def _worths(
     epochs = [epochs_of(result, court.request.metric) for result in found]
     trained = folds.cross_validated(bench, splits, configs, epochs, court.request.seed, deadline)
     judge = (court.cross_validated(deadline) if with_champion else court).everything
-    worths: list[Worth | None] = []
+    clean: list[Worth | None] = []
+    spoilt: list[Worth | None] = []
     images = 0
     for result, config, train in zip(found, configs, trained, strict=True):
         if train is None:
-            worths.append(None)
+            clean.append(None)
+            spoilt.append(None)
             continue
         key = result.weights_key or ""
         tensors = load_tensors(bench.store.get(key).data)
         logits = np.concatenate([train, Tasting(bench, splits.validation, config).logits(tensors)])
         rows: Ints = np.flatnonzero(~np.isnan(logits[:, 0]) | (np.arange(len(logits)) >= len(train)))
+        own, said = judge.only(rows), court.probabilities(logits[rows])
         more = court.chances(key, config, deadline)
-        worths.append(judge.only(rows).worth(court.probabilities(logits[rows]), more=more))
+        clean.append(own.worth(said))
+        spoilt.append(own.worth(said, more=more) if more else None)
         images = len(rows)
-    return worths, images
+    return alike(clean, spoilt), images
+
+
+def alike(clean: Sequence[Worth | None], spoilt: Sequence[Worth | None]) -> list[Worth | None]:
+    """Worths with what corruptions leave; where that is unknown, they are taken to leave as much as of the others."""
+    both = [(one, two) for one, two in zip(clean, spoilt, strict=True) if one is not None and two is not None]
+    lost = usual_loss([one.expected - two.expected for one, two in both])
+    return [
+        two or (one and replace(one, expected=one.expected - lost))
+        for one, two in zip(clean, spoilt, strict=True)
+    ]
 
 
 def _features(result: TrialResult) -> tuple[object, ...]:

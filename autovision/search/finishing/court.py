@@ -161,7 +161,8 @@ def court_of(
             classes,
             folds.rows_of(splits.validation, first),
             request.robustness_margin,
-            min(request.robustness_images, int(in_test.sum())),
+            request.robustness_images,
+            int(in_test.sum()),
             cost,
         )
     return replace(court, everything=judge, champion=champion, robustness=robustness, known=known)

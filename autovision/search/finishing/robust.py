@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from autovision.metrics import Ints, Mask, right
 from autovision.model.predictor import probabilities_of
 from autovision.records.models import ModelVersion, Preprocessing
 from autovision.registry.corruptions import KINDS
-from autovision.registry.robustness import forms
+from autovision.registry.robustness import forms, images_of
 from autovision.search.costing.cost import CostModel
 from autovision.search.finishing.judge import Judge, paired_error
 from autovision.significance import chance_not_worse
@@ -42,7 +43,7 @@ MOST = 100
 """validation images that are corrupted: with each kind of corruption the networks see five times as many"""
 
 _MOST_HELD = 256 << 20
-"""bytes of their pixels that are kept in memory; more of them are made anew for each pass"""
+"""bytes of their pixels, at one size, that are kept in memory; more of them are made anew for each pass"""
 
 Chances = tuple[tuple[float, str], ...]
 """of each kind of corruption, that its gate lets a candidate pass, and what is seen there"""
@@ -95,7 +96,8 @@ class Robustness:
         classes: of the search.
         split: the N images.
         margin: of accuracy, so much worse is still equal to the gates.
-        held_out: test images that these will corrupt.
+        most: test images that these will corrupt, at most.
+        held_out: test images that there are.
         cost: what the search knows of speed; None: whatever it takes is tried.
     """
 
@@ -105,12 +107,14 @@ class Robustness:
     classes: Sequence[str]
     split: Labelled
     margin: float
+    most: int
     held_out: int
     cost: CostModel | None = None
     _right: Mask | None = None
     """(N, kinds) which of the champion's answers are; None: it was not asked yet"""
     _sources: dict[tuple[str, str, Preprocessing], Corrupted] = field(default_factory=dict)
-    _pixels: dict[Preprocessing, Pixels] = field(default_factory=dict)
+    _held: tuple[Preprocessing, Pixels] | None = None
+    """the pixels that were asked for last"""
     _found: dict[str, Chances] = field(default_factory=dict)
 
     def chances(self, key: str, config: TrialConfig, deadline: float) -> Chances:
@@ -152,11 +156,14 @@ class Robustness:
         logits = self._logits(tensors, config, self.split, deadline)
         p = probabilities_of(logits, 1.0, multi_label=self.split.multi_label)
         after = right(self.judge.answering(p), self._truth).reshape(-1, len(KINDS))
-        return tuple(self._chance(kind, before[:, at], after[:, at]) for at, kind in enumerate(KINDS))
+        champion = str(self.champion.lineage.config.get("test_time_augmentation", "none"))
+        gates = min(images_of(self.most, champion, config.test_time_augmentation), self.held_out)
+        return tuple(self._chance(kind, before[:, at], after[:, at], gates) for at, kind in enumerate(KINDS))
 
-    def _chance(self, kind: str, before: Mask, after: Mask) -> tuple[float, str]:
+    def _chance(self, kind: str, before: Mask, after: Mask, gates: int) -> tuple[float, str]:
+        """`gates`: how many images these look at."""
         old, new, error = float(before.mean()), float(after.mean()), paired_error(before, after)
-        noise = error * math.sqrt(len(before) / self.held_out)
+        noise = error * math.sqrt(len(before) / gates)
         told = f"accuracy with {kind} {old:.3f} to {new:.3f} ({len(before)} images)"
         return chance_not_worse(new - old, error, noise, self.margin), told
 
@@ -188,26 +195,26 @@ class Robustness:
                 needed = self.cost.evaluation_s(config, images, threads=self.bench.threads)
             check(deadline - needed)
         if known is None:
-            pixels = self._pixels_of(source.preprocessing)
-            known = self._sources[key] = Corrupted(source, pixels)
+            known = self._sources[key] = Corrupted(source, partial(self._pixels, source.preprocessing))
         return known
 
-    def _pixels_of(self, preprocessing: Preprocessing) -> Callable[[Ints], Pixels]:
-        """What gives rows of all corrupted images, kind by kind of each."""
-        images, kinds = self.split.images, len(KINDS)
-
-        def made(rows: Ints) -> Pixels:
-            first = int(rows.min()) // kinds
-            wanted = images[first : int(rows.max()) // kinds + 1]
-            with ThreadPoolExecutor(self.bench.threads, thread_name_prefix="corrupt") as pool:
-                return np.concatenate(
-                    list(pool.map(lambda image: forms(self.bench.store, image, preprocessing), wanted))
-                )[rows - first * kinds]
-
-        every = np.arange(len(images) * kinds)
+    def _pixels(self, preprocessing: Preprocessing, rows: Ints) -> Pixels:
+        """Rows of all corrupted images, kind by kind of each."""
+        every = np.arange(len(self.split) * len(KINDS))
         if len(every) * preprocessing.height * preprocessing.width * 3 > _MOST_HELD:
-            return made
-        if preprocessing not in self._pixels:
-            self._pixels[preprocessing] = made(every)
-        held = self._pixels[preprocessing]
-        return lambda rows: held[rows]
+            return self._made(preprocessing, rows)
+        if self._held is None or self._held[0] != preprocessing:
+            self._held = preprocessing, self._made(preprocessing, every)
+        return self._held[1][rows]
+
+    def _made(self, preprocessing: Preprocessing, rows: Ints) -> Pixels:
+        first = int(rows.min()) // len(KINDS)
+        wanted = self.split.images[first : int(rows.max()) // len(KINDS) + 1]
+        with ThreadPoolExecutor(self.bench.threads, thread_name_prefix="corrupt") as pool:
+            made = pool.map(lambda image: forms(self.bench.store, image, preprocessing), wanted)
+            return np.concatenate(list(made))[rows - first * len(KINDS)]
+
+
+def usual_loss(lost: Sequence[float]) -> float:
+    """What corruptions take of what is expected of a candidate, by those of which it is known; 0 of none."""
+    return float(np.mean(lost)) if lost else 0.0

@@ -122,10 +122,12 @@ def test_without_a_champion_there_is_nobody_to_compare_with(tiny: History, chang
 def test_trials_are_screened_by_what_is_expected_of_them(tiny: History) -> None:
     found = court(tiny)
     ledger = requests.trials(tiny.store, tiny.searches[1].id)
-    expected = screened(found, ledger, time.time() + 60)
+    expected = screened(found, ledger, time.time() + 60, time.time() + 60)
     assert expected.keys() == {result.trial for result in ledger}
     best = min(ledger, key=lambda result: (-(result.value or 0.0), result.number))
-    assert list(screened(found, ledger, time.time() - 1)) == [best.trial], "the very best in any case"
+    assert list(screened(found, ledger, time.time() - 1, time.time() - 1)) == [best.trial], (
+        "the very best in any case"
+    )
     config = tiny.space.config(tiny.space.default()).model_validate(best.config)
     tensors = load_tensors(found.bench.store.get(best.weights_key or "").data)
     p = found.probabilities(Tasting(found.bench, found.splits.validation, config).logits(tensors))
