@@ -74,16 +74,8 @@ def alike_by_hash(new: Mapping[str, str], old: Mapping[str, str], *, most_bits: 
     Images without a hash resemble nothing. Where nearly all look alike by nature (`too_many`), fewer bits may differ, a
     half each time, until that is no longer so; with none left (`bits` -1) nothing counts as a near-duplicate.
     """
-    news, olds = (sorted(each for each in named if named[each]) for named in (new, old))
-    names = [*news, *olds]
-    signs = [_signs([named[each] for each in which]) for named, which in ((new, news), (old, olds))]
-    pairs = [
-        (names[i], names[j], round((1 - cosine) * BITS / 2))
-        for i, j, cosine in close(signs[0], signs[1], 1 - 2 * (most_bits + 0.5) / BITS)
-    ]
-    bits = most_bits
-    while bits >= 0 and too_many([pair[:2] for pair in pairs if pair[2] <= bits], len(new) + len(old)):
-        bits = bits // 2 if bits else -1
+    pairs = differing(new, old, most_bits)
+    bits = fewer_bits(pairs, most_bits, len(new) + len(old))
     return Found(
         [
             Pair(first, second, f"their hashes differ in {differ} of {BITS} bits")
@@ -92,6 +84,23 @@ def alike_by_hash(new: Mapping[str, str], old: Mapping[str, str], *, most_bits: 
         ],
         bits,
     )
+
+
+def differing(new: Mapping[str, str], old: Mapping[str, str], most_bits: int) -> list[tuple[str, str, int]]:
+    """Pairs of new images, and of new and old ones, whose hashes differ in so many bits at most, and in how many."""
+    news, olds = (sorted(each for each in named if named[each]) for named in (new, old))
+    names = [*news, *olds]
+    signs = [_signs([named[each] for each in which]) for named, which in ((new, news), (old, olds))]
+    found = close(signs[0], signs[1], 1 - 2 * (most_bits + 0.5) / BITS)
+    return [(names[i], names[j], round((1 - cosine) * BITS / 2)) for i, j, cosine in found]
+
+
+def fewer_bits(pairs: Sequence[tuple[str, str, int]], most_bits: int, images: int) -> int:
+    """Up to how many bits near-duplicates may differ in, so that not nearly all of the images are some; -1: none."""
+    bits = most_bits
+    while bits >= 0 and too_many([pair[:2] for pair in pairs if pair[2] <= bits], images):
+        bits = bits // 2 if bits else -1
+    return bits
 
 
 def close_hashes(hashes: Mapping[str, str], bits: int) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from autovision import image
 from autovision.dataset import catalog
-from autovision.duplicates import MOST_BITS, perceptual_hash
+from autovision.duplicates import MOST_BITS, alike_by_hash, perceptual_hash
 from autovision.errors import AutoVisionError, CorruptObject, InvalidImage
 from autovision.labelling.consensus import LIKELY, consensus
 from autovision.model.version import read_version
@@ -18,6 +18,7 @@ from autovision.monitoring.report import Observed, examine
 from autovision.monitoring.rows import Rows, answers_of
 from autovision.monitoring.window import latest_window
 from autovision.records.base import digest_of
+from autovision.records.datasets import labels_of
 from autovision.records.deployments import Capture, Deployment, DriftReport, Label
 from autovision.records.models import ModelVersion
 from autovision.store import captures, keys, labels, records
@@ -141,17 +142,22 @@ def _repeats(window: Sequence[Capture], images: Mapping[str, bytes], bits: int) 
 def _labelled_alike(
     store: Store, found: Sequence[Capture], agreed: Mapping[str, Label], bits: int
 ) -> frozenset[str]:
-    """Labelled requests that show what an earlier one showed, and are labelled as that is."""
+    """Labelled requests that show what an earlier one showed, and are answered and labelled as that is.
+
+    Where nearly all look alike by nature, as those of a camera that was put up a week ago, fewer bits may differ.
+    """
     hashes: dict[str, str] = {}
     if bits >= 0:
         for place in (captures.image_key, _adopted_key):
             wanted = {place(each): each.image for each in found if each.pixels and each.image not in hashes}
             for key, blob in store.get_many(wanted):
                 hashes[wanted[key]] = _hash(blob.data)
-    by_label: dict[frozenset[str], list[Capture]] = {}
+        bits = alike_by_hash(hashes, {}, most_bits=bits).bits
+    kinds: dict[tuple[frozenset[str], frozenset[str]], list[Capture]] = {}
     for each in found:
-        by_label.setdefault(frozenset(agreed[each.request_id].labels), []).append(each)
-    return frozenset[str]().union(*(repeats(some, hashes, bits) for some in by_label.values()))
+        kind = frozenset(agreed[each.request_id].labels), frozenset(labels_of(each.label))
+        kinds.setdefault(kind, []).append(each)
+    return frozenset[str]().union(*(repeats(some, hashes, bits) for some in kinds.values()))
 
 
 def _adopted_key(capture: Capture) -> str:
@@ -164,7 +170,7 @@ def _labels(
     """(right, confidence, reviewed) of each image of the model's requests that were labelled for the first time since.
 
     A label that is less likely right than not says nothing of accuracy, and of images that are nearly the same and
-    labelled so the first one says all.
+    answered and labelled so the first one says all.
     """
     words = labels.read(store, deployment)
     first: dict[str, datetime] = {}

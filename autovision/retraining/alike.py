@@ -5,24 +5,40 @@ Images that look alike but are labelled differently stay apart: what a defect ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autovision import image
 from autovision.dataset.manifest import Row
-from autovision.duplicates import MOST_BITS, alike_by_hash, components, perceptual_hash
+from autovision.duplicates import MOST_BITS, components, differing, fewer_bits, perceptual_hash
 from autovision.errors import InvalidImage
+from autovision.records.datasets import DatasetVersion
 from autovision.records.deployments import Capture
 from autovision.store import captures, keys
 from autovision.store.protocol import Store
 
+MOST_KNOWN = 100_000
+"""images of a data set that labelled ones are compared with; in one of more they are compared with each other alone"""
+
+
+@dataclass
+class _Compared:
+    """What was compared: with the images of one version of a data set."""
+
+    version: str
+    images: set[str] = field(default_factory=set)
+    pairs: list[tuple[str, str, int]] = field(default_factory=list)
+    """and in how many bits they differ"""
+
 
 @dataclass
 class Alike:
-    """Remembers the hashes of labelled images, of which each is read and decoded once: some milliseconds."""
+    """Remembers the hashes of labelled images, and which are close: each is read, decoded and compared once."""
 
     _hashes: dict[str, dict[str, str]] = field(default_factory=dict)
     """by deployment: image -> perceptual hash; empty if it has none, or is gone"""
+    _compared: dict[str, _Compared] = field(default_factory=dict)
+    """by deployment"""
 
     def families(
         self,
@@ -30,26 +46,45 @@ class Alike:
         deployment: str,
         found: Sequence[Capture],
         known: Sequence[Row],
-        bits: int | None,
+        version: DatasetVersion,
     ) -> dict[str, str]:
         """Image -> the first of those it hangs together with, of all that resemble another one.
 
-        Found as an import finds near-duplicates: where nearly all images look alike by nature, fewer bits may differ.
+        Found as an import finds near-duplicates. Where nearly all of the labelled images look alike by nature, as those
+        of a camera that was put up a week ago, fewer bits may differ: else all of them would be one.
 
         Args:
             found: labelled captures.
             known: images of the data set, whose hashes lie with them.
-            bits: up to so many different bits make a near-duplicate in this data; below 0 only the same bytes do;
-                None: in general.
         """
-        most = MOST_BITS if bits is None else bits
-        if most < 0:
+        if version.hash_bits is not None and version.hash_bits < 0:
             return {}
         old = {row.image: row.perceptual_hash for row in known if row.perceptual_hash}
         new = self._hashed(store, deployment, [each for each in found if each.image not in old])
-        edges = [(pair.first, pair.second) for pair in alike_by_hash(new, old, most_bits=most).pairs]
+        pairs = self._pairs(deployment, new, old if len(old) <= MOST_KNOWN else {}, version)
+        bits = fewer_bits(
+            [pair for pair in pairs if pair[1] in new],
+            MOST_BITS if version.hash_bits is None else version.hash_bits,
+            len(new),
+        )
+        edges = [(first, second) for first, second, differ in pairs if differ <= bits]
         together = components({name for edge in edges for name in edge}, edges)
         return {name: members[0] for members in together for name in members}
+
+    def _pairs(
+        self, deployment: str, new: Mapping[str, str], old: Mapping[str, str], version: DatasetVersion
+    ) -> list[tuple[str, str, int]]:
+        """Of labelled images with each other, and with known ones; what was compared before is not compared again."""
+        before = self._compared.get(deployment)
+        if before is None or before.version != version.digest or not before.images <= new.keys():
+            before = self._compared[deployment] = _Compared(version.digest)
+        bits = MOST_BITS if version.hash_bits is None else version.hash_bits
+        fresh = {name: value for name, value in new.items() if name not in before.images}
+        if fresh:
+            seen = {name: new[name] for name in before.images}
+            before.pairs += differing(fresh, seen | dict(old), bits)
+            before.images |= fresh.keys()
+        return before.pairs
 
     def _hashed(self, store: Store, deployment: str, found: Sequence[Capture]) -> dict[str, str]:
         wanted = {each.image: each for each in found if each.pixels}

@@ -7,16 +7,20 @@ import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from autovision.dataset import catalog, manifest
+from autovision.duplicates import MOST_BITS, differing, perceptual_hash
+from autovision.records.datasets import Split
 from autovision.records.deployments import Capture, Deployment, Label
 from autovision.registry import deployments
+from autovision.retraining import alike
 from autovision.retraining.accuracy import Share
+from autovision.retraining.alike import Alike
 from autovision.retraining.memory import Labelled, Memory
 from autovision.store import MemoryStore, captures, keys, labels
 from autovision.store.protocol import Blob, Store
@@ -154,13 +158,75 @@ def test_images_that_are_nearly_the_same_and_labelled_so_are_one_label(
     found = look(memory, store)
     assert (found.labels, found.per_class, found.alike) == (5, {"red": 1, "blue": 4}, 19)
     assert found.joined is not None and len(found.joined.rows) == 24, "all of them are learnt from"
-    assert found.measured.n == 5
+    said = {each.label for each in captures.read(store, "door").captures if each.request_id in burst}
+    assert found.measured.n == len(said) + 4, "each answer to what is nearly the same is one"
     # What looks the same and is labelled differently is another thing.
     labels.add(store, "door", Label(request_id=burst[0], label="blue", received_at=NOW + timedelta(days=1)))
     again = look(memory, store)
     assert (again.labels, again.per_class, again.alike) == (6, {"red": 1, "blue": 5}, 18)
     assert not [key for key in store.reads if "images/" in key], "no image is read twice"
     assert look(memory, store).alike == 18
+
+
+def test_labels_from_a_camera_whose_images_all_look_alike_count_one_by_one(
+    store: CountingStore, answer_images: Callable[..., list[str]], tiny: History
+) -> None:
+    """However many other images the data set has: else a camera that was put up a week ago leads to no re-search."""
+    always = np.random.default_rng(0).normal(0, 1, (16, 16))
+
+    def png(number: int) -> bytes:
+        own = np.random.default_rng(1 + number).normal(0, 0.09, (16, 16))
+        pixels = (128 + 30 * (always + own)).clip(0, 255).astype(np.uint8)
+        sink = io.BytesIO()
+        Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST).save(sink, "PNG")
+        return sink.getvalue()
+
+    sent = answer_images(store, deployments.get(store, "door").model, [png(n) for n in range(40)], seed=1)
+    say(store, [(each, "red" if n % 2 else "blue") for n, each in enumerate(sent)])
+    hashes = {str(n): perceptual_hash(Image.open(io.BytesIO(png(n)))) for n in range(40)}
+    pairs = differing(hashes, {}, MOST_BITS)
+    assert len(pairs) == 40 * 39 / 2, "each is a near-duplicate of each, taken by itself"
+    found = look(Memory(), store)
+    assert found.labels + found.alike == 40 and found.labels > 20
+    old = [
+        manifest.Row(
+            image=f"{n:064x}",
+            source="before",
+            label="red",
+            split=Split.TRAIN,
+            perceptual_hash=np.random.default_rng(n).bytes(32).hex(),
+        )
+        for n in range(2500)
+    ]
+    families = Alike().families(store, "door", captures.read(store, "door").captures, old, tiny.versions[0])
+    assert len(set(families.values())) + 40 - len(families) > 20
+
+
+def test_what_was_compared_is_not_compared_again(
+    store: CountingStore, answer_images: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+    real = alike.differing
+
+    def watched(new: Any, old: Any, bits: int) -> Any:
+        compared.append(len(new))
+        return real(new, old, bits)
+
+    monkeypatch.setattr(alike, "differing", watched)
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(6):
+        sink = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(sink, "PNG")
+        images.append(sink.getvalue())
+    sent = answer_images(store, deployments.get(store, "door").model, images, seed=1)
+    memory = Memory()
+    say(store, [(each, "red") for each in sent[:4]])
+    assert look(memory, store).labels == 4
+    for each in sent[4:]:
+        labels.add(store, "door", Label(request_id=each, label="red", received_at=NOW + timedelta(days=1)))
+    assert look(memory, store).labels == 6
+    assert compared == [4, 2]
 
 
 def test_a_picture_of_what_the_data_set_has_is_no_new_label(

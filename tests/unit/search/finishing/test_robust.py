@@ -110,9 +110,7 @@ def test_the_backbone_sees_corrupted_images_once(tiny: History, monkeypatch: pyt
     monkeypatch.setattr(robust, "forms", watched)
     found = court(tiny)
     for result in ledger_of(tiny):
-        assert found.chances(
-            result.weights_key or "", TrialConfig.model_validate(result.config), math.inf
-        )
+        assert found.chances(result.weights_key or "", TrialConfig.model_validate(result.config), math.inf)
     assert len(made) == len(set(made)) <= robust.MOST
     assert not [key for key in found.bench.store.list("features/") if "corrupt" in key]
 
