@@ -42,7 +42,7 @@ def extend(
 
     Raises:
         InvalidInput: nothing, or nothing finite above 0, or another bound is used up, so that it would buy nothing.
-        Conflict: it is being run.
+        Conflict: it is being run; or like `requests.check_alone`, if it is over.
         NotFound: no such search.
     """
     for name, more in (("s", more_s), ("trials", more_trials), ("of cost", more_cost)):
@@ -50,7 +50,9 @@ def extend(
             raise InvalidInput(f"{more:g} {name} more: give a finite number above 0, such as --budget-s 120")
     if all(more is None for more in (more_s, more_trials, more_cost)):
         raise InvalidInput(f"nothing more is given to search {search!r}; try --budget-s 120")
-    request, _ = requests.get(store, search)
+    request, before = requests.get(store, search)
+    if before.status not in requests.GOING:
+        requests.check_alone(store, request)
     if more_cost is not None and request.prices is None and prices.configured() is None:
         raise InvalidInput(
             f"{more_cost:g} more: nothing tells what the cluster costs; the search was submitted without --prices, and "

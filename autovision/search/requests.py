@@ -30,6 +30,7 @@ from autovision.space.parameters import Constant
 from autovision.store import keys, lease, records
 from autovision.store.protocol import KeyNotFound, Store
 
+GOING = (SearchStatus.QUEUED, SearchStatus.RUNNING)
 LEFT = (SearchStatus.STOPPED, SearchStatus.FAILED)
 """of what may be gone on with though it is over"""
 LIMITS = ("max_latency_ms", "max_memory_mb", "max_size_mb")
@@ -294,7 +295,7 @@ def check_alone(store: Store, request: SearchRequest) -> None:
             other.id != request.id
             and other.deployment == request.deployment
             and other.parent_model is not None
-            and state.status in (SearchStatus.QUEUED, SearchStatus.RUNNING)
+            and state.status in GOING
         ):
             raise Conflict(
                 f"deployment {request.deployment!r} has another re-search, {other.id!r}, which is {state.status}; wait "

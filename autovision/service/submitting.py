@@ -101,7 +101,7 @@ def resume(context: Context, search: str, extension: Extension, caller: Caller) 
     """Put a search into the queue again, with more seconds if they are asked for; they are charged to the caller."""
     check_owner(context, search, caller)
     request, state = requests.get(context.store, search)
-    if state.status in requests.LEFT:
+    if state.status not in requests.GOING:
         requests.check_alone(context.store, request)  # before anything is granted
     at, more_s = context.clock(), extension.budget_s
     quotas.reserve(context.store, caller.token, search, more_s or 0.0, at)

@@ -20,6 +20,7 @@ from autovision.records.searches import SearchRequest, SearchStatus
 from autovision.records.trials import TrialResult
 from autovision.registry.searches import all_searches
 from autovision.search import requests
+from autovision.search.extending import extend
 from autovision.space import Choice, Float, Space
 from autovision.space.named import backbones_of
 from autovision.store import MemoryStore, keys, lease, records
@@ -256,6 +257,14 @@ def test_a_re_search_is_not_resumed_beside_a_newer_one(
         requests.put_back(store, old.id)
     with pytest.raises(Conflict, match=f"autovision search stop {new.id}"):
         AutoVision(store).resume(old.id)
+    with pytest.raises(Conflict, match="another re-search"):
+        extend(store, old.id, 10.0)
+    requests.set_state(store, old.id, status=SearchStatus.FINISHED)
+    with pytest.raises(Conflict, match="another re-search"):
+        extend(store, old.id, 10.0)
+    after = requests.get(store, old.id)[1]
+    assert (after.status, after.budget_s) == (SearchStatus.FINISHED, None), "nothing is granted before"
+    requests.set_state(store, old.id, status=status)
     requests.set_state(store, new.id, status=SearchStatus.FINISHED)
     assert requests.put_back(store, old.id).status is SearchStatus.QUEUED
     requests.set_state(store, plain.id, status=status)
