@@ -54,19 +54,23 @@ def re_estimated(network: Network, pixels: np.ndarray, usual: np.ndarray) -> Net
     after = _seen(moved, pixels, follow)
     share = len(pixels) / (len(pixels) + _PRIOR_IMAGES)
     for layer, own, was, now in zip(layers, stored, before, after, strict=True):
-        mean, var = _moved(own, was, now)
+        mean, var = _moved(own, was, now, layer.eps)
         layer.running_mean, layer.running_var = own[0].lerp(mean, share), own[1].lerp(var, share)
     return moved
 
 
-def _moved(own: _Moments, was: _Moments, now: _Moments) -> _Moments:
-    """The statistics with which what is like `now` comes out as what was like `was` did with its `own`."""
-    ratio = (now[1] / was[1].clamp_min(1e-12)).clamp(1e-4, 1e4)
+def _moved(own: _Moments, was: _Moments, now: _Moments, eps: float) -> _Moments:
+    """The statistics with which what is like `now` comes out as what was like `was` did with its `own`.
+
+    Args:
+        eps: of the layer, below which a variance is none: a channel that is constant on both stays as it is.
+    """
+    ratio = ((now[1] + eps) / (was[1] + eps)).clamp(1e-4, 1e4)
     return now[0] - ratio.sqrt() * (was[0] - own[0]), own[1] * ratio
 
 
 def _follow(own: _Moments, was: _Moments, layer: _BatchNorm, moments: _Moments) -> None:
-    layer.running_mean, layer.running_var = _moved(own, was, moments)
+    layer.running_mean, layer.running_var = _moved(own, was, moments, layer.eps)
 
 
 def _seen(

@@ -28,7 +28,8 @@ class RetrainingPolicy(TriggerPolicy):
     """new labels that trigger a re-search without any alarm, in shares of the images that the last search learnt from,
     and `min_labels` at least; None: none do"""
     volume_labels: int | None = Field(default=None, ge=1)
-    """the same as a number; None: none do. Where this is given and no share is, no share triggers one"""
+    """the same as a number; None: none do. Where a policy is made with this and without a share, no share triggers one;
+    of one that is changed, the share stays"""
     cooldown_s: float = Field(default=0.0, ge=0)
     """least time between the beginnings of two re-searches; after one that failed it is `backoff_s`"""
     budget_s: float = Field(default=120.0, gt=0)

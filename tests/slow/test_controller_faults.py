@@ -73,4 +73,5 @@ def test_a_leader_that_sleeps_in_any_write_does_nothing_that_counts(world: LoopW
         assert world.end(store) == expected, f"slept in write {number} of {len(turn.writes)}, {write}"
         assert world.settle(store) == []
         slept += 1
+    assert slept > len(turn.writes) / 2
     print(f"\n{slept} leaders slept")

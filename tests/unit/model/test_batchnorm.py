@@ -55,6 +55,22 @@ def test_images_like_those_of_before_change_next_to_nothing() -> None:
     torch.testing.assert_close(said, as_before, rtol=0.05, atol=0.02)
 
 
+def test_a_channel_that_is_constant_stays_as_it_is() -> None:
+    """As of nets whose channels are dead on images of one domain, whatever the backbone's own images gave."""
+    network = bundle.build_network(CONFIG, 2)
+    layer = norms(network)[0]
+    assert layer.running_mean is not None and layer.running_var is not None
+    layer.running_mean[0], layer.running_var[0] = 0.5, 0.2
+    before = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    with torch.no_grad():
+        before.weight[0] = 0.0
+        if before.bias is not None:
+            before.bias[0] = 0.0
+    images = pixels(64, 60)
+    moved = normalized(re_estimated(network, images, images), images)
+    torch.testing.assert_close(moved[0], normalized(network, images)[0], rtol=1e-3, atol=1e-3)
+
+
 def test_nothing_but_the_statistics_changes_and_the_network_that_was_given_does_not() -> None:
     network = bundle.build_network(CONFIG, 2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
