@@ -25,7 +25,7 @@ class News(Enum):
 
     STORED = "stored"
     KNOWN = "known"
-    """it repeats what its annotator says already"""
+    """it repeats what its annotator says already; it is kept if it says that it was said later"""
     OUTDATED = "outdated"
     """its annotator has said otherwise since, which stands; it is kept if it was not there"""
 
@@ -54,8 +54,8 @@ def add_many(store: Store, deployment: str, given: Sequence[Label], *, workers: 
 def take_over(store: Store, deployment: str, label: Label, *, began: datetime | None = None) -> News:
     """`add`, and what became of it: for labels that were collected elsewhere, and may come again.
 
-    A label that says when it was said is put where it belongs among the words of its annotator. Of one that does not
-    nobody knows how old it is.
+    A label that says when it was said is put where it belongs among the words of its annotator, also one that repeats
+    the latest: what was said in between may come after it. Of one that does not nobody knows how old it is.
 
     Args:
         began: when the whole of which it is part was begun to be stored. What its annotator said of the request before,
@@ -97,9 +97,10 @@ def _add(store: Store, place: str, label: Label, began: datetime | None) -> News
     stored = records.read_all(store, place, Label)
     own = sorted((other for other in stored if other.annotator == label.annotator), key=_by_saying)
     latest = own[-1] if own else None
-    if label in own or (latest is not None and _content(latest) == _content(label)):
+    repeats = latest is not None and _content(latest) == _content(label)
+    if label in own or (repeats and not _is_said_again(own, label)):
         return News.KNOWN
-    if _is_there(own, label, began):
+    if not repeats and _is_there(own, label, began):
         return News.OUTDATED
     # The name depends on what it follows: two who add the same at once meet, and a word said again does not.
     follows = None if latest is None else digest_of(latest.model_dump(mode="json"))
@@ -108,8 +109,17 @@ def _add(store: Store, place: str, label: Label, began: datetime | None) -> News
         records.create(store, keys.label(place, digest_of([word, follows])), label)
     except AlreadyExists:
         return News.KNOWN
+    if repeats:
+        return News.KNOWN
     late = label.said_at is not None and latest is not None and label.when < latest.when
     return News.OUTDATED if late else News.STORED
+
+
+def _is_said_again(own: Sequence[Label], label: Label) -> bool:
+    """Whether a word that repeats the latest one was said later still: what was said in between may be yet to come."""
+    if label.said_at is None or label.when <= own[-1].when:
+        return False
+    return all(other.said_at != label.said_at for other in own if _content(other) == _content(label))
 
 
 def _is_there(own: Sequence[Label], label: Label, began: datetime | None) -> bool:
@@ -122,7 +132,8 @@ def _is_there(own: Sequence[Label], label: Label, began: datetime | None) -> boo
     if label.said_at is None:
         return began is not None and any(other.received_at < began for other in same)
     stood = [other for other in own if other.when <= label.when][-1:]
-    return any(other in stood or other.when == label.when for other in same)
+    # Of a time that lies ahead `when` is the time of receipt, another one with each delivery.
+    return any(other in stood or other.when == label.when or other.said_at == label.said_at for other in same)
 
 
 def read(store: Store, deployment: str) -> list[Label]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -95,6 +96,40 @@ def test_the_word_that_was_said_later_stands_whichever_came_first(store: Store) 
     assert labels.take_over(store, "plant", word("r1", "bad", at=500, said=10**6)) is News.STORED
     assert labels.take_over(store, "plant", word("r1", "good", at=501)) is News.STORED
     assert stands(store) == "good", "nothing was said after it was received"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([("good", 10), ("bad", 11), ("good", 12)])))
+def test_what_stands_does_not_depend_on_the_order_in_which_words_come(
+    order: tuple[tuple[str, float], ...],
+) -> None:
+    store, times = MemoryStore(), itertools.count(100)
+    for label, said in order:
+        news = labels.take_over(store, "plant", word("r1", label, at=next(times), said=said))
+        assert news is not News.STORED or stands(store) == label
+    assert stands(store) == "good"
+    kept = labels.read(store, "plant")
+    for again in itertools.permutations(order):
+        for label, said in again:
+            assert not labels.take_over(store, "plant", word("r1", label, at=next(times), said=said))
+    assert labels.read(store, "plant") == kept, "and what comes again is not stored again"
+
+
+def test_a_word_that_is_said_again_later_is_known_and_keeps_its_time(store: Store) -> None:
+    assert labels.add(store, "plant", word("r1", "good", at=100, said=10))
+    again = [word("r1", "good", at=101, said=12), word("r1", "good", at=102, said=12)]
+    assert labels.take_over_many(store, "plant", again) == [News.KNOWN, News.KNOWN]
+    assert [one.when.second for one in labels.read(store, "plant")] == [10, 12]
+
+
+def test_a_file_that_is_given_again_undoes_nothing_if_its_clock_goes_ahead(store: Store) -> None:
+    hour = 3600
+    row = word("r1", "good", at=hour, said=5 * hour)
+    assert labels.take_over(store, "plant", row) is News.STORED
+    assert labels.take_over(store, "plant", word("r1", "good", at=1.5 * hour, said=5 * hour)) is News.KNOWN
+    assert labels.take_over(store, "plant", word("r1", "bad", at=2 * hour)) is News.STORED
+    assert labels.take_over(store, "plant", word("r1", "good", at=3 * hour, said=5 * hour)) is News.OUTDATED
+    assert stands(store) == "bad"
+    assert len(labels.read(store, "plant")) == 2
 
 
 def test_of_two_words_of_one_time_the_last_one_given_stands(store: Store) -> None:
