@@ -35,7 +35,7 @@ def show(deployment: DeploymentName, store: Store = None, as_json: Json = False)
         waiting = sorted({*found.agreed, *found.disputed} - captured)
         views = _views(av, deployment, found)
         per_class = _per_class(found)
-        latest = max((label.received_at for label in found.agreed.values()), default=None)
+        latest = max((label.when for label in found.agreed.values()), default=None)
         out.answer(
             {
                 "deployment": deployment,

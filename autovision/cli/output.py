@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -164,13 +164,15 @@ def facts(pairs: Mapping[str, Any]) -> Table:
 
 
 def cell(value: Any) -> Text:
-    """One cell of a table: nothing for None, times to the second, floats in few digits."""
+    """One cell of a table: nothing for None, times to the second and in UTC, floats in few digits."""
     from rich.text import Text
 
     if isinstance(value, Text):
         return value
     if value is None:
         return text("")
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC)
     if hasattr(value, "strftime"):
         return text(f"{value:%Y-%m-%d %H:%M:%S}")
     if isinstance(value, bool):

@@ -47,7 +47,7 @@ def relabel(
                 label=word.label,
                 confidence=word.confidence,
                 by=word.annotator,
-                at=word.received_at,
+                at=word.when,
             )
         )
     if not corrections:

@@ -101,6 +101,7 @@ class Correction(Record):
     confidence: float
     by: str
     at: AwareDatetime
+    """when they said so"""
 
 
 class DatasetVersion(Record):

@@ -52,7 +52,8 @@ class FeedbackReceipt(Record):
 
     accepted: int
     new: int
-    """of `accepted`: not already known word for word"""
+    """of `accepted`: words that changed what their annotators say; the others repeat it, or were said (`said_at`)
+    before it"""
 
 
 class Problem(Record):
