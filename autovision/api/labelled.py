@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,9 +13,7 @@ from autovision.dataset import catalog as datasets
 from autovision.errors import InvalidInput, near
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels
-from autovision.records.deployments import (
-    Label,
-)
+from autovision.records.deployments import Label
 from autovision.registry import deployments
 from autovision.store import captures, keys, labels
 
@@ -66,7 +64,7 @@ class Labelled(Deployments):
         """
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
         word = Word(request_id, label, annotator, confidence)
-        given = _checked(version, deployment, word, now(), new_classes)
+        given = _checked(version, _known(version.classes, new_classes), deployment, word, now())
         return labels.take_over(self.store, deployment, given.with_(review=review), began=began)
 
     def feedback_many(
@@ -75,6 +73,7 @@ class Labelled(Deployments):
         words: Iterable[Word],
         *,
         new_classes: Collection[str] = (),
+        began: datetime | None = None,
     ) -> list[labels.News | InvalidInput]:
         """What was collected elsewhere: of each word what became of it, or why it was refused; the others are stored.
 
@@ -83,16 +82,19 @@ class Labelled(Deployments):
 
         Args:
             new_classes: as in `feedback`.
+            began: as in `feedback`, of words that are given in parts. None: these are all.
         """
         version = datasets.latest(self.store, deployments.get(self.store, deployment).dataset)
         found: list[labels.News | InvalidInput] = []
         good: dict[int, Label] = {}
-        began = at = now()
+        known = _known(version.classes, new_classes)
+        at = now()
+        began = at if began is None else began
         for number, word in enumerate(words):
             # Which of two is the later one is told by their times.
             at = max(now(), at + timedelta(microseconds=1))
             try:
-                good[number] = _checked(version, deployment, word, at, new_classes)
+                good[number] = _checked(version, known, deployment, word, at)
                 found.append(labels.News.KNOWN)
             except InvalidInput as error:
                 found.append(error)
@@ -127,7 +129,7 @@ class Labelled(Deployments):
             )
         given = Label(
             request_id=image,
-            label=_checked_label(version, label, f"data set {dataset!r}"),
+            label=_checked_label(version, _known(version.classes), label, f"data set {dataset!r}"),
             annotator=annotator,
             confidence=confidence,
             review=True,
@@ -170,20 +172,24 @@ class Labelled(Deployments):
 
 def _checked(
     version: DatasetVersion,
+    known: Mapping[str, str],
     deployment: str,
     word: Word,
     at: datetime,
-    new_classes: Collection[str],
 ) -> Label:
     if not 0 <= word.confidence <= 1:
         raise InvalidInput(f"confidence {word.confidence!r} of a label; give a number from 0 to 1")
+    if word.said_at is not None and word.said_at.utcoffset() is None:
+        raise InvalidInput(
+            f"said_at {word.said_at.isoformat()} of a label has no time zone; give it one, such as tzinfo=UTC"
+        )
     return Label(
         request_id=keys.check_request_id(word.request_id),
         label=_checked_label(
             version,
+            known,
             word.label,
             f"deployment {deployment!r}",
-            new_classes,
             remedy="; if it is a new one, name it with --new-class (new_classes in Python)",
         ),
         annotator=word.annotator,
@@ -195,17 +201,20 @@ def _checked(
 
 def _checked_label(
     version: DatasetVersion,
+    known: Mapping[str, str],
     label: str | Collection[str],
     whose: str,
-    new_classes: Collection[str] = (),
     *,
     remedy: str = "",
 ) -> Labels:
-    """As the data set has labels: one class, or a tuple of any number."""
+    """As the data set has labels: one class, or a tuple of any number.
+
+    Args:
+        known: `_known` of the classes that it may be, which for many labels are gone through once.
+    """
     given = (label,) if isinstance(label, str) else tuple(label)
     if not version.multi_label and len(given) != 1:
         raise InvalidInput(f"{len(given)} labels for an image of {whose}; its images have exactly one")
-    known = _known(version.classes, new_classes)
     names = tuple(known.get(_composed(name), name) for name in given)
     for name in names:
         if _composed(name) not in known:
@@ -217,7 +226,7 @@ def _checked_label(
     return names if version.multi_label else names[0]
 
 
-def _known(classes: Iterable[str], new: Iterable[str]) -> dict[str, str]:
+def _known(classes: Iterable[str], new: Iterable[str] = ()) -> dict[str, str]:
     """Composed name -> the name as it is spelled."""
     return {_composed(name): name for name in (*new, *classes)}
 
