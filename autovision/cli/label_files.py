@@ -4,24 +4,21 @@ The column `label` holds an image's class; or the column `labels` all of its cla
 number, also none: names with `|` between them, in Parquet a list as well. `annotator` and `confidence` may be there,
 and `said_at`: when the annotator said so, a time with its zone such as 2026-11-23T14:05:00Z, in Parquet also a
 timestamp.
-A CSV file has commas, semicolons or tabs between its cells, as its header has, and is UTF-8, or UTF-16 as spreadsheets
-write it.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autovision.cli import table_file
+from autovision.cli.table_file import text
 from autovision.errors import AutoVisionError, InvalidInput, near
+from autovision.records.base import now
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
@@ -30,30 +27,10 @@ _REQUEST, _LABEL, _LABELS = "request_id", "label", "labels"
 _OPTIONAL = ("annotator", "confidence")
 _SAID_AT = "said_at"
 _SEPARATOR = "|"
-_PARQUET = (".parquet", ".pq")
-_DELIMITERS = ",;\t"
-_ZIP = b"PK\x03\x04"
-"""what files of spreadsheets begin with"""
-_ONE_LINE = (
-    _REQUEST,
-    _LABEL,
-    _LABELS,
-    *_OPTIONAL,
-    "new_label",
-    "new_confidence",
-    "reviewer",
-    "image",
-    "dataset",
-)
-"""columns in which no text goes over several lines"""
-_BREAK = re.compile(r"\r\n|\r|\n")
 _AT_ONCE = 1000
 """rows that are sent together"""
 _SHOWN, _LINES = 10, 5
 """faults that are shown, and lines of each"""
-
-Table = tuple[list[str], list[tuple[int, dict[str, Any]]]]
-"""columns, and rows with their lines"""
 
 
 @dataclass(frozen=True)
@@ -149,7 +126,7 @@ def read(file: Path, annotator: str, confidence: float) -> list[LabelRow]:
     Raises `InvalidInput` for a file that cannot be read, or that lacks a column.
     """
     check_confidence(confidence)
-    columns, rows = table(file)
+    columns, rows = table_file.read(file)
     for name in (_REQUEST, _LABELS if _LABELS in columns else _LABEL):
         if name not in columns:
             raise InvalidInput(
@@ -161,94 +138,6 @@ def read(file: Path, annotator: str, confidence: float) -> list[LabelRow]:
             f"--file {str(file)!r} has the columns {_LABEL!r} and {_LABELS!r}; keep one of them"
         )
     return [_row(line, values, annotator, confidence) for line, values in rows]
-
-
-def table(file: Path, called: str = "--file") -> Table:
-    """The columns of a CSV or Parquet file, and its rows with their lines. Raises `InvalidInput`."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InvalidInput(
-            f"{called} {str(file)!r} cannot be read: {error.strerror}; name a file that can be"
-        ) from error
-    shown = f"{called} {str(file)!r}"
-    if data.startswith(_ZIP):
-        raise InvalidInput(
-            f"{shown} is a spreadsheet or an archive; save its table as CSV UTF-8, or as Parquet"
-        )
-    columns, rows = (_parquet if file.suffix.lower() in _PARQUET else _csv)(shown, data)
-    for name in columns:
-        if name and columns.count(name) > 1:
-            raise InvalidInput(f"{shown} has the column {name!r} more than once; keep one of them")
-    return columns, rows
-
-
-def check_cells(cells: Mapping[Any, Any]) -> None:
-    """Raises `InvalidInput` for a row that has more cells than the header, or one that has swallowed other rows."""
-    for name in _ONE_LINE:
-        if isinstance(cell := cells.get(name), str) and (breaks := len(_BREAK.findall(cell.strip()))):
-            raise InvalidInput(
-                f'{name} goes on for {breaks} lines more: a quote " that is opened here is not closed, and what '
-                "follows up to the next one is read as part of it; close it, and give the file again"
-            )
-    if more := cells.get(None):
-        raise InvalidInput(
-            f"the row has {len(more)} cells more than the header; put a text that has the separator in it in quotes, "
-            "and write fractions with a point"
-        )
-
-
-def _csv(shown: str, data: bytes) -> Table:
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        # utf-8-sig: spreadsheets begin their files with a byte order mark.
-        content = data.decode("utf-16" if wide else "utf-8-sig")
-        header = content.partition("\n")[0]
-        reader = csv.DictReader(
-            io.StringIO(content, newline=""), delimiter=max(_DELIMITERS, key=header.count)
-        )
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        return columns, [
-            (reader.line_num - _breaks(cells), cells) for cells in reader if any(map(_filled, cells.values()))
-        ]
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InvalidInput(
-            f"{shown} is not a CSV file in UTF-8: {error} (line {line}); save it as CSV UTF-8"
-        ) from error
-    except csv.Error as error:
-        raise InvalidInput(
-            f'{shown} is not a CSV file: {error}, up to line {reader.line_num}; a quote " may not be closed: save it '
-            "as CSV UTF-8"
-        ) from error
-
-
-def _breaks(cells: Mapping[Any, Any]) -> int:
-    """Lines that a row takes beyond its first."""
-    return sum(len(_BREAK.findall(cell.rstrip())) for cell in cells.values() if isinstance(cell, str))
-
-
-def _filled(cell: Any) -> bool:
-    return bool(cell.strip() if isinstance(cell, str) else cell)
-
-
-def _parquet(shown: str, data: bytes) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        read = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InvalidInput(f"{shown} is no Parquet table that can be read: {reason}") from error
-    try:
-        return list(read.column_names), list(enumerate(read.to_pylist(), start=1))
-    except (ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InvalidInput(
-            f"{shown} holds what Python has no value for: {reason}; save the column as text"
-        ) from error
 
 
 def send(
@@ -264,12 +153,14 @@ def send(
     outdated: list[tuple[int, str]] = []
     bad: list[tuple[int, str]] = []
     waiting: list[tuple[int, str]] = []
+    began = now()
     for begin in range(0, len(rows), _AT_ONCE):
         some = rows[begin : begin + _AT_ONCE]
         bad += [(row.line, row.fault) for row in some if row.fault is not None]
         good = [row for row in some if row.fault is None]
         words = [Word(row.request_id, row.label, row.annotator, row.confidence, row.said_at) for row in good]
-        for row, news in zip(good, av.feedback_many(deployment, words, new_classes=new_classes), strict=True):
+        told = av.feedback_many(deployment, words, new_classes=new_classes, began=began)
+        for row, news in zip(good, told, strict=True):
             if isinstance(news, InvalidInput):
                 bad.append((row.line, str(news)))
                 continue
@@ -284,7 +175,7 @@ def send(
 def _row(line: int, values: dict[str, Any], annotator: str, confidence: float) -> LabelRow:
     given = {name: text(values.get(name)) for name in (_REQUEST, _LABEL, *_OPTIONAL)}
     try:
-        check_cells(values)
+        table_file.check_cells(values)
     except InvalidInput as error:
         return LabelRow(line, fault=str(error))
     for name in (_REQUEST, _LABEL):
@@ -332,10 +223,3 @@ def names_of(cell: Any) -> tuple[str, ...]:
     """The classes in a cell, or in a list of a Parquet table."""
     names = cell if isinstance(cell, list) else text(cell).split(_SEPARATOR)
     return tuple(name for each in names if (name := text(each)))
-
-
-def text(cell: Any) -> str:
-    """A cell without spaces around it; some programs write texts to Parquet as bytes."""
-    if isinstance(cell, bytes):
-        return cell.decode(errors="replace").strip()
-    return "" if cell is None else str(cell).strip()

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autovision.cli import label_files
+from autovision.cli import label_files, table_file
 from autovision.errors import AutoVisionError, InvalidInput, near
 from autovision.records.base import now
 
@@ -80,7 +80,7 @@ def take_over(
     label_files.check_confidence(confidence)
     dataset = av.dataset(av.deployment(deployment).dataset)
     file = path / TABLE if path.is_dir() else path
-    columns, rows = label_files.table(file, "the table")
+    columns, rows = table_file.read(file, "the table")
     for name in (NEW_LABEL, "request_id", "image", "dataset"):
         if name not in columns:
             raise InvalidInput(
@@ -92,7 +92,7 @@ def take_over(
     bad: list[tuple[int, str]] = []
     for line, cells in rows:
         try:
-            label_files.check_cells(cells)
+            table_file.check_cells(cells)
             verdict = verdict_of(cells, multi_label=dataset.multi_label)
             if verdict is None:
                 empty += 1

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from autovision.records.deployments import Capture
+from autovision.dataset.importer import import_dataset
+from autovision.records.deployments import Capture, Label
+from autovision.registry import deployments
 from autovision.store import captures, labels, open_store
 
 
@@ -201,3 +204,34 @@ def test_a_file_without_rows_and_one_of_a_spreadsheet(cli: Any, world: Any, tmp_
     (tmp_path / "labels.xlsx").write_bytes(b"PK\x03\x04" + bytes(90))
     ran = cli("feedback", "door", "--file", "labels.xlsx")
     assert ran.code == 2 and "save its table as CSV UTF-8" in ran.err
+
+
+@pytest.fixture
+def gate(tmp_path: Path, photos: Path) -> str:
+    """A deployment that has no model yet."""
+    store = open_store(tmp_path / "store")
+    import_dataset(store, photos, "pets", seed=0)
+    return deployments.create(store, "gate", "pets", {}).name
+
+
+def test_the_last_word_of_a_long_file_stands(cli: Any, gate: str, tmp_path: Path) -> None:
+    others = "r2,cow\n" * 1200
+    (tmp_path / "labels.csv").write_text(f"request_id,label\nr1,cat\nr1,dog\n{others}r1,cat\n")
+    line = ("feedback", gate, "--file", "labels.csv", "--json")
+    first = cli(*line).answer
+    assert (first["stored"], first["outdated"]) == (3, [])
+    said = labels.read(open_store(tmp_path / "store"), gate)
+    assert [one.label for one in said] == ["cat", "dog", "cat"]
+    again = cli(*line).answer
+    assert (again["stored"], again["known"]) == (0, 2), "the same file again says nothing new"
+    assert again["outdated"] == [{"line": 3, "request_id": "r1"}]
+
+
+def test_the_latest_label_is_of_when_it_was_said(
+    cli: Any, gate: str, tmp_path: Path, at: Callable[[float], datetime]
+) -> None:
+    said = at(0).astimezone(timezone(timedelta(hours=1)))
+    word = Label(request_id="r1", label="cat", said_at=said, received_at=at(86_400))
+    labels.add(open_store(tmp_path / "store"), gate, word)
+    assert datetime.fromisoformat(cli("labels", "show", gate, "--json").answer["latest"]) == at(0)
+    assert "the latest at (UTC) 2026-03-01 00:00:00" in " ".join(cli("labels", "show", gate).out.split())
