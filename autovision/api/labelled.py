@@ -13,7 +13,7 @@ from autovision.dataset import catalog as datasets
 from autovision.errors import InvalidInput, near
 from autovision.records.base import now
 from autovision.records.datasets import DatasetVersion, Labels
-from autovision.records.deployments import Label
+from autovision.records.deployments import EARLIEST, Label
 from autovision.registry import deployments
 from autovision.store import captures, keys, labels
 
@@ -182,6 +182,10 @@ def _checked(
     if word.said_at is not None and word.said_at.utcoffset() is None:
         raise InvalidInput(
             f"said_at {word.said_at.isoformat()} of a label has no time zone; give it one, such as tzinfo=UTC"
+        )
+    if word.said_at is not None and word.said_at < EARLIEST:
+        raise InvalidInput(
+            f"said_at {word.said_at.isoformat()} of a label is before {EARLIEST:%Y}; mend the date"
         )
     return Label(
         request_id=keys.check_request_id(word.request_id),

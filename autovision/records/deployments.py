@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -13,6 +13,9 @@ from autovision.records.datasets import Labelling, Labels
 from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import Rollout, RolloutPolicy
 from autovision.records.triggers import TriggerPolicy
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""at which anything can have been said: dates before are slips, and those of year 1 fit in no other time zone"""
 
 
 class RetrainingPolicy(TriggerPolicy):

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, field_validator
 
 from autovision.records.base import Record
 from autovision.records.datasets import Labelling, Labels, labels_of
+from autovision.records.deployments import EARLIEST
 from autovision.records.rollouts import Stage
 
 REQUEST_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}-[0-9a-f]{6,32}")
@@ -35,7 +36,7 @@ class Feedback(Labelling):
     label: Labels
     annotator: Annotated[str, Field(min_length=1, max_length=128)] = "unknown"
     confidence: Annotated[float, Field(ge=0, le=1)] = 1.0
-    said_at: AwareDatetime | None = None
+    said_at: Annotated[AwareDatetime, Field(ge=EARLIEST)] | None = None
     """when it was said, of words that are sent later or again; None: now"""
 
     @field_validator("label")

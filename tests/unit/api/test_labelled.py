@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -76,3 +76,10 @@ def test_the_classes_are_gone_through_once_for_all_words(av: AutoVision) -> None
     words = [Word(f"r{number}", "cow") for number in range(2, 9)]
     assert av.feedback_many("door", words, new_classes=many) == [News.STORED] * 7
     assert many.times == few.times > 0
+
+
+def test_a_date_of_long_ago_is_a_slip(av: AutoVision) -> None:
+    zone = timezone(timedelta(hours=9))
+    slip = Word("r1", "cat", said_at=datetime(1, 1, 1, tzinfo=zone))
+    refused, stored = av.feedback_many("door", [slip, Word("r2", "dog")])
+    assert "before 1970" in str(refused) and stored is News.STORED
