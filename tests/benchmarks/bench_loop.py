@@ -90,7 +90,6 @@ def produce(
     store: Store,
     model: str,
     cells: Sequence[SourceImage],
-    name: str = "loop",
     ago: timedelta = timedelta(days=1),
 ) -> list[str]:
     """Let the model answer cells and capture them, a second apart; the request ids."""
@@ -98,14 +97,15 @@ def produce(
     said, sent, at = Predictor.load(store, model).predict(files), [], now() - ago
     for i, (cell, data, answer) in enumerate(zip(cells, files, said, strict=True)):
         assert isinstance(answer, Prediction)
+        image, received_at = hashlib.sha256(data).hexdigest(), at + timedelta(seconds=i)
         sent.append(
             Capture(
-                request_id=f"{name}-{i:04d}",
+                request_id=keys.derived_id(received_at, image),
                 deployment=NAME,
                 model=model,
-                received_at=at + timedelta(seconds=i),
+                received_at=received_at,
                 latency_ms=5.0,
-                image=hashlib.sha256(data).hexdigest(),
+                image=image,
                 image_bytes=len(data),
                 label=answer.label,
                 probabilities=answer.probabilities,
@@ -156,7 +156,7 @@ def later(store: Store, seed: int, count: int) -> list[str]:
     )
     assert deployment.model is not None
     cells = plant.share_out(seed).poly_traffic[sent : sent + _MORE]
-    asked = produce(store, deployment.model, cells, "later", timedelta(hours=1))
+    asked = produce(store, deployment.model, cells, timedelta(hours=1))
     label(store, list(zip(asked, cells, strict=True)))
     return [event.text for event in Controller(store, seed=seed).run(once=True)]
 
