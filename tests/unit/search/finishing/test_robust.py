@@ -22,7 +22,9 @@ from autovision.search.costing.cost import CostModel
 from autovision.search.finishing import robust
 from autovision.search.finishing.candidates import compare
 from autovision.search.finishing.chosen import screened
+from autovision.search.finishing.confirm import alike
 from autovision.search.finishing.court import Court, court_of
+from autovision.search.finishing.judge import Worth
 from autovision.search.select import rank
 from autovision.significance import chance_not_worse
 from autovision.space.config import TrialConfig
@@ -170,3 +172,31 @@ def test_what_is_offered_to_the_gates_is_told_with_what_they_will_see(
     trained = next(each for each in compared.candidates if each.candidate == "trained")
     assert (trained.chance, trained.at_risk) == (0.01, "accuracy with blur 0.9 to 0.5")
     assert trained.expected is not None and trained.expected <= trained.value
+
+
+def test_a_trial_that_there_is_no_time_to_look_at_loses_what_the_others_lost(
+    tiny: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, ledger = court(tiny), ledger_of(tiny)
+    clean = screened(court(tiny, robustness_margin=None), ledger, math.inf, math.inf)
+    first = max(clean, key=clean.__getitem__)
+    of = {result.weights_key: result.trial for result in ledger}
+
+    def chances(self: Any, key: str, config: TrialConfig, deadline: float) -> robust.Chances:
+        return ((0.0, "accuracy with blur"),) if of[key] == first else ()
+
+    monkeypatch.setattr(robust.Robustness, "chances", chances)
+    expected = screened(found, ledger, math.inf, math.inf)
+    lost = clean[first] - expected[first]
+    assert lost > 0
+    for trial in clean.keys() - {first}:
+        assert expected[trial] == pytest.approx(clean[trial] - lost)
+
+
+def test_of_heads_that_are_judged_once_more_those_not_looked_at_lose_what_the_others_lost() -> None:
+    clean = [Worth(0.9, 0.8), Worth(0.9, 0.7), None, Worth(0.9, 0.6)]
+    spoilt = [Worth(0.9, 0.7), None, None, Worth(0.9, 0.3)]
+    found = alike(clean, spoilt)
+    assert (found[0], found[2], found[3]) == (spoilt[0], None, spoilt[3])
+    assert found[1] is not None and found[1].expected == pytest.approx(0.7 - 0.2)
+    assert alike(clean, [None] * 4) == clean
