@@ -31,7 +31,7 @@ from autovision.monitoring.arrivals import Arrivals
 from autovision.monitoring.told import told
 from autovision.monitoring.watch import watch
 from autovision.promotion import later, rollout
-from autovision.promotion.later import Said
+from autovision.promotion.later import Said, Short
 from autovision.records.base import now
 from autovision.records.deployments import Decision, Deployment, DriftReport
 from autovision.records.retraining import RetrainingState
@@ -103,6 +103,8 @@ class Controller:
     _decided: Remembered[Decision, Said] = field(
         default_factory=lambda: Remembered(Decision, later.said), init=False
     )
+    _short: dict[str, dict[str, Short]] = field(default_factory=dict, init=False)
+    """of refused challengers, by deployment and model: why there was not enough to judge them again"""
     _carried_out: dict[str, str] = field(default_factory=dict, init=False)
     """the latest decision on retraining that is known to be carried out, by deployment"""
 
@@ -262,7 +264,8 @@ class Controller:
         if not cases or (last is not None and at - last < _LOOK_EVERY):
             return
         self.looked_at[deployment.name] = at
-        decision = rollout.look_again(self.acting, deployment.name, cases, clock=self.clock)
+        short = self._short.setdefault(deployment.name, {})
+        decision = rollout.look_again(self.acting, deployment.name, cases, short=short, clock=self.clock)
         if decision is not None:
             yield Event("promotion", decision.what, decision)
 

@@ -2,10 +2,10 @@
 
 A re-search answers to a new kind of images, of which the test split has a quarter of the first few labels: too few to
 show anything. Every label that comes later is of an image that neither model has learnt from, drawn as production draws
-them. So a challenger that fails by nothing but that evidence stays a candidate, and is judged by these images once
-there are `LEAST` of them, and again whenever there are twice as many. The k-th of these looks has a level of 5 % / 2^k:
-a challenger that equals the champion is promoted with a probability of 5 % at first, and of 5 % by all later looks
-together. What else it must show, it must show on the test split and these images together.
+them. So a challenger that fails by nothing but that evidence stays a candidate, and is judged by the test split and
+these images together once there are `LEAST` of them, and again whenever there are `GROWTH` times as many. How strict
+these looks are is counted by `spending`: a challenger that equals the champion is promoted with a probability of 5 % at
+first, and of 10 % in all, however often it is looked at.
 
 said        what a decision leaves open: a pure function, as are `candidates`, `due` and `judge`
 gather      labelled requests that neither model has learnt from
@@ -14,8 +14,9 @@ pair        what both say of them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -29,29 +30,34 @@ from autovision.errors import InvalidImage
 from autovision.labelling.consensus import consensus
 from autovision.metrics import Floats, Ints
 from autovision.model.predictor import Prediction, Predictor
+from autovision.promotion import spending
 from autovision.promotion.comparison import Comparison
 from autovision.promotion.gates.better import better_somewhere
-from autovision.promotion.gates.paired import GateResult, Paired, defined
+from autovision.promotion.gates.paired import GateResult, Paired
 from autovision.promotion.policy import decide
+from autovision.promotion.spending import Look
 from autovision.records.datasets import DatasetVersion, Labels, labels_of
 from autovision.records.deployments import Capture, Decision, DecisionKind, Deployment, Verdict
 from autovision.records.gates import GatePolicy
 from autovision.records.models import ModelVersion
-from autovision.significance import LEVEL
 from autovision.store import captures, labels
 from autovision.store.protocol import KeyNotFound, Store
 
 LEAST = 30
 """images that a challenger is looked at again on, at least"""
+GROWTH = 1.3
+"""times as many images that there have to be for another look"""
 MOST_IMAGES = 2000
-"""that it is judged by, the latest"""
+"""that it is judged by, the first to come; there is no further look"""
 MOST_CANDIDATES = 3
 """refused challengers that are looked at again, the newest"""
 PATIENCE = timedelta(days=60)
-"""after its last look, in which a candidate's images have to become twice as many"""
+"""after its last look, in which there have to be `GROWTH` times as many images of a candidate"""
 LATE = timedelta(days=14)
 """before it was registered: labels of such requests may still come"""
 GATE = "better_since"
+Levels = Mapping[str, Sequence[Look]]
+"""part of the images -> the looks at it, the oldest first"""
 _LACKS_EVIDENCE = ("better_somewhere", GATE)
 _AT_ONCE = 64
 
@@ -69,6 +75,8 @@ class Refused:
     """how often it was looked at again"""
     labelled: int = 0
     """images that there were the last time"""
+    levels: Levels = field(default_factory=dict)
+    """that at the test split alone in front; empty: there was no other"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,9 @@ def _refused(decision: Decision) -> Refused | None:
         or failed[0] not in _LACKS_EVIDENCE
     ):
         return None
-    before = numbers.get("later") or {"look": 0, "labelled": 0}
+    before = numbers.get("later") or {"look": 0, "labelled": 0, "levels": {}}
+    if "levels" not in before:
+        return None  # what an earlier rule has spent is not known
     return Refused(
         decision.subject,
         champion,
@@ -111,6 +121,7 @@ def _refused(decision: Decision) -> Refused | None:
         numbers["metric"],
         before["look"],
         before["labelled"],
+        {part: [(int(n), float(level)) for n, level in looks] for part, looks in before["levels"].items()},
     )
 
 
@@ -124,17 +135,45 @@ def candidates(decided: Iterable[Said], champion: str, at: datetime) -> list[Ref
     found = [
         each
         for each in latest.values()
-        if each is not None and each.champion == champion and at - each.at <= PATIENCE
+        if each is not None
+        and each.champion == champion
+        and at - each.at <= PATIENCE
+        and each.labelled < MOST_IMAGES
     ]
     return found[::-1][:MOST_CANDIDATES]
 
 
+def wanted(case: Refused) -> int:
+    """How many labelled images there have to be for another look."""
+    return max(LEAST, math.ceil(GROWTH * case.labelled))
+
+
 def due(case: Refused, labelled: int) -> bool:
     """Whether there are images enough for another look."""
-    return labelled >= max(LEAST, 2 * case.labelled)
+    return labelled >= wanted(case)
+
+
+@dataclass(frozen=True)
+class Short:
+    """There were too few images for another look: until more is said, it need not be counted again what they are."""
+
+    words: int
+    """labels of any kind that there were"""
+    missing: int
+    """images"""
+    at: datetime
+
+    def still(self, words: int, at: datetime) -> bool:
+        """Each new label makes one image at most; a day later one looks all the same: a capture may come after it."""
+        return words - self.words < self.missing and at - self.at < timedelta(days=1)
 
 
 # ---------------------------------------------------------------------------------------------- the images
+
+
+def begin(challenger: ModelVersion) -> datetime:
+    """Requests from then on may count."""
+    return challenger.created_at - LATE
 
 
 def gather(
@@ -145,8 +184,7 @@ def gather(
     What a review asked for is left out: it asks where the champion is unsure, and there any other model looks better.
     So are labels that the challenger cannot give.
     """
-    version = _version(store, challenger)
-    since = challenger.created_at - LATE
+    version, since = _version(store, challenger), begin(challenger)
     words = labels.read_since(store, deployment.name, since)
     reviewed = {word.request_id for word in words if word.review}
     agreed = {
@@ -197,7 +235,7 @@ def pair(
     """
     version = _version(store, challenger)
     bits = MOST_BITS if version.hash_bits is None else version.hash_bits
-    kept = _unlike(store, _learnt(store, version, champion), bits, found[-MOST_IMAGES:])
+    kept = _unlike(store, _learnt(store, version, champion), bits, found[:MOST_IMAGES])
     if len(kept) < LEAST // 2:
         return None
     images = [data for _, data in kept]
@@ -287,26 +325,49 @@ def judge(
     """
     look, metric = case.looks + 1, case.metric
     paired = first.paired if since is None else together(first.paired, since)
+    before = case.levels or _with({}, better_somewhere(first.paired, metric=metric))
+    gate = better(first.paired, since, metric, before)
     verdict = decide(
         paired,
         metric=metric,
         policy=policy,
         corrupted=first.corrupted,
         taken=first.taken,
-        better=better(since, metric, look),
+        better=gate,
     )
     n = 0 if since is None else len(since.labels)
-    later = {"champion": case.champion, "look": look, "labelled": labelled, "n": n}
-    told = f"look {look} since it was refused, on {n} images that were labelled meanwhile"
-    return verdict.with_(why=f"{told}; {verdict.why}", numbers={**verdict.numbers, "later": later})
+    numbers = {
+        "champion": case.champion,
+        "look": look,
+        "labelled": labelled,
+        "n": n,
+        "levels": _with(before, gate),
+    }
+    told = f"look {look} since it was refused, on the test split and {n} images that were labelled meanwhile"
+    return verdict.with_(why=f"{told}; {verdict.why}", numbers={**verdict.numbers, "later": numbers})
 
 
-def better(since: Paired | None, metric: str, look: int) -> GateResult:
-    """Whether it is better on images that came since, at the level of its `look`-th look."""
-    if since is None or (metric != "accuracy" and not defined(since, metric)):
-        why = "the images that were labelled since are too few, or all of one class"
-        return GateResult(GATE, False, why, {"n": 0 if since is None else len(since.labels)})
-    return better_somewhere(since, metric=metric, level=LEVEL / 2**look, gate=GATE)
+def better(first: Paired, since: Paired | None, metric: str, before: Levels) -> GateResult:
+    """Whether it is better on the test split and the images that came since, as strictly as this look has to be."""
+    if since is None:
+        return GateResult(
+            GATE, False, "hardly any of the images that were labelled since is of use", {"n": 0}
+        )
+    return better_somewhere(
+        together(first, since),
+        metric=metric,
+        level=lambda part, evidence, tested: spending.level(before.get(part, ()), evidence, tested=tested),
+        gate=GATE,
+    )
+
+
+def _with(before: Levels, gate: GateResult) -> dict[str, list[Look]]:
+    """The looks until now, and what this one asked; none where it could not be asked."""
+    levels, evidence = gate.numbers.get("levels", {}), gate.numbers.get("evidence", {})
+    return {
+        part: [*before.get(part, ()), *([(evidence[part], levels[part])] if part in levels else ())]
+        for part in {**before, **levels}
+    }
 
 
 def together(first: Paired, since: Paired) -> Paired:

@@ -6,14 +6,14 @@ is killed leaves neither without the other, and of two who act at once one is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from datetime import datetime
 
 from autovision.errors import Conflict, InvalidInput, near
 from autovision.model.version import read_version
 from autovision.promotion import evidence, later
 from autovision.promotion.comparison import compare
-from autovision.promotion.later import Refused
+from autovision.promotion.later import Refused, Short
 from autovision.promotion.policy import decide
 from autovision.promotion.staging import Turn, TurnVerdict, next_turn
 from autovision.records.base import now
@@ -22,7 +22,7 @@ from autovision.records.models import ModelVersion
 from autovision.records.rollouts import Rollout, Stage, Step
 from autovision.records.searches import Costs, SearchRequest
 from autovision.registry import deployments
-from autovision.store import keys, records
+from autovision.store import keys, labels, records
 from autovision.store.protocol import Store
 
 
@@ -94,12 +94,14 @@ def look_again(
     name: str,
     cases: Sequence[Refused],
     *,
+    short: MutableMapping[str, Short] | None = None,
     clock: Callable[[], datetime] = now,
 ) -> Decision | None:
     """Judge refused challengers by what was labelled since, the first of which there is enough for another look.
 
     Args:
         cases: see `later.candidates`.
+        short: by model, why there was not enough the last time; what is found out now is added.
 
     Returns:
         What was decided; None: there is not enough of it yet for any, or another model is on its way.
@@ -118,8 +120,13 @@ def look_again(
         if case.champion != champion.id:
             continue
         challenger = read_version(store, case.model)
+        at, words = clock(), labels.count_since(store, name, later.begin(challenger))
+        if short is not None and challenger.id in short and short[challenger.id].still(words, at):
+            continue
         found = later.gather(store, deployment, challenger, champion)
         if not later.due(case, len(found)):
+            if short is not None:
+                short[challenger.id] = Short(words, later.wanted(case) - len(found), at)
             continue
         searched = records.read(store, keys.search_request(challenger.lineage.search), SearchRequest)
         first = compare(store, deployment, challenger, searched.costs)
