@@ -38,7 +38,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from autovision.records.base import digest_of
-from autovision.testing.year import KINDS, POLICIES, Images, People, Plan, World, Year, tally
+from autovision.testing.year import JUDGED_ONCE, KINDS, POLICIES, Images, People, Plan, World, Year, tally
 from autovision.testing.year.tally import SAME
 
 EXPOSURE, BLUR = 1.7, 0.012
@@ -133,7 +133,7 @@ def lived(path: Path, name: str, seed: int, per_day: int, days: int, first: int)
     """One year under one policy."""
     began = time.process_time()
     world = World(kinds(path), Plan(days=days), seed, first=first)
-    year = Year(world, POLICIES[name], People(seed), per_day, seed)
+    year = Year(world, POLICIES[name], People(seed), per_day, seed, later_looks=name not in JUDGED_ONCE)
     year.live()
     found = tally(year)
     return {

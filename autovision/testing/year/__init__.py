@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from autovision.testing.year.loop import Year
 from autovision.testing.year.people import People
-from autovision.testing.year.policies import POLICIES, SHIPPED
+from autovision.testing.year.policies import JUDGED_ONCE, POLICIES, SHIPPED
 from autovision.testing.year.tally import Slots, Tally, tally
 from autovision.testing.year.world import CLASSES, KINDS, Days, Images, Plan, World
 
 __all__ = [
     "CLASSES",
+    "JUDGED_ONCE",
     "KINDS",
     "POLICIES",
     "SHIPPED",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -51,6 +51,8 @@ class Year:
     per_day: int = 40
     """requests"""
     seed: int = 0
+    later_looks: bool = True
+    """whether refused challengers are looked at again"""
     labels_every: int = 3
     """days after which words that have come meanwhile are stored: the loop reads all labels when there are new ones"""
 
@@ -72,7 +74,9 @@ class Year:
 
     def live(self, day_over: Callable[[int], None] = lambda day: None) -> None:
         """From the first model to the last day."""
-        with _parsed_once(), patch.object(later, "answers", self._answers):
+        with _parsed_once(), patch.object(later, "answers", self._answers), ExitStack() as others:
+            if not self.later_looks:
+                others.enter_context(patch.object(later, "candidates", lambda *_: []))
             self._begin()
             for day in range(self.world.plan.days):
                 self._day(day)
