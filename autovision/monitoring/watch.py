@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from autovision import image
-from autovision.dataset import catalog
-from autovision.duplicates import MOST_BITS, alike_by_hash, perceptual_hash
-from autovision.errors import AutoVisionError, CorruptObject, InvalidImage
+from autovision.dataset import captured, catalog
+from autovision.dataset.captured import hash_of
+from autovision.duplicates import MOST_BITS, alike_by_hash
+from autovision.errors import AutoVisionError, CorruptObject
 from autovision.labelling.consensus import LIKELY, consensus
 from autovision.model.version import read_version
 from autovision.monitoring import quality
@@ -100,15 +100,8 @@ def _read(store: Store, deployment: str, digests: Sequence[str]) -> dict[str, Ro
 def _images(store: Store, window: Sequence[Capture]) -> dict[str, bytes]:
     """request id -> its image, of the latest whose images are there."""
     wanted = [each for each in window if each.pixels][-MOST_IMAGES:]
-    by_key = {key: blob.data for key, blob in store.get_many(captures.image_key(each) for each in wanted)}
-    adopted = [each for each in wanted if captures.image_key(each) not in by_key]
-    by_key |= {key: blob.data for key, blob in store.get_many(keys.image(each.image) for each in adopted)}
-    found: dict[str, bytes] = {}
-    for each in wanted:
-        data = by_key.get(captures.image_key(each)) or by_key.get(keys.image(each.image))
-        if data is not None:
-            found[each.request_id] = data
-    return found
+    data = dict(captures.read_images(store, wanted))
+    return {each.request_id: data[each.image] for each in wanted if each.image in data}
 
 
 def _bits(store: Store, version: ModelVersion) -> int:
@@ -120,14 +113,6 @@ def _bits(store: Store, version: ModelVersion) -> int:
     return MOST_BITS if known is None else known
 
 
-def _hash(data: bytes) -> str:
-    """Empty for what is no image."""
-    try:
-        return perceptual_hash(image.decode(data))
-    except InvalidImage:
-        return ""
-
-
 def _repeats(window: Sequence[Capture], images: Mapping[str, bytes], bits: int) -> frozenset[str]:
     """Requests of the window that show what an earlier one showed."""
     hashes: dict[str, str] = {}
@@ -135,7 +120,7 @@ def _repeats(window: Sequence[Capture], images: Mapping[str, bytes], bits: int) 
         for each in window:
             data = images.get(each.request_id)
             if data is not None and each.image not in hashes:
-                hashes[each.image] = _hash(data)
+                hashes[each.image] = hash_of(data)
     return repeats(window, hashes, bits)
 
 
@@ -148,20 +133,13 @@ def _labelled_alike(
     """
     hashes: dict[str, str] = {}
     if bits >= 0:
-        for place in (captures.image_key, _adopted_key):
-            wanted = {place(each): each.image for each in found if each.pixels and each.image not in hashes}
-            for key, blob in store.get_many(wanted):
-                hashes[wanted[key]] = _hash(blob.data)
+        hashes = captured.hashes(store, found)
         bits = alike_by_hash(hashes, {}, most_bits=bits).bits
     kinds: dict[tuple[frozenset[str], frozenset[str]], list[Capture]] = {}
     for each in found:
         kind = frozenset(agreed[each.request_id].labels), frozenset(labels_of(each.label))
         kinds.setdefault(kind, []).append(each)
     return frozenset[str]().union(*(repeats(some, hashes, bits) for some in kinds.values()))
-
-
-def _adopted_key(capture: Capture) -> str:
-    return keys.image(capture.image)
 
 
 def _labels(

@@ -41,7 +41,7 @@ from autovision.records.deployments import Capture, Decision, DecisionKind, Depl
 from autovision.records.gates import GatePolicy
 from autovision.records.models import ModelVersion
 from autovision.store import captures, labels
-from autovision.store.protocol import KeyNotFound, Store
+from autovision.store.protocol import Store
 
 LEAST = 30
 """images that a challenger is looked at again on, at least"""
@@ -285,21 +285,21 @@ def _unlike(
     """Images that can be read and are no near-duplicates, with their bytes."""
     new: dict[str, tuple[Labelled, bytes]] = {}
     hashes: dict[str, str] = {}
-    for each in found:
+    by_image = {each.capture.image: each for each in found}
+    for digest, data in captures.read_images(store, (each.capture for each in found)):
         try:
-            data = captures.read_image(store, each.capture)
             decoded = image.decode(data)
-        except (KeyNotFound, InvalidImage):
+        except InvalidImage:
             continue
-        new[each.capture.image] = each, data
+        new[digest] = by_image[digest], data
         if bits >= 0:
-            hashes[each.capture.image] = perceptual_hash(decoded)
+            hashes[digest] = perceptual_hash(decoded)
     if bits >= 0:
         old = {row.image: row.perceptual_hash or "" for row in learnt}
         for near in alike_by_hash(hashes, old, most_bits=bits).pairs:
             if near.second in old or near.second in new:
                 new.pop(near.first, None)
-    return list(new.values())
+    return [new[digest] for digest in by_image if digest in new]
 
 
 def _truth(agreed: Sequence[Labels], challenger: ModelVersion) -> Ints:

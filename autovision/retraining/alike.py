@@ -5,16 +5,14 @@ Images that look alike but are labelled differently stay apart: what a defect ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from autovision import image
+from autovision.dataset import captured
 from autovision.dataset.manifest import Row
-from autovision.duplicates import MOST_BITS, components, differing, fewer_bits, perceptual_hash
-from autovision.errors import InvalidImage
+from autovision.duplicates import MOST_BITS, components, differing, fewer_bits
 from autovision.records.datasets import DatasetVersion
 from autovision.records.deployments import Capture
-from autovision.store import captures, keys
 from autovision.store.protocol import Store
 
 MOST_KNOWN = 100_000
@@ -90,20 +88,7 @@ class Alike:
         wanted = {each.image: each for each in found if each.pixels}
         before = self._hashes.get(deployment, {})
         hashes = {digest: before[digest] for digest in wanted if digest in before}
-        places: tuple[Callable[[Capture], str], ...] = (
-            captures.image_key,
-            lambda each: keys.image(each.image),
-        )
-        for place in places:
-            missing = {place(each): each.image for each in wanted.values() if each.image not in hashes}
-            for key, blob in store.get_many(missing):
-                hashes[missing[key]] = _hash(blob.data)
+        fresh = (each for digest, each in wanted.items() if digest not in hashes)
+        hashes |= captured.hashes(store, fresh)
         self._hashes[deployment] = dict.fromkeys(wanted, "") | hashes
         return self._hashes[deployment]
-
-
-def _hash(data: bytes) -> str:
-    try:
-        return perceptual_hash(image.decode(data))
-    except InvalidImage:
-        return ""

@@ -195,6 +195,17 @@ def read_image(store: Store, capture: Capture) -> bytes:
         return store.get(keys.image(capture.image)).data
 
 
+def read_images(store: Store, found: Iterable[Capture]) -> Iterator[tuple[str, bytes]]:
+    """Digest and bytes of the images of captured requests, each once; those that are not kept are left out."""
+    kept, seen = [each for each in found if each.pixels], set[str]()
+    for place in (image_key, lambda each: keys.image(each.image)):
+        wanted = {place(each): each.image for each in kept if each.image not in seen}
+        for key, blob in store.get_many(wanted):
+            if (digest := wanted[key]) not in seen:
+                seen.add(digest)
+                yield digest, blob.data
+
+
 def adopt_images(store: Store, kept: Iterable[Capture]) -> None:
     """Copy images to where data sets have theirs, by digest: whoever speaks of them there needs them for good.
 

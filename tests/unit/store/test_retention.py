@@ -127,6 +127,14 @@ def test_the_images_of_data_sets_are_not_touched_and_not_kept_twice() -> None:
     assert not store.exists(captures.image_key(made[0]))
     assert captures.read_image(store, made[0]) == picture(0)
     assert store.get(keys.image(made[1].image)).data == picture(1)
+    # One is where data sets have theirs, one where it was captured, one is gone, and one was sent twice.
+    twice = made[-1].model_copy(update={"request_id": made[-1].request_id + "x"})
+    some = dict(captures.read_images(store, [made[0], made[-2], made[4], twice, made[-1]]))
+    assert some == {
+        made[0].image: picture(0),
+        made[-2].image: picture(len(made) - 2),
+        made[-1].image: picture(len(made) - 1),
+    }
 
 
 def test_other_deployments_and_captures_of_before_keep_theirs() -> None:
