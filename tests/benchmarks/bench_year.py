@@ -1,4 +1,4 @@
-"""A year of one deployment on a virtual clock: the shipped retraining policy beside three plain ones.
+"""A year of one deployment on a virtual clock: the shipped retraining policy beside four plain ones.
 
     python tests/benchmarks/bench_year.py --json bench-results/ --cache ~/.cache/bench-year --seeds 3
 
@@ -13,8 +13,9 @@ of the day is; the best is a regression on all cells that requests may show, wit
 is. Of 40 requests a day 15 % are labelled, by people who are wrong in 5 %, after three days in the median; what they
 say is stored every third day. `--days` lives the first days of the year alone.
 
-The nightly policy searches at two o'clock whenever a label is new. Its challengers meet the same gates, and the last
-three that were refused are looked at again on later labels, as those of the shipped policy are.
+The nightly policies search at two o'clock whenever a label is new. Their challengers meet the same gates. With one of
+them the last three that were refused are looked at again on later labels, as those of the shipped policy are; with the
+other nobody does so, as it is where a scheduler retrains and a test split decides.
 """
 
 from __future__ import annotations
@@ -195,15 +196,21 @@ def table(years: Sequence[dict[str, Any]], seeds: int, days: int) -> None:
         ],
         f"The best comes to {best:.4f}. A window is without drift where the shares of kinds differ by {SAME} at most.",
     )
-    pairs = [(one, other) for one in by["shipped"] for other in by["nightly"] if one["seed"] == other["seed"]]
+    for name in ("nightly", *JUDGED_ONCE):
+        beside(by["shipped"], by[name], name)
+
+
+def beside(shipped: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], name: str) -> None:
+    """The shipped policy less another one, by seeds."""
+    pairs = [(one, other) for one in shipped for other in others if one["seed"] == other["seed"]]
     gains = [one["mean"] - other["mean"] for one, other in pairs]
     costs = [one["spent_s"] / max(other["spent_s"], 1e-9) for one, other in pairs]
     for (one, _), gain, cost in zip(pairs, gains, costs, strict=True):
-        print(f"seed {one['seed']}: shipped - nightly {gain:+.4f} in accuracy, at {cost:.3f} of its cost")
+        print(f"seed {one['seed']}: shipped - {name}: {gain:+.4f} in accuracy, at {cost:.3f} of its cost")
     if len(gains) > 1:
         half = float(student.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains)))
         print(
-            f"shipped - nightly: {np.mean(gains):+.4f} ± {half:.4f} (95 %, paired), at {np.mean(costs):.3f} of its cost"
+            f"shipped - {name}: {np.mean(gains):+.4f} ± {half:.4f} (95 %, paired), at {np.mean(costs):.3f} of its cost"
         )
 
 

@@ -12,7 +12,19 @@ from autovision.errors import InvalidInput, StoreUnavailable
 from autovision.records.deployments import DecisionKind, RetrainingPolicy
 from autovision.registry import deployments
 from autovision.store import MemoryStore
-from autovision.testing.year import KINDS, POLICIES, Days, Images, People, Plan, Tally, World, Year, tally
+from autovision.testing.year import (
+    JUDGED_ONCE,
+    KINDS,
+    POLICIES,
+    Days,
+    Images,
+    People,
+    Plan,
+    Tally,
+    World,
+    Year,
+    tally,
+)
 from autovision.testing.year.loop import DEPLOYMENT
 from autovision.testing.year.models import PENALTIES, Answering
 from autovision.testing.year.outages import OutageStore
@@ -52,7 +64,8 @@ def world(plan: Plan = PLAN) -> World:
 @cache
 def lived(name: str) -> tuple[Year, Tally]:
     policy = QUICK if name == "quick" else POLICIES[name].with_(window=50)
-    year = Year(world(), policy, People(share=0.3, median_days=1.0), per_day=50, labels_every=1)
+    people = People(share=0.3, median_days=1.0)
+    year = Year(world(), policy, people, per_day=50, labels_every=1, later_looks=name not in JUDGED_ONCE)
     year.live()
     return year, tally(year)
 
@@ -176,6 +189,15 @@ def test_each_slot_is_dealt_with_once_or_overtaken_in_an_outage() -> None:
     assert slots.overtaken >= PLAN.controller_down.last - PLAN.controller_down.first - 1
     assert found.failed > 0, "searches fail while Ray is gone"
     assert (found.most_at_once, found.overlaps) == (1, 0)
+
+
+def test_refused_challengers_are_looked_at_again_unless_they_are_judged_once() -> None:
+    def looks(name: str) -> int:
+        year, _ = lived(name)
+        return sum("later" in each.numbers for each in deployments.decisions(year.store, DEPLOYMENT))
+
+    assert looks("nightly") > 0
+    assert [looks(name) for name in JUDGED_ONCE] == [0]
 
 
 def test_what_breaks_is_overcome() -> None:
