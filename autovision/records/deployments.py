@@ -25,9 +25,9 @@ class RetrainingPolicy(TriggerPolicy):
     """requests per drift window"""
     windows_per_false_alarm: float = Field(default=1000.0, ge=10, le=100_000)
     """without drift, of so many windows one raises an alarm on average, or fewer: all detectors together"""
-    min_labels: int = Field(default=50, ge=1)
-    """labelled captures that a re-search needs"""
-    volume_share: float | None = Field(default=0.1, gt=0, le=10, allow_inf_nan=False)
+    min_labels: int = Field(default=25, ge=1)
+    """labelled captures that a re-search needs, after an alarm or of volume: what few cannot show, later ones may"""
+    volume_share: float | None = Field(default=0.05, gt=0, le=10, allow_inf_nan=False)
     """new labels that trigger a re-search without any alarm, in shares of the images that the last search learnt from,
     and `min_labels` at least; None: none do"""
     volume_labels: int | None = Field(default=None, ge=1)

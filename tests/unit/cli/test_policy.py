@@ -30,14 +30,14 @@ def test_what_is_shown_is_applied_again(cli: Cli, av: AutoVision, tmp_path: Path
     assert yaml.safe_load(shown.out) == cli("policy", "show", "pets", "--json").answer
     same = cli("policy", "diff", file)
     assert (same.code, same.out) == (0, "nothing differs\n")
-    file.write_text(shown.out.replace("min_labels: 50", "min_labels: 7"))
+    file.write_text(shown.out.replace("min_labels: 25", "min_labels: 7"))
     differs = cli("policy", "diff", file, "--json")
-    change = {"deployment": "pets", "key": "retraining.min_labels", "before": 50, "after": 7}
+    change = {"deployment": "pets", "key": "retraining.min_labels", "before": 25, "after": 7}
     assert (differs.code, differs.answer) == (1, [change])
-    assert deployments.get(av.store, "pets").policy.min_labels == 50
+    assert deployments.get(av.store, "pets").policy.min_labels == 25
     applied = cli("policy", "apply", file)
     assert applied.code == 0
-    assert applied.out.split()[-4:] == ["pets", "retraining.min_labels", "50", "7"]
+    assert applied.out.split()[-4:] == ["pets", "retraining.min_labels", "25", "7"]
     assert cli("policy", "apply", file).out == "nothing changed\n"
     assert deployments.get(av.store, "pets").policy.min_labels == 7
 

@@ -69,7 +69,7 @@ def test_a_file_is_applied_and_tells_what_changed(store: MemoryStore, tmp_path: 
         ("pets", "rollout.approval"): ("automatic", "both"),
         ("pets", "rollout.canary"): ([], [0.1, 0.5]),
         ("pets", "capture.keep_days"): (None, 90.0),
-        ("cats", "retraining.volume_share"): (0.1, None),
+        ("cats", "retraining.volume_share"): (0.05, None),
     }
     pets = deployments.get(store, "pets")
     assert (pets.revision, pets.gate_policy.margin, pets.policy.quiet_hours) == (1, 0.02, ("22:00-06:00",))
