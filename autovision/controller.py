@@ -30,8 +30,8 @@ from autovision.model.version import read_version
 from autovision.monitoring.arrivals import Arrivals
 from autovision.monitoring.told import told
 from autovision.monitoring.watch import watch
-from autovision.promotion import later, rollout
-from autovision.promotion.later import Said, Short
+from autovision.promotion import refused, rollout
+from autovision.promotion.refused import Said, Short
 from autovision.records.base import now
 from autovision.records.deployments import Decision, Deployment, DriftReport
 from autovision.records.retraining import RetrainingState
@@ -101,7 +101,7 @@ class Controller:
     _everywhere: list[tuple[SearchRequest, SearchState]] | None = field(default=None, init=False)
     _arrivals: Arrivals = field(default_factory=Arrivals, init=False)
     _decided: Remembered[Decision, Said] = field(
-        default_factory=lambda: Remembered(Decision, later.said), init=False
+        default_factory=lambda: Remembered(Decision, refused.said), init=False
     )
     _short: dict[str, dict[str, Short]] = field(default_factory=dict, init=False)
     """of refused challengers, by deployment and model: why there was not enough to judge them again"""
@@ -240,7 +240,7 @@ class Controller:
         """What was decided of challengers."""
         said = [*self._decided.read_all(self.store, keys.decisions(deployment.name)).values()]
         if deployment.decided is not None:
-            said.append(later.said(deployment.decided))
+            said.append(refused.said(deployment.decided))
         return said
 
     def _consider(self, deployment: Deployment, request: SearchRequest, model: str) -> Iterator[Event]:
@@ -260,7 +260,7 @@ class Controller:
         if deployment.model is None or deployment.rollout is not None:
             return
         at, last = self.clock(), self.looked_at.get(deployment.name)
-        cases = later.candidates(said, deployment.model, at)
+        cases = refused.candidates(said, deployment.model, at)
         if not cases or (last is not None and at - last < _LOOK_EVERY):
             return
         self.looked_at[deployment.name] = at

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from autovision.api.models import Models
 from autovision.errors import InvalidInput, NotFound
+from autovision.promotion import refused
+from autovision.promotion.refused import Refused
 from autovision.records.base import now
 from autovision.records.deployments import (
     CapturePolicy,
@@ -205,6 +207,14 @@ class Deployments(Models):
 
         deployments.get(self.store, deployment)
         return evaluation.read(self.store, deployment).state
+
+    def challengers(self, deployment: str) -> list[Refused]:
+        """The refused challengers that later labels may still show to be better, the newest first."""
+        champion = deployments.get(self.store, deployment).model
+        if champion is None:
+            return []
+        told = [refused.said(each) for each in deployments.decisions(self.store, deployment)]
+        return refused.candidates(told, champion, now())
 
     def ask_for_search(self, deployment: str, reason: str) -> tuple[Ask, bool]:
         """Have the controller search again, and whether that is news: a word that waits already stays as it is.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,15 +15,17 @@ from autovision.cli import remote
 from autovision.cli.decisions import told
 from autovision.cli.deployment import DeploymentName
 from autovision.cli.options import Address, Json, Seed, Store, TokenFile
-from autovision.cli.outlook import outlook
+from autovision.cli.outlook import challengers, outlook
 from autovision.cli.output import Output, answering, library, table
 from autovision.cli.signals import StopFlag
 from autovision.cli.supervisor import Lifeline
+from autovision.promotion.refused import wanted
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
     from autovision.console import SearchProgress
     from autovision.controller import Controller, Event
+    from autovision.promotion.refused import Refused
     from autovision.search.fleet import Fleet
     from autovision.search.progress import ProgressEvent
 
@@ -113,20 +115,22 @@ def why(
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Show every decision about a deployment with its reasons, and what would have to happen for the next search.
+    """Show every decision about a deployment with its reasons, and when refused challengers are judged again, and
+    what would have to happen for the next search.
 
     Decisions come newest last, with what each gate said. An evaluation that comes to what the one before did is no new
     decision; it is counted below them.
     """
     with answering(as_json) as out:
-        state, ahead = None, []
+        state, waiting, ahead = None, [], []
         if address is not None:
             with remote.service(out, address, token_file) as client:
                 decisions = client.decisions(deployment)
         else:
             av = library(store)
             decisions, state = av.decisions(deployment), av.retraining(deployment)
-            ahead = outlook(state, av.deployment(deployment))
+            waiting = av.challengers(deployment)
+            ahead = [*challengers(waiting), *outlook(state, av.deployment(deployment))]
         shown = decisions if last is None else decisions[-last:]
         rows = [[each.created_at, each.accepted, told(each)] for each in shown]
         some = (
@@ -135,12 +139,23 @@ def why(
             else None
         )
         out.answer(
-            {"decisions": shown, "retraining": state},
+            {"decisions": shown, "retraining": state, "challengers": [_waiting(each) for each in waiting]},
             table(["decided (UTC)", "act", "what and why"], rows, title=some)
             if rows
             else f"Nothing has been decided about {deployment} yet.",
             *ahead,
         )
+
+
+def _waiting(case: Refused) -> dict[str, Any]:
+    return {
+        "model": case.model,
+        "champion": case.champion,
+        "judged_at": case.at,
+        "looks": case.looks,
+        "labelled": case.labelled,
+        "next_at_labelled": wanted(case),
+    }
 
 
 @app.command()

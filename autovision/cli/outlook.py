@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from autovision.cli.output import facts, heading, table
+from autovision.promotion.refused import wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
+    from autovision.promotion.refused import Refused
     from autovision.records.deployments import Deployment
     from autovision.records.retraining import RetrainingState
 
@@ -49,6 +53,17 @@ def outlook(state: RetrainingState, deployment: Deployment) -> list[RenderableTy
         ),
         table(["trigger", "takes", "comes", "as it stands"], rows),
         *([table(["held back by", "why", "until"], held)] if held else []),
+    ]
+
+
+def challengers(found: Sequence[Refused]) -> list[RenderableType]:
+    """Those that later labels may still show to be better."""
+    if not found:
+        return []
+    rows = [[each.model, each.at, each.looks, each.labelled, wanted(each)] for each in found]
+    return [
+        heading("challengers that lack nothing but evidence"),
+        table(["!model", "judged (UTC)", ">times again", ">on later images", ">once more at"], rows),
     ]
 
 

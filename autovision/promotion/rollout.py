@@ -13,8 +13,8 @@ from autovision.errors import Conflict, InvalidInput, near
 from autovision.model.version import read_version
 from autovision.promotion import evidence, later
 from autovision.promotion.comparison import compare
-from autovision.promotion.later import Refused, Short
 from autovision.promotion.policy import decide
+from autovision.promotion.refused import Refused, Short, due, wanted
 from autovision.promotion.staging import Turn, TurnVerdict, next_turn
 from autovision.records.base import now
 from autovision.records.deployments import Decision, DecisionKind, Deployment, Verdict
@@ -100,7 +100,7 @@ def look_again(
     """Judge refused challengers by what was labelled since, the first of which there is enough for another look.
 
     Args:
-        cases: see `later.candidates`.
+        cases: see `refused.candidates`.
         short: by model, why there was not enough the last time; what is found out now is added.
 
     Returns:
@@ -124,9 +124,9 @@ def look_again(
         if short is not None and challenger.id in short and short[challenger.id].still(words, at):
             continue
         found = later.gather(store, deployment, challenger, champion)
-        if not later.due(case, len(found)):
+        if not due(case, len(found)):
             if short is not None:
-                short[challenger.id] = Short(words, later.wanted(case) - len(found), at)
+                short[challenger.id] = Short(words, wanted(case) - len(found), at)
             continue
         searched = records.read(store, keys.search_request(challenger.lineage.search), SearchRequest)
         first = compare(store, deployment, challenger, searched.costs)

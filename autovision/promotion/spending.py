@@ -15,13 +15,12 @@ import numpy as np
 from scipy.stats import binom
 
 from autovision.metrics import Floats
+from autovision.promotion.refused import Look
 from autovision.significance import LEVEL
 
 MOST = 2 * LEVEL
 """the probability with which an equal model passes, however often it is looked at"""
 
-Look = tuple[int, float]
-"""the evidence that there was, and the level that was asked for"""
 _ROUNDING = 1e-9
 """by which the same probability may differ that is computed in two ways"""
 

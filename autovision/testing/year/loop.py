@@ -16,7 +16,7 @@ from autovision.controller import Controller
 from autovision.dataset import importer
 from autovision.dataset.importer import SourceImage
 from autovision.errors import StoreUnavailable
-from autovision.promotion import later
+from autovision.promotion import later, refused
 from autovision.records.deployments import Capture, RetrainingPolicy
 from autovision.records.gates import GatePolicy
 from autovision.records.models import ModelVersion
@@ -76,7 +76,7 @@ class Year:
         """From the first model to the last day."""
         with _parsed_once(), patch.object(later, "answers", self._answers), ExitStack() as others:
             if not self.later_looks:
-                others.enter_context(patch.object(later, "candidates", lambda *_: []))
+                others.enter_context(patch.object(refused, "candidates", lambda *_: []))
             self._begin()
             for day in range(self.world.plan.days):
                 self._day(day)

@@ -103,6 +103,16 @@ def test_every_gate_is_shown_when_it_is_asked_for_and_by_why(cli: Any, door: str
     assert {gate["name"] for gate in gates if not gate["passed"]} == {"better_somewhere", "within_size"}
 
 
+def test_why_tells_which_challengers_later_labels_may_still_show_to_be_better(
+    cli: Any, door: str, twin: str
+) -> None:
+    assert cli("controller", "why", door, "--json").answer["challengers"] == []
+    assert cli("promote", twin, "--to", door).code == 8
+    waiting = cli("controller", "why", door, "--json").answer["challengers"]
+    assert [(each["model"], each["looks"], each["next_at_labelled"]) for each in waiting] == [(twin, 0, 30)]
+    assert "lack nothing but evidence" in shown(cli("controller", "why", door))
+
+
 def test_without_a_rollout_there_is_nothing_to_advance_or_to_approve(cli: Any, door: str, world: Any) -> None:
     assert "rollout none" in " ".join(cli("rollout", "show", door).out.split())
     for line, said in (

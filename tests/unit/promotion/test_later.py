@@ -11,10 +11,10 @@ import pytest
 
 from autovision.controller import Controller
 from autovision.dataset import catalog, manifest
-from autovision.promotion import later, rollout
+from autovision.promotion import later, refused, rollout
 from autovision.promotion.comparison import Comparison
 from autovision.promotion.gates.better import better_somewhere
-from autovision.promotion.later import LEAST, MOST_CANDIDATES, MOST_IMAGES, PATIENCE, Refused
+from autovision.promotion.refused import LEAST, MOST_CANDIDATES, MOST_IMAGES, PATIENCE, Refused
 from autovision.records.deployments import Capture, Decision, DecisionKind, Label
 from autovision.records.gates import GatePolicy
 from autovision.records.rollouts import RolloutPolicy
@@ -54,11 +54,11 @@ def verdict(model: str | None, *failed: str, at: datetime = NOW, **numbers: Any)
 
 def test_a_candidate_failed_by_evidence_alone() -> None:
     lacking = verdict("b", "better_somewhere")
-    assert later.said(lacking) == ("b", Refused("b", "a", NOW, "accuracy"))
+    assert refused.said(lacking) == ("b", Refused("b", "a", NOW, "accuracy"))
     levels = {"all images": [[9, 0.03], [30, 0.02]]}  # as JSON has them
     again = verdict("b", "better_since", later={"champion": "a", "look": 1, "labelled": 70, "levels": levels})
     kept = {"all images": [(9, 0.03), (30, 0.02)]}
-    assert later.said(again) == ("b", Refused("b", "a", NOW, "accuracy", 1, 70, kept))
+    assert refused.said(again) == ("b", Refused("b", "a", NOW, "accuracy", 1, 70, kept))
     for closed in (
         verdict("b"),
         verdict("b", "better_somewhere", "no_forgetting[ok]"),
@@ -68,27 +68,27 @@ def test_a_candidate_failed_by_evidence_alone() -> None:
         # Of a rule that kept no account of what its looks had spent.
         verdict("b", "better_since", later={"champion": "a", "look": 1, "labelled": 70}),
     ):
-        assert later.said(closed) == ("b", None)
+        assert refused.said(closed) == ("b", None)
     retrained = lacking.with_(kind=DecisionKind.RETRAIN)
-    assert later.said(retrained) == (None, None)
+    assert refused.said(retrained) == (None, None)
 
 
 def test_the_last_word_counts_and_the_newest_few_of_this_champion_are_left() -> None:
-    told = [later.said(verdict(name, "better_somewhere")) for name in "bcdefg"]
-    told += [later.said(verdict("f")), (None, None)]
-    told.append(later.said(verdict("h", "better_somewhere", champion="z")))
-    told.append(later.said(verdict("i", "better_somewhere", at=NOW - PATIENCE - timedelta(days=1))))
+    told = [refused.said(verdict(name, "better_somewhere")) for name in "bcdefg"]
+    told += [refused.said(verdict("f")), (None, None)]
+    told.append(refused.said(verdict("h", "better_somewhere", champion="z")))
+    told.append(refused.said(verdict("i", "better_somewhere", at=NOW - PATIENCE - timedelta(days=1))))
     told.append(("j", Refused("j", "a", NOW, "accuracy", 20, MOST_IMAGES)))
-    found = later.candidates(told, "a", NOW)
+    found = refused.candidates(told, "a", NOW)
     assert [each.model for each in found] == ["g", "e", "d"][:MOST_CANDIDATES]
-    assert later.candidates(told, "b", NOW) == []
+    assert refused.candidates(told, "b", NOW) == []
 
 
 def test_a_look_is_due_at_first_enough_and_then_with_a_third_more() -> None:
     case = Refused("b", "a", NOW, "accuracy")
-    assert [later.due(case, n) for n in (LEAST - 1, LEAST)] == [False, True]
+    assert [refused.due(case, n) for n in (LEAST - 1, LEAST)] == [False, True]
     again = Refused("b", "a", NOW, "accuracy", 1, 40)
-    assert [later.due(again, n) for n in (51, 52)] == [False, True]
+    assert [refused.due(again, n) for n in (51, 52)] == [False, True]
 
 
 # ------------------------------------------------------------------------------------------------- judging
@@ -123,9 +123,9 @@ def test_a_look_is_the_stricter_the_more_there_were_before(paired: Any) -> None:
     for n in (30, 39, 51, 67):
         said = later.judge(first, paired(n, n // 10, n // 10, seed=n), case, n, POLICY)
         decision = verdict("b", "better_since", later=said.numbers["later"])
-        refused = later.said(decision)[1]
-        assert refused is not None and (refused.looks, refused.labelled) == (case.looks + 1, n)
-        case = refused
+        left = refused.said(decision)[1]
+        assert left is not None and (left.looks, left.labelled) == (case.looks + 1, n)
+        case = left
     levels = [level for _, level in case.levels["all images"]]
     assert len(levels) == 5 and all(0 < level < 0.05 for level in levels[1:])
     fresh = Refused("b", "a", NOW, "accuracy")
@@ -177,8 +177,8 @@ def store(tiny: History) -> MemoryStore:
     deployments.create(store, "door", "colours", tiny.space.to_json())
     deployments.set_champion(store, "door", tiny.models[0].id, expected=None)
     deployments.set_gate_policy(store, "door", POLICY)
-    refused = verdict(tiny.models[1].id, "better_somewhere", champion=tiny.models[0].id)
-    deployments.record_verdict(store, deployments.get(store, "door"), refused)
+    decision = verdict(tiny.models[1].id, "better_somewhere", champion=tiny.models[0].id)
+    deployments.record_verdict(store, deployments.get(store, "door"), decision)
     return store
 
 
@@ -215,8 +215,8 @@ def send(
 def look(store: MemoryStore) -> Decision | None:
     deployment = deployments.get(store, "door")
     assert deployment.model is not None
-    told = [later.said(each) for each in deployments.decisions(store, "door")]
-    cases = later.candidates(told, deployment.model, NOW)
+    told = [refused.said(each) for each in deployments.decisions(store, "door")]
+    cases = refused.candidates(told, deployment.model, NOW)
     return rollout.look_again(store, "door", cases, clock=lambda: NOW + timedelta(minutes=len(told)))
 
 
@@ -239,8 +239,8 @@ def test_one_that_is_no_better_is_looked_at_when_there_is_more(
 ) -> None:
     champion = tiny.models[0].id
     deployments.set_champion(store, "door", tiny.models[1].id, expected=champion)
-    refused = verdict(champion, "better_somewhere", champion=tiny.models[1].id)
-    deployments.record_verdict(store, deployments.get(store, "door"), refused)
+    decision = verdict(champion, "better_somewhere", champion=tiny.models[1].id)
+    deployments.record_verdict(store, deployments.get(store, "door"), decision)
     send(store, tiny, tmp_path, LEAST, shifted=False)
     decision = look(store)
     assert decision is not None and not decision.accepted
@@ -288,8 +288,8 @@ def test_labels_are_gone_through_again_only_when_there_may_be_enough_of_them(
     gathered, short = [], {}
     real = later.gather
     monkeypatch.setattr(later, "gather", lambda *args: gathered.append(1) or real(*args))
-    told = [later.said(each) for each in deployments.decisions(store, "door")]
-    cases = later.candidates(told, tiny.models[0].id, NOW)
+    told = [refused.said(each) for each in deployments.decisions(store, "door")]
+    cases = refused.candidates(told, tiny.models[0].id, NOW)
 
     def turn(at: datetime) -> Decision | None:
         return rollout.look_again(store, "door", cases, short=short, clock=lambda: at)
