@@ -31,7 +31,7 @@ from autovision.monitoring.arrivals import Arrivals
 from autovision.monitoring.told import told
 from autovision.monitoring.watch import watch
 from autovision.promotion import refused, rollout
-from autovision.promotion.refused import Said, Short
+from autovision.promotion.refused import Refused, Said, Short
 from autovision.records.base import now
 from autovision.records.deployments import Decision, Deployment, DriftReport
 from autovision.records.retraining import RetrainingState
@@ -46,7 +46,7 @@ from autovision.search.fleet import Fleet
 from autovision.search.progress import ProgressEvent
 from autovision.search.run import run_search
 from autovision.search.sharing import queue
-from autovision.store import keys, lease, retention
+from autovision.store import keys, labels, lease, retention
 from autovision.store.fence import FencedStore
 from autovision.store.lease import HeldLease
 from autovision.store.protocol import Store
@@ -264,8 +264,25 @@ class Controller:
         if not cases or (last is not None and at - last < _LOOK_EVERY):
             return
         self.looked_at[deployment.name] = at
-        short = self._short.setdefault(deployment.name, {})
-        decision = rollout.look_again(self.acting, deployment.name, cases, short=short, clock=self.clock)
+        words = labels.count(self.store, deployment.name)
+        for case in cases:
+            act, event = partial(self._judge_again, deployment, case, words), None
+            # One that cannot be judged must not keep those after it from their turn.
+            for event in self._guarded(deployment.name, act, f"judge {case.model} again"):
+                yield event
+            if event is not None and event.stage == "promotion":
+                return
+
+    def _judge_again(self, deployment: Deployment, case: Refused, words: int) -> Iterator[Event]:
+        decision = rollout.look_again(
+            self.acting,
+            deployment.name,
+            case,
+            words,
+            short=self._short.setdefault(deployment.name, {}),
+            revision=deployment.revision,
+            clock=self.clock,
+        )
         if decision is not None:
             yield Event("promotion", decision.what, decision)
 

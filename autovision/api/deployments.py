@@ -210,11 +210,11 @@ class Deployments(Models):
 
     def challengers(self, deployment: str) -> list[Refused]:
         """The refused challengers that later labels may still show to be better, the newest first."""
-        champion = deployments.get(self.store, deployment).model
-        if champion is None:
-            return []
+        of = deployments.get(self.store, deployment)
+        if of.model is None or of.rollout_policy.approval == "manual":
+            return []  # of the latter a person has had the gates' word
         told = [refused.said(each) for each in deployments.decisions(self.store, deployment)]
-        return refused.candidates(told, champion, now())
+        return refused.candidates(told, of.model, now())
 
     def ask_for_search(self, deployment: str, reason: str) -> tuple[Ask, bool]:
         """Have the controller search again, and whether that is news: a word that waits already stays as it is.

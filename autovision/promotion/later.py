@@ -2,10 +2,11 @@
 
 A re-search answers to a new kind of images, of which the test split has a quarter of the first few labels: too few to
 show anything. Every label that comes later is of an image that neither model has learnt from, drawn as production draws
-them. So a challenger that fails by nothing but that evidence stays a candidate, and is judged by the test split and
-these images together once there are `LEAST` of them, and again whenever there are `GROWTH` times as many. How strict
-these looks are is counted by `spending`: a challenger that equals the champion is promoted with a probability of 5 % at
-first, and of 10 % in all, however often it is looked at.
+them. So a challenger that fails by nothing but that evidence stays a candidate, and is looked at again once there are
+`LEAST` of them, and again whenever there are `GROWTH` times as many: it has to be better on the test split and these
+images together, or on these images alone, which what the test split has of old kinds does not dilute. How strict each
+look is, `spending` counts: a challenger that equals the champion is promoted with a probability of 5 % at most when it
+is compared first, and of 10 % at most in all, however often it is looked at.
 
 gather      labelled requests that neither model has learnt from
 pair        what both say of them
@@ -44,6 +45,7 @@ from autovision.store.protocol import Store
 
 LATE = timedelta(days=14)
 """before it was registered: labels of such requests may still come"""
+SINCE = "images labelled since"
 _AT_ONCE = 64
 
 
@@ -181,12 +183,16 @@ def _unlike(
         new[digest] = by_image[digest], data
         if bits >= 0:
             hashes[digest] = perceptual_hash(decoded)
-    if bits >= 0:
-        old = {row.image: row.perceptual_hash or "" for row in learnt}
-        for near in alike_by_hash(hashes, old, most_bits=bits).pairs:
-            if near.second in old or near.second in new:
-                new.pop(near.first, None)
-    return [new[digest] for digest in by_image if digest in new]
+    old = {row.image: row.perceptual_hash or "" for row in learnt}
+    like: dict[str, set[str]] = {digest: set() for digest in by_image}
+    for near in alike_by_hash(hashes, old, most_bits=bits).pairs if bits >= 0 else ():
+        for one, other in ((near.first, near.second), (near.second, near.first)):
+            like.setdefault(one, set()).add(other)
+    kept: dict[str, tuple[Labelled, bytes]] = {}
+    for digest in by_image:  # the oldest first: what is kept once stays when more come
+        if digest in new and not any(other in old or other in kept for other in like[digest]):
+            kept[digest] = new[digest]
+    return list(kept.values())
 
 
 def _truth(agreed: Sequence[Labels], challenger: ModelVersion) -> Ints:
@@ -213,7 +219,7 @@ def judge(
     look, metric = case.looks + 1, case.metric
     paired = first.paired if since is None else together(first.paired, since)
     before = case.levels or _with({}, better_somewhere(first.paired, metric=metric))
-    gate = better(first.paired, since, metric, before)
+    gate = better(first.paired, since, metric, before, look)
     verdict = decide(
         paired,
         metric=metric,
@@ -234,16 +240,18 @@ def judge(
     return verdict.with_(why=f"{told}; {verdict.why}", numbers={**verdict.numbers, "later": numbers})
 
 
-def better(first: Paired, since: Paired | None, metric: str, before: Levels) -> GateResult:
-    """Whether it is better on the test split and the images that came since, as strictly as this look has to be."""
+def better(first: Paired, since: Paired | None, metric: str, before: Levels, look: int) -> GateResult:
+    """Whether it is better with the images that came since, as strictly as this look has to be."""
     if since is None:
         return GateResult(
             GATE, False, "hardly any of the images that were labelled since is of use", {"n": 0}
         )
+    both = together(first, since)
+    later = np.arange(len(both.labels)) >= len(first.labels)
     return better_somewhere(
-        together(first, since),
+        replace(both, groups={SINCE: later, **both.groups}),
         metric=metric,
-        level=lambda part, evidence, tested: spending.level(before.get(part, ()), evidence, tested=tested),
+        levels=lambda evidence: spending.levels(before, evidence, look),
         gate=GATE,
     )
 

@@ -37,14 +37,15 @@ def decide(
     to the champion only the last takes notice. Since all
     must pass (intersection-union, Berger 1982), the error of accepting a challenger that is worse
     somewhere by more than the policy's margin stays at 5 % wherever there are images enough to bound it,
-    and that of accepting one that is better nowhere at 5 % always. With one or without, it must be
+    and that of accepting one that is better nowhere at 5 % always (10 % with later looks: see
+    `promotion.later`). With one or without, it must be
     within the policy's limits.
 
     Args:
         policy: margins and limits; None: those by default.
         corrupted: kind of corruption -> both models on the first of the same images, corrupted.
         taken: what serving it takes, where the policy limits that.
-        better: whether it is better somewhere, by other images than these; None: these tell.
+        better: whether it is better somewhere, as a later look asks it; None: as the first one does.
 
     Raises `InvalidInput` for an unknown metric, or one that is undefined on these images.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from autovision.records.deployments import Decision, DecisionKind
@@ -18,7 +18,7 @@ GROWTH = 1.3
 """times as many images that there have to be for another look"""
 MOST_IMAGES = 2000
 """that it is judged by, the first to come; there is no further look"""
-MOST_CANDIDATES = 3
+MOST_CANDIDATES = 6
 """refused challengers that are looked at again, the newest"""
 PATIENCE = timedelta(days=60)
 """after its last look, in which there have to be `GROWTH` times as many images of a candidate"""
@@ -44,7 +44,9 @@ class Refused:
     labelled: int = 0
     """images that there were the last time"""
     levels: Levels = field(default_factory=dict)
-    """that at the test split alone in front; empty: there was no other"""
+    """that at the test split alone in front; empty: it was not written down"""
+    closed: bool = False
+    """whether it failed by something else the last time"""
 
 
 Said = tuple[str | None, Refused | None]
@@ -61,19 +63,20 @@ def said(decision: Decision) -> Said:
 def _refused(decision: Decision) -> Refused | None:
     """None: it is the last word."""
     numbers = decision.numbers
-    failed = [gate["name"] for gate in numbers.get("gates", ()) if not gate["passed"]]
+    failed = {gate["name"]: gate for gate in numbers.get("gates", ()) if not gate["passed"]}
     champion = numbers.get("champion")
-    if (
-        decision.accepted
-        or decision.subject is None
-        or not isinstance(champion, str)
-        or len(failed) != 1
-        or failed[0] not in _LACKS_EVIDENCE
-    ):
+    if decision.accepted or decision.subject is None or not isinstance(champion, str) or not failed:
         return None
-    before = numbers.get("later") or {"look": 0, "labelled": 0, "levels": {}}
-    if "levels" not in before:
-        return None  # what an earlier rule has spent is not known
+    name, gate = next(iter(failed.items()))
+    before = numbers.get("later")
+    closed = len(failed) > 1 or name not in _LACKS_EVIDENCE
+    if before is None and not closed:
+        asked = gate.get("numbers") or {}
+        evidence = asked.get("evidence", {})
+        levels = {part: [(evidence[part], level)] for part, level in asked.get("levels", {}).items()}
+        before = {"look": 0, "labelled": 0, "levels": levels}
+    if before is None or "levels" not in before:
+        return None  # of an earlier rule: what its looks have spent is not known
     return Refused(
         decision.subject,
         champion,
@@ -82,20 +85,32 @@ def _refused(decision: Decision) -> Refused | None:
         before["look"],
         before["labelled"],
         {part: [(int(n), float(level)) for n, level in looks] for part, looks in before["levels"].items()},
+        closed,
     )
 
 
 def candidates(decided: Iterable[Said], champion: str, at: datetime) -> list[Refused]:
     """Those that may be looked at again, the newest first.
 
+    What looks have spent stays spent: one that is compared anew, because somebody asks for it, goes on from there.
+
     Args:
         decided: what each decision said, the oldest first.
     """
-    latest = dict(decided)
+    latest: dict[str | None, Refused | None] = {}
+    spent: dict[str, Refused] = {}
+    for model, case in decided:
+        latest[model] = case
+        if case is not None and case.champion == champion:
+            before = spent.get(case.model)
+            if before is not None and before.looks > case.looks:
+                case = replace(case, looks=before.looks, labelled=before.labelled, levels=before.levels)
+            latest[model] = spent[case.model] = case
     found = [
         each
         for each in latest.values()
         if each is not None
+        and not each.closed
         and each.champion == champion
         and at - each.at <= PATIENCE
         and each.labelled < MOST_IMAGES
@@ -124,5 +139,8 @@ class Short:
     at: datetime
 
     def still(self, words: int, at: datetime) -> bool:
-        """Each new label makes one image at most; a day later one looks all the same: a capture may come after it."""
-        return words - self.words < self.missing and at - self.at < timedelta(days=1)
+        """Each new label makes about one image; after a day one looks all the same.
+
+        A capture may come after its label, and a word may settle what is to be said of other images, too.
+        """
+        return words - self.words < self.missing and abs(at - self.at) < timedelta(days=1)

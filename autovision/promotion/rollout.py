@@ -6,7 +6,7 @@ is killed leaves neither without the other, and of two who act at once one is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from datetime import datetime
 
 from autovision.errors import Conflict, InvalidInput, near
@@ -22,7 +22,7 @@ from autovision.records.models import ModelVersion
 from autovision.records.rollouts import Rollout, Stage, Step
 from autovision.records.searches import Costs, SearchRequest
 from autovision.registry import deployments
-from autovision.store import keys, labels, records
+from autovision.store import keys, records
 from autovision.store.protocol import Store
 
 
@@ -92,48 +92,51 @@ def consider(
 def look_again(
     store: Store,
     name: str,
-    cases: Sequence[Refused],
+    case: Refused,
+    words: int,
     *,
     short: MutableMapping[str, Short] | None = None,
+    revision: int | None = None,
     clock: Callable[[], datetime] = now,
 ) -> Decision | None:
-    """Judge refused challengers by what was labelled since, the first of which there is enough for another look.
+    """Judge a refused challenger by what was labelled since, if there is enough for another look.
 
     Args:
-        cases: see `refused.candidates`.
+        case: see `refused.candidates`.
+        words: labels of any kind that there are.
         short: by model, why there was not enough the last time; what is found out now is added.
+        revision: of the deployment when it was found that the challenger is a candidate; None: whichever it is.
 
     Returns:
-        What was decided; None: there is not enough of it yet for any, or another model is on its way.
+        What was decided; None: there is not enough yet, or another model is on its way.
 
     Raises:
         NotFound: no such deployment or model.
         Conflict: the deployment changed meanwhile.
     """
     deployment = deployments.get(store, name)
-    if deployment.model is None or deployment.rollout is not None:
+    if revision not in (None, deployment.revision):
+        raise Conflict(
+            f"deployment {name!r} changed before {case.model!r} was judged again; look at it again"
+        )
+    if deployment.model != case.champion or deployment.rollout is not None:
         return None
     if deployment.rollout_policy.approval == "manual":
         return None  # a person has had the gates' word already
-    champion = read_version(store, deployment.model)
-    for case in cases:
-        if case.champion != champion.id:
-            continue
-        challenger = read_version(store, case.model)
-        at, words = clock(), labels.count_since(store, name, later.begin(challenger))
-        if short is not None and challenger.id in short and short[challenger.id].still(words, at):
-            continue
-        found = later.gather(store, deployment, challenger, champion)
-        if not due(case, len(found)):
-            if short is not None:
-                short[challenger.id] = Short(words, wanted(case) - len(found), at)
-            continue
-        searched = records.read(store, keys.search_request(challenger.lineage.search), SearchRequest)
-        first = compare(store, deployment, challenger, searched.costs)
-        since = later.pair(store, deployment, champion, challenger, found, first.paired)
-        verdict = later.judge(first, since, case, len(found), deployment.gate_policy)
-        return _settle(store, deployment, challenger, verdict, None, clock(), costs=searched.costs)
-    return None
+    at = clock()
+    if short is not None and case.model in short and short[case.model].still(words, at):
+        return None
+    champion, challenger = (read_version(store, model) for model in (case.champion, case.model))
+    found = later.gather(store, deployment, challenger, champion)
+    if not due(case, len(found)):
+        if short is not None:
+            short[challenger.id] = Short(words, wanted(case) - len(found), at)
+        return None
+    searched = records.read(store, keys.search_request(challenger.lineage.search), SearchRequest)
+    first = compare(store, deployment, challenger, searched.costs)
+    since = later.pair(store, deployment, champion, challenger, found, first.paired)
+    verdict = later.judge(first, since, case, len(found), deployment.gate_policy)
+    return _settle(store, deployment, challenger, verdict, None, clock(), costs=searched.costs)
 
 
 def waiting(store: Store, name: str) -> list[Decision]:

@@ -7,7 +7,7 @@ one that was said later stands, whichever came first, so that what is delivered 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import Enum
@@ -151,19 +151,18 @@ def read_since(store: Store, deployment: str, at: datetime) -> list[Label]:
 
     The others are not even read: a request's id begins with its time. One of an id that somebody else made is left out.
     """
-    return sorted(records.read_many(store, _keys_since(store, deployment, at), Label).values(), key=_by_time)
-
-
-def count_since(store: Store, deployment: str, at: datetime) -> int:
-    """How many labels `read_since` would read: their keys are listed."""
-    return sum(1 for _ in _keys_since(store, deployment, at))
-
-
-def _keys_since(store: Store, deployment: str, at: datetime) -> Iterator[str]:
     prefix, stamp = keys.labels(deployment), keys.stamp(at)
-    for key in store.list(prefix):
-        if _STAMPED.match(request := key.removeprefix(prefix)) and request >= stamp:
-            yield key
+    wanted = (
+        key
+        for key in store.list(prefix)
+        if _STAMPED.match(request := key.removeprefix(prefix)) and request >= stamp
+    )
+    return sorted(records.read_many(store, wanted, Label).values(), key=_by_time)
+
+
+def count(store: Store, deployment: str) -> int:
+    """How many labels there are: their keys are listed."""
+    return sum(1 for _ in store.list(keys.labels(deployment)))
 
 
 def _content(label: Label) -> dict[str, object]:

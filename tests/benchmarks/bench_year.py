@@ -14,7 +14,7 @@ is. Of 40 requests a day 15 % are labelled, by people who are wrong in 5 %, afte
 say is stored every third day. `--days` lives the first days of the year alone.
 
 The nightly policies search at two o'clock whenever a label is new. Their challengers meet the same gates. With one of
-them the last three that were refused are looked at again on later labels, as those of the shipped policy are; with the
+them the last few that were refused are looked at again on later labels, as those of the shipped policy are; with the
 other nobody does so, as it is where a scheduler retrains and a test split decides.
 """
 

@@ -81,8 +81,8 @@ class Stream:
 
 
 @cache
-def stream(path: Path, seed: int, per_day: int) -> Stream:
-    world, people = World(kinds(path), Plan(), seed, first=300), People(seed)
+def stream(path: Path, seed: int, per_day: int, begins: int) -> Stream:
+    world, people = World(kinds(path), Plan(), seed, first=begins), People(seed)
     first = {each.digest: (each, each.truth) for each in world.first_images()}
     sent: dict[str, Arrived] = {}
     words: dict[str, set[str]] = {}
@@ -217,7 +217,7 @@ class Replay:
             numbers=numbers, created_at=at(day, 0.0),
         )  # fmt: skip
         model.case = refused.said(decision)[1]
-        if model.case is not None:
+        if model.case is not None and not model.case.closed:
             model.day = day
             self.waiting.append(model)
             self.waiting.sort(key=lambda each: len(each.known))
@@ -234,11 +234,11 @@ def arrays(images: Sequence[tuple[Arrived, str]]) -> tuple[np.ndarray, np.ndarra
     return embeddings, np.array([CLASSES.index(label) for _, label in images])
 
 
-def lived(path: Path, seed: int, per_day: int, ways: Sequence[str]) -> dict[str, Any]:
+def lived(path: Path, seed: int, per_day: int, begins: int, ways: Sequence[str]) -> dict[str, Any]:
     """A year under each of the policies."""
     found: dict[str, Any] = {"seed": seed}
     for name in ways:
-        replay = Replay(stream(path, seed, per_day), WAYS[name])
+        replay = Replay(stream(path, seed, per_day, begins), WAYS[name])
         replay.live()
         found[name] = {
             "mean": float(np.mean(replay.accuracy)),
@@ -294,10 +294,13 @@ def main() -> None:
     chosen = parser.parse_args()
     seeds = range(chosen.from_seed, chosen.from_seed + (2 if chosen.quick else chosen.seeds))
     with tempfile.TemporaryDirectory() as scratch:
-        path = recorded(chosen.cache or Path(scratch), None)
+        few, begins = (120, 40) if chosen.quick else (None, 300)
+        path = recorded(chosen.cache or Path(scratch), few)
         os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
         with ProcessPoolExecutor(chosen.processes, get_context("spawn")) as pool:
-            going = [pool.submit(lived, path, seed, chosen.per_day, chosen.policies) for seed in seeds]
+            going = [
+                pool.submit(lived, path, seed, chosen.per_day, begins, chosen.policies) for seed in seeds
+            ]
             years = []
             for future in going:
                 years.append(future.result())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -18,26 +18,26 @@ from autovision.promotion.gates.paired import (
 )
 from autovision.significance import LEVEL, sign_test
 
-Asked = Callable[[str, int, int], float]
-"""(part, evidence, parts that are tested) -> the level of the test of that part; see `better_somewhere`"""
+Asked = Callable[[Mapping[str, int]], Mapping[str, float]]
+"""evidence of each part that is tested -> the levels of their tests; see `better_somewhere`"""
 
 
-def once(part: str, evidence: int, tested: int) -> float:
-    """The level of parts that are looked at once (Bonferroni)."""
-    return LEVEL / tested
+def once(evidence: Mapping[str, int]) -> dict[str, float]:
+    """The levels of parts that are looked at once (Bonferroni)."""
+    return dict.fromkeys(evidence, LEVEL / len(evidence))
 
 
 def better_somewhere(
-    paired: Paired, *, metric: str = "accuracy", level: Asked = once, gate: str = "better_somewhere"
+    paired: Paired, *, metric: str = "accuracy", levels: Asked = once, gate: str = "better_somewhere"
 ) -> GateResult:
     """Whether the challenger is better on all images or on a subgroup.
 
     One-sided tests (McNemar's exact one for accuracy, a paired bootstrap otherwise) on the whole and
-    on each subgroup, corrected for their number (Bonferroni), so that a challenger that equals the
-    champion everywhere is promoted with a probability of `LEVEL` at most.
+    on each subgroup, corrected for their number, so that a challenger that equals the champion everywhere is promoted
+    with a probability of `LEVEL` at most, if it is looked at `once`.
 
     Args:
-        level: of each test. The evidence of a part are the images that only one of both gets right, or for a metric
+        levels: of the tests. The evidence of a part are the images that only one of both gets right, or for a metric
             other than accuracy all of its images.
     """
     parts = {"all images": paired} | {
@@ -58,23 +58,23 @@ def better_somewhere(
             evidence[name] = len(part.labels)
     if not tested:
         raise undefined(paired, metric)
-    levels = {name: level(name, evidence[name], len(tested)) for name in tested}
-    best = min(tested, key=lambda name: (tested[name] > levels[name], tested[name]))
+    asked = levels(evidence)
+    best = min(tested, key=lambda name: (tested[name] > asked[name], tested[name]))
     before, after = values(parts[best], metric)
-    passed = tested[best] <= levels[best]
+    passed = tested[best] <= asked[best]
     comparison = f"on {best} the {spoken_metric(metric)} goes from {before:.3f} to {after:.3f}"
     return GateResult(
         gate,
         passed,
         f"{comparison} (n = {len(parts[best].labels)}, p = {tested[best]:.2g}, "
-        f"{'at most' if passed else 'needed is at most'} {levels[best]:.2g} with {len(tested)} tested)",
+        f"{'at most' if passed else 'needed is at most'} {asked[best]:.2g} with {len(tested)} tested)",
         {
             "where": best,
             "before": before,
             "after": after,
             "p_values": tested,
             "evidence": evidence,
-            "levels": levels,
-            "level": levels[best],
+            "levels": dict(asked),
+            "level": asked[best],
         },
     )

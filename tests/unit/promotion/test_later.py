@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from autovision.controller import Controller
 from autovision.dataset import catalog, manifest
+from autovision.duplicates import MOST_BITS
+from autovision.errors import Conflict
 from autovision.promotion import later, refused, rollout
 from autovision.promotion.comparison import Comparison
 from autovision.promotion.gates.better import better_somewhere
+from autovision.promotion.later import SINCE
 from autovision.promotion.refused import LEAST, MOST_CANDIDATES, MOST_IMAGES, PATIENCE, Refused
 from autovision.records.deployments import Capture, Decision, DecisionKind, Label
 from autovision.records.gates import GatePolicy
@@ -55,6 +60,10 @@ def verdict(model: str | None, *failed: str, at: datetime = NOW, **numbers: Any)
 def test_a_candidate_failed_by_evidence_alone() -> None:
     lacking = verdict("b", "better_somewhere")
     assert refused.said(lacking) == ("b", Refused("b", "a", NOW, "accuracy"))
+    numbers = {"evidence": {"all images": 9}, "levels": {"all images": 0.05}}
+    gates = [{"name": "better_somewhere", "passed": False, "numbers": numbers}]
+    first = Refused("b", "a", NOW, "accuracy", levels={"all images": [(9, 0.05)]})
+    assert refused.said(verdict("b", "better_somewhere", gates=gates)) == ("b", first)
     levels = {"all images": [[9, 0.03], [30, 0.02]]}  # as JSON has them
     again = verdict("b", "better_since", later={"champion": "a", "look": 1, "labelled": 70, "levels": levels})
     kept = {"all images": [(9, 0.03), (30, 0.02)]}
@@ -69,19 +78,33 @@ def test_a_candidate_failed_by_evidence_alone() -> None:
         verdict("b", "better_since", later={"champion": "a", "look": 1, "labelled": 70}),
     ):
         assert refused.said(closed) == ("b", None)
+    several = verdict("b", "better_since", "no_forgetting[ok]", later=again.numbers["later"])
+    assert refused.said(several)[1] == Refused("b", "a", NOW, "accuracy", 1, 70, kept, closed=True)
+    assert refused.candidates([refused.said(several)], "a", NOW) == []
     retrained = lacking.with_(kind=DecisionKind.RETRAIN)
     assert refused.said(retrained) == (None, None)
 
 
 def test_the_last_word_counts_and_the_newest_few_of_this_champion_are_left() -> None:
-    told = [refused.said(verdict(name, "better_somewhere")) for name in "bcdefg"]
-    told += [refused.said(verdict("f")), (None, None)]
+    told = [refused.said(verdict(name, "better_somewhere")) for name in "xbcdeg"]
+    told += [refused.said(verdict("f")), (None, None), refused.said(verdict("k", "better_somewhere"))]
     told.append(refused.said(verdict("h", "better_somewhere", champion="z")))
     told.append(refused.said(verdict("i", "better_somewhere", at=NOW - PATIENCE - timedelta(days=1))))
     told.append(("j", Refused("j", "a", NOW, "accuracy", 20, MOST_IMAGES)))
     found = refused.candidates(told, "a", NOW)
-    assert [each.model for each in found] == ["g", "e", "d"][:MOST_CANDIDATES]
+    assert [each.model for each in found] == ["k", "g", "e", "d", "c", "b"][:MOST_CANDIDATES]
     assert refused.candidates(told, "b", NOW) == []
+
+
+def test_what_looks_have_spent_stays_spent_when_somebody_asks_for_a_comparison_anew() -> None:
+    levels = {"all images": [[9, 0.03], [30, 0.02]]}
+    later_look = verdict(
+        "b", "better_since", later={"champion": "a", "look": 1, "labelled": 70, "levels": levels}
+    )
+    of_another = verdict("b", "better_somewhere", champion="z")
+    told = [refused.said(each) for each in (later_look, of_another, verdict("b", "better_somewhere"))]
+    (found,) = refused.candidates(told, "a", NOW)
+    assert (found.looks, found.labelled, len(found.levels["all images"])) == (1, 70, 2)
 
 
 def test_a_look_is_due_at_first_enough_and_then_with_a_third_more() -> None:
@@ -101,7 +124,8 @@ def test_all_images_together_decide_who_is_better_and_who_is_worse(paired: Any) 
     assert better.accepted and better.numbers["n"] == 260
     told = better.numbers["later"]
     assert {**told, "levels": 0} == {"champion": "a", "look": 1, "labelled": 60, "n": 60, "levels": 0}
-    assert [evidence for evidence, _ in told["levels"]["all images"]] == [7, 15]
+    evidence = {part: [count for count, _ in looks] for part, looks in told["levels"].items()}
+    assert evidence == {"all images": [7, 15], SINCE: [8]}
     gates = [gate["name"] for gate in better.numbers["gates"]]
     assert gates[0] == "better_since" and "better_somewhere" not in gates
     same = later.judge(first, paired(60, 3, 3, seed=1), case, 60, POLICY)
@@ -118,6 +142,14 @@ def test_what_the_test_split_shows_already_counts(paired: Any) -> None:
     assert later.judge(Comparison(first), paired(60, 4, 0, seed=1), case, 60, POLICY).accepted
 
 
+def test_much_of_old_kinds_does_not_hide_what_the_later_images_show(paired: Any) -> None:
+    first, since = Comparison(paired(2000, 150, 150)), paired(60, 30, 0, seed=1)
+    case = Refused("b", "a", NOW, "accuracy")
+    assert not better_somewhere(later.together(first.paired, since)).passed
+    found = later.judge(first, since, case, 60, POLICY)
+    assert found.accepted and f"on {SINCE}" in found.why
+
+
 def test_a_look_is_the_stricter_the_more_there_were_before(paired: Any) -> None:
     first, case = Comparison(paired(200, 6, 5)), Refused("b", "a", NOW, "accuracy")
     for n in (30, 39, 51, 67):
@@ -128,10 +160,11 @@ def test_a_look_is_the_stricter_the_more_there_were_before(paired: Any) -> None:
         case = left
     levels = [level for _, level in case.levels["all images"]]
     assert len(levels) == 5 and all(0 < level < 0.05 for level in levels[1:])
-    fresh = Refused("b", "a", NOW, "accuracy")
     since = paired(670, 110, 10, seed=9)
+    account = case.levels
     asked = [
-        later.better(first.paired, since, "accuracy", each.levels).numbers["level"] for each in (fresh, case)
+        later.better(first.paired, since, "accuracy", levels, 5).numbers["level"]
+        for levels in ({"all images": account["all images"][:1]}, account)
     ]
     assert asked[1] < asked[0]
 
@@ -145,6 +178,7 @@ def test_a_part_that_the_test_split_has_little_of_is_looked_at_by_itself(paired:
     assert {part: len(looks) for part, looks in said.numbers["later"]["levels"].items()} == {
         "all images": 2,
         "poly": 2,
+        SINCE: 1,
     }
 
 
@@ -217,7 +251,12 @@ def look(store: MemoryStore) -> Decision | None:
     assert deployment.model is not None
     told = [refused.said(each) for each in deployments.decisions(store, "door")]
     cases = refused.candidates(told, deployment.model, NOW)
-    return rollout.look_again(store, "door", cases, clock=lambda: NOW + timedelta(minutes=len(told)))
+    words = labels.count(store, "door")
+    at = NOW + timedelta(minutes=len(told))
+    for case in cases:
+        if (decision := rollout.look_again(store, "door", case, words, clock=lambda: at)) is not None:
+            return decision
+    return None
 
 
 def test_a_better_challenger_takes_over_once_enough_is_labelled(
@@ -250,7 +289,7 @@ def test_one_that_is_no_better_is_looked_at_when_there_is_more(
     again = look(store)
     assert again is not None and again.numbers["later"]["look"] == 2
     spent = [len(looks) for looks in again.numbers["later"]["levels"].values()]
-    assert set(spent) == {3}, "the test split, and two looks"
+    assert spent == [3, 2], "the test split, and two looks"
 
 
 def test_what_was_learnt_from_or_asked_for_by_a_review_or_sent_twice_is_no_evidence(
@@ -289,10 +328,11 @@ def test_labels_are_gone_through_again_only_when_there_may_be_enough_of_them(
     real = later.gather
     monkeypatch.setattr(later, "gather", lambda *args: gathered.append(1) or real(*args))
     told = [refused.said(each) for each in deployments.decisions(store, "door")]
-    cases = refused.candidates(told, tiny.models[0].id, NOW)
+    (case,) = refused.candidates(told, tiny.models[0].id, NOW)
 
     def turn(at: datetime) -> Decision | None:
-        return rollout.look_again(store, "door", cases, short=short, clock=lambda: at)
+        words = labels.count(store, "door")
+        return rollout.look_again(store, "door", case, words, short=short, clock=lambda: at)
 
     send(store, tiny, tmp_path, LEAST - 10)
     assert turn(NOW) is None and turn(NOW + timedelta(hours=1)) is None and len(gathered) == 1
@@ -302,6 +342,48 @@ def test_labels_are_gone_through_again_only_when_there_may_be_enough_of_them(
     assert turn(NOW + timedelta(hours=25)) is None and len(gathered) == 2, "a capture may have come late"
     send(store, tiny, tmp_path, 2)
     assert turn(NOW + timedelta(hours=26)) is not None and len(gathered) == 3
+
+
+def test_a_look_whose_reason_is_out_of_date_is_refused(
+    store: MemoryStore, tiny: History, tmp_path: Path
+) -> None:
+    send(store, tiny, tmp_path, LEAST + 10)
+    deployment = deployments.get(store, "door")
+    (case,) = refused.candidates(
+        [refused.said(deployments.decisions(store, "door")[-1])], tiny.models[0].id, NOW
+    )
+    deployments.set_rollout_policy(store, "door", RolloutPolicy(approval="both"))
+    with pytest.raises(Conflict, match="changed before"):
+        rollout.look_again(store, "door", case, 40, revision=deployment.revision, clock=lambda: NOW)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_images_that_are_nearly_the_same_the_first_one_stays_when_another_comes(
+    store: MemoryStore, tiny: History, seed: int
+) -> None:
+    """Whichever has the smaller digest: what was counted at one look is counted at the next."""
+    pixels = np.random.default_rng(seed).integers(40, 200, (16, 16, 3), dtype=np.uint8)
+    found = []
+    for number, more in enumerate((0, 8)):
+        sink, at = io.BytesIO(), NOW + timedelta(minutes=number)
+        Image.fromarray(pixels + np.uint8(more)).resize((64, 64)).save(sink, "PNG")
+        digest = hashlib.sha256(sink.getvalue()).hexdigest()
+        capture = Capture(
+            request_id=keys.derived_id(at, digest),
+            deployment="door",
+            model=tiny.models[0].id,
+            received_at=at,
+            latency_ms=1.0,
+            image=digest,
+            image_bytes=len(sink.getvalue()),
+            label=CLASSES[0],
+            probabilities=dict.fromkeys(CLASSES, 0.5),
+            embedding=(0.0,),
+        )
+        store.put_immutable(captures.image_key(capture), sink.getvalue())
+        found.append(later.Labelled(capture, "red"))
+    kept = later._unlike(store, [], MOST_BITS, found)
+    assert [each for each, _ in kept] == found[:1]
 
 
 def test_approval_is_asked_for_and_stands(store: MemoryStore, tiny: History, tmp_path: Path) -> None:
