@@ -43,6 +43,9 @@ class Listener:
         """where it listens on TCP, with the port that was free"""
         config = uvicorn.Config(
             app,
+            # The configuration that uvicorn brings would close the handlers of all others, without which Ray Serve
+            # does not know a replica again once its controller was lost, and kills it.
+            log_config=None,
             log_level="critical",
             access_log=False,
             lifespan="on",

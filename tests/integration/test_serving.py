@@ -21,7 +21,9 @@ import httpx
 import psutil
 import pytest
 import ray
-from ray import cloudpickle
+from ray import cloudpickle, serve
+from ray.exceptions import RayError
+from ray.serve.schema import DeploymentStatus, ReplicaState
 
 from autovision.errors import Conflict, InvalidImage, InvalidInput, NotFound
 from autovision.promotion.rollout import go_on
@@ -307,12 +309,45 @@ def replica_pids(name: str) -> list[int]:
 
 def serving(part: str) -> list[psutil.Process]:
     """Processes of replicas on Serve, by a part of their name."""
+    return below(f"ServeReplica:{part}")
+
+
+def below(part: str) -> list[psutil.Process]:
+    """Actors that this test's Ray started, by a part of their name."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
-            if f"ServeReplica:{part}" in " ".join(process.cmdline()):
+            if f"ray::{part}" in " ".join(process.cmdline()):
                 found.append(process)
     return found
+
+
+def test_serve_loses_its_controller_and_what_answers_goes_on_answering(
+    server: deploy.ServerHandle, client: Client, store: Store
+) -> None:
+    promote(store, "shades", "inverse-2")
+    until(lambda: client.info().model == "inverse-2", "serving inverse-2")
+    before = {process.pid for process in serving("autovision")}
+    assert len(before) == 2, "a replica and an edge"
+
+    def known_again() -> bool:
+        with suppress(RayError):
+            return all(
+                each.status is DeploymentStatus.HEALTHY and each.replica_states == {ReplicaState.RUNNING: 1}
+                for application in serve.status().applications.values()
+                for each in application.deployments.values()
+            )
+        return False
+
+    def kill() -> None:
+        (controller,) = below("ServeController")
+        controller.kill()
+        until(lambda: {each.pid for each in below("ServeController")} - {controller.pid}, "another one", 45)
+        until(known_again, "its knowledge of what runs", timeout_s=45)
+
+    answers = under_load(server.url, kill)
+    assert {answer.model for _, answer in answers} == {"inverse-2"}
+    assert {process.pid for process in serving("autovision")} == before
 
 
 def test_a_killed_edge_comes_back_by_itself(server: deploy.ServerHandle, client: Client) -> None:

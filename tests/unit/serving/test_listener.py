@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
+import logging.handlers
 import socket
 import stat
 import threading
@@ -85,3 +88,11 @@ def test_who_does_not_know_the_secret_learns_nothing(tmp_path: Path) -> None:
                 assert (refused.status_code, refused.text) == (403, "")
     finally:
         listener.close()
+
+
+def test_the_log_handlers_of_others_are_left_open(tmp_path: Path) -> None:
+    """Ray Serve's has to be, or Serve kills the replica when its controller was lost and is back."""
+    written = logging.StreamHandler(io.StringIO())
+    kept = logging.handlers.MemoryHandler(1, target=written)
+    Listener(Starlette(), tmp_path / "a.sock").close()
+    assert kept.target is written
