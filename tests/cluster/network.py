@@ -47,14 +47,24 @@ def refused() -> str | None:
     return None
 
 
+_INIT = 'mount --bind "$1" "$2" && echo there && while :; do sleep 3600 & wait; done'
+"""the first process of a node: it has the node's files in the place where Ray looks, and buries orphans"""
+
+
 class Node:
-    """One namespace with an address, and the processes that were started in it."""
+    """Namespaces with an address, and files and processes that no other node sees: as good as a machine.
+
+    Ray tells by the processes that it sees, and by their files, on which node a driver is.
+    """
 
     def __init__(self, network: Network, name: str, address: str) -> None:
         self._network = network
         self.address = address
         self.namespace, self._cable = f"{network.name}{name}", f"{network.name}{name}v"
         self.log = network.folder / f"{name}.log"
+        # The addresses of Ray's sockets have to be short.
+        self._files = Path(tempfile.mkdtemp(prefix="avn", dir="/tmp"))
+        network.folders.append(self._files)
         _ip("netns", "add", self.namespace)
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
         _ip("link", "set", self._cable, "up")
@@ -64,6 +74,16 @@ class Node:
         _ip("-n", self.namespace, "route", "add", "default", "via", network.address)
         self.connect()
         self.processes: list[psutil.Popen] = []
+        own = ["unshare", "--pid", "--fork", "--mount", "--mount-proc", "sh", "-c", _INIT, "sh"]
+        self._init = psutil.Popen(
+            ["ip", "netns", "exec", self.namespace, *own, str(self._files), str(network.files)],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._init.stdout is not None and self._init.stdout.readline() == b"there\n"
+        self._init.stdout.close()
+        (first,) = self._init.children()
+        self._enter = ["nsenter", "--target", str(first.pid), "--net", "--mount", "--pid", "--"]
 
     def cut(self) -> None:
         """Nothing goes in or out any more, and nobody is told; what is inside goes on."""
@@ -81,7 +101,7 @@ class Node:
         """Start a program here. What it says goes to the node's log, unless there is another place for it."""
         with self.log.open("ab") as log:
             process = psutil.Popen(
-                ["ip", "netns", "exec", self.namespace, *map(str, words)],
+                [*self._enter, *map(str, words)],
                 stdout=output or log,
                 stderr=subprocess.STDOUT,
                 env={**self._network.environment, **environment},
@@ -102,9 +122,8 @@ class Node:
             if head
             else [f"--address={self._network.gcs}"]
         )
-        # The addresses of its sockets have to be short.
-        folder = tempfile.mkdtemp(prefix="avn", dir="/tmp")
-        self._network.folders.append(Path(folder))
+        for left in self._files.glob("session_*"):  # of a node that was here before
+            shutil.rmtree(left, ignore_errors=True)
         words = [
             Path(sys.executable).with_name("ray"),
             "start",
@@ -113,13 +132,13 @@ class Node:
             f"--node-ip-address={self.address}",
             f"--num-cpus={cpus}",
             "--object-store-memory=100000000",
-            f"--temp-dir={folder}",
+            f"--temp-dir={self._network.files}",
             "--disable-usage-stats",
         ]
         return self.run(words, {**_QUICK, **environment, "RAY_ADDRESS": ""})
 
     def close(self) -> None:
-        for process in self.processes:
+        for process in [*self.processes, self._init]:
             kill(process)
         _ip("netns", "del", self.namespace, check=False)
         _ip("link", "del", self._cable, check=False)
@@ -134,7 +153,9 @@ class Network:
         self._net = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(250)}"
         self.address = f"{self._net}.1"
         self.folder = folder
-        self.folders: list[Path] = []
+        self.files = Path(tempfile.mkdtemp(prefix="avn", dir="/tmp"))
+        """where each node has its own"""
+        self.folders: list[Path] = [self.files]
         self.nodes: list[Node] = []
         token = secrets.token_hex(32)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -142,6 +163,7 @@ class Network:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": token,
             "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self.files),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 
