@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import tune
@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from autovision.errors import AutoVisionError
-from autovision.search import idle_actors
+from autovision.search import tune_actors
 from autovision.search.driver import Driver
 from autovision.search.sharing.placement import Placement, placement, room
 from autovision.search.sharing.shares import UNLIMITED
@@ -116,17 +116,20 @@ class DriverSearcher(_NeverPickled, Searcher):  # type: ignore[misc]
 
 
 class DriverScheduler(_NeverPickled, FIFOScheduler):  # type: ignore[misc]
-    """Passes every rung to the driver and stops what it prunes."""
+    """Passes every rung to the driver, stops what it prunes, and leaves trials to the actors that come up for them."""
 
     def __init__(self, driver: Driver, searcher: DriverSearcher) -> None:
         super().__init__()
         self._driver, self._searcher = driver, searcher
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        trial = super().choose_trial_to_run(tune_controller)
-        if trial is None and self._driver.at_work >= self._driver.share():
-            idle_actors.release(tune_controller)
-        return trial
+        tune_actors.start_several(tune_controller)
+        for trial in tune_controller.get_trials():
+            if trial.status == Trial.PENDING and not tune_actors.starts(tune_controller, trial):
+                return cast(Trial, trial)
+        if self._driver.at_work >= self._driver.share():
+            tune_actors.release(tune_controller)
+        return None
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         goes_on = self._driver.goes_on(self._searcher.names.get(trial.trial_id, ""), result)

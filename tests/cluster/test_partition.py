@@ -22,7 +22,8 @@ from autovision.trial.train import rung_epochs
 from tests.cluster.network import Network, Node, network, until  # noqa: F401
 from tests.slow.searches import Tunings, colours
 
-TRIALS = 14
+TRIALS = 40
+"""that last for longer than the workers of all three nodes take to start"""
 MOMENT_S = 3.0
 
 

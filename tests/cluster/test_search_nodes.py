@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ from autovision.space.config import TrialConfig
 from autovision.store import keys, records
 from autovision.store.protocol import KeyNotFound
 from autovision.trial.train import rung_epochs
-from tests.slow.searches import Both, Killed, Plan, colours, wait_until
+from tests.slow.searches import Both, Killed, Plan, Tunings, colours, wait_until
 
 KILLS = 3
 LIVES_S = 2.0
@@ -25,6 +26,12 @@ LIVES_S = 2.0
 PLAN = Plan(Both(), ("--max-trials", "40", "--seed", "3", "--no-confirm"), cpus=3, after=0)
 LONG = Plan(Both(), ("--max-trials", "10000", "--seed", "3", "--no-confirm"), cpus=1, after=0)
 """is stopped"""
+SHORT = Plan(
+    Tunings(),
+    ("--max-trials", "60", "--seed", "3", "--no-confirm", "--no-refit", "--no-soup"),
+    cpus=3,
+    after=0,
+)
 
 
 @pytest.fixture
@@ -73,6 +80,17 @@ def test_nodes_that_are_killed_take_no_ended_trial_with_them(cluster: Cluster, t
 
 
 @pytest.mark.timeout(900)
+def test_trials_that_are_shorter_than_a_start_of_a_worker_have_one_on_every_node(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    search = Killed(SHORT, colours(tmp_path / "images"), tmp_path, cluster.address)
+    with search.submitted() as process:
+        wait_until(lambda: training() == 3, process)
+        assert process.wait() == 0
+    assert sorted(trial.number for trial in search.trials) == list(range(60))
+
+
+@pytest.mark.timeout(900)
 def test_a_node_that_joins_while_a_search_runs_is_used(tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
@@ -94,6 +112,15 @@ def at_work(search: Killed) -> int:
         return records.read(search.av.store, keys.live_search(search.search), LiveSearch).running
     except KeyNotFound:
         return 0
+
+
+def training() -> int:
+    """Processes that are in the middle of a trial."""
+    found = 0
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += "Trainable.train" in " ".join(each.cmdline())
+    return found
 
 
 def worker_of(cluster: Cluster) -> object:

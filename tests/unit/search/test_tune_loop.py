@@ -144,13 +144,40 @@ def test_no_trial_is_begun_beyond_the_share_and_tune_may_ask_again() -> None:
     assert isinstance(searcher.suggest("c"), dict)
 
 
+class Waiting:
+    """A trial of Tune's that waits for an actor."""
+
+    status = Trial.PENDING
+
+
+def controller_of(pending: list[Any], released: list[bool], up: dict[Any, bool]) -> Any:
+    """Tune's, as schedulers see it. `up`: trial -> whether the actor that it asked for has its place."""
+    return SimpleNamespace(
+        get_trials=lambda: pending,
+        _tune_controller=SimpleNamespace(
+            _cleanup_cached_actors=lambda force_all: released.append(force_all),
+            update_max_pending_trials=lambda most: None,
+            _trial_to_actor={trial: trial for trial in up},
+            _actor_manager=SimpleNamespace(is_actor_started=lambda actor: up[actor]),
+        ),
+    )
+
+
+def test_an_idle_actor_is_for_a_trial_that_has_none_coming_up() -> None:
+    coming_up, without_a_place, new = Waiting(), Waiting(), Waiting()
+    listener = Listener()
+    scheduler = DriverScheduler(listener, DriverSearcher(listener))  # type: ignore[arg-type]
+    up = {coming_up: True, without_a_place: False}
+    assert scheduler.choose_trial_to_run(controller_of([coming_up, new], [], up)) is new
+    assert scheduler.choose_trial_to_run(controller_of([coming_up], [], up)) is None
+    pending = [coming_up, without_a_place, new]
+    assert scheduler.choose_trial_to_run(controller_of(pending, [], up)) is without_a_place
+
+
 def test_idle_actors_are_let_go_only_when_the_share_is_used_up_and_no_trial_waits_for_one() -> None:
     released: list[bool] = []
     pending: list[Any] = []
-    controller = SimpleNamespace(
-        get_trials=lambda: pending,
-        _tune_controller=SimpleNamespace(_cleanup_cached_actors=lambda force_all: released.append(force_all)),
-    )
+    controller = controller_of(pending, released, {})
     listener = Listener("01-0", "01-1")
     listener.share = lambda: 1
     searcher = DriverSearcher(listener)  # type: ignore[arg-type]
@@ -160,7 +187,7 @@ def test_idle_actors_are_let_go_only_when_the_share_is_used_up_and_no_trial_wait
     searcher.suggest("a")
     assert scheduler.choose_trial_to_run(controller) is None
     assert released == [True]
-    pending.append(SimpleNamespace(status=Trial.PENDING))
+    pending.append(Waiting())
     assert scheduler.choose_trial_to_run(controller) is pending[0]
     assert released == [True], "what waits may use it"
 
