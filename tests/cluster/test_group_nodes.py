@@ -1,4 +1,4 @@
-"""A trial of two workers on two nodes, one of which is killed, with another node to take its place."""
+"""A trial of two workers on two nodes, one of which is killed: with another node to take its place, and without."""
 
 from __future__ import annotations
 
@@ -91,3 +91,25 @@ def test_a_trial_goes_on_from_its_checkpoint_on_the_nodes_that_are_left(
     epochs = [point.epoch for point in trial.curve]
     assert epochs == sorted(set(epochs)) and epochs[-1] == 80
     assert search.going() == {} and not list(search.av.store.list(keys.checkpoints(search.search)))
+
+
+@pytest.mark.timeout(900)
+def test_a_trial_whose_workers_have_no_room_any_more_fails_and_says_so(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    search = Killed(PLAN, colours(tmp_path / "images"), tmp_path, cluster.address)
+    with search.submitted() as process:
+        lose_a_worker(cluster, search, process)
+        code = process.wait()
+    (trial,), state = search.trials, search.state
+    assert trial.state is TrialState.FAILED
+    assert trial.error is not None and "its 2 workers need 1 CPUs each" in trial.error, trial.error
+    assert state.attempt == 1 and search.going() == {}
+    if trial.curve:  # the weights of the last rung that it passed are kept, and nothing is better
+        assert (code, state.status) == (0, SearchStatus.FINISHED)
+        assert search.av.model(str(state.model)).lineage.trial == trial.trial == state.best_trial
+    else:
+        assert code != 0 and state.status is SearchStatus.FAILED
+        assert state.error is not None and trial.error in state.error, state.error
