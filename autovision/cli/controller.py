@@ -19,7 +19,6 @@ from autovision.cli.outlook import challengers, outlook
 from autovision.cli.output import Output, answering, library, table
 from autovision.cli.signals import StopFlag
 from autovision.cli.supervisor import Lifeline
-from autovision.promotion.refused import wanted
 
 if TYPE_CHECKING:
     from autovision.api import AutoVision
@@ -148,6 +147,8 @@ def why(
 
 
 def _waiting(case: Refused) -> dict[str, Any]:
+    from autovision.promotion.refused import wanted
+
     return {
         "model": case.model,
         "champion": case.champion,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from autovision.cli.output import facts, heading, table
-from autovision.promotion.refused import wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +57,8 @@ def outlook(state: RetrainingState, deployment: Deployment) -> list[RenderableTy
 
 def challengers(found: Sequence[Refused]) -> list[RenderableType]:
     """Those that later labels may still show to be better."""
+    from autovision.promotion.refused import wanted
+
     if not found:
         return []
     rows = [[each.model, each.at, each.looks, each.labelled, wanted(each)] for each in found]
