@@ -114,8 +114,8 @@ def why(
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Show every decision about a deployment with its reasons, and when refused challengers are judged again, and
-    what would have to happen for the next search.
+    """Show every decision about a deployment with its reasons, when refused challengers are judged again, and what
+    would have to happen for the next search.
 
     Decisions come newest last, with what each gate said. An evaluation that comes to what the one before did is no new
     decision; it is counted below them.

@@ -216,6 +216,23 @@ def store(tiny: History) -> MemoryStore:
     return store
 
 
+def captured(tiny: History, data: bytes, at: datetime) -> Capture:
+    """A request that the first model answered."""
+    digest = hashlib.sha256(data).hexdigest()
+    return Capture(
+        request_id=keys.derived_id(at, digest),
+        deployment="door",
+        model=tiny.models[0].id,
+        received_at=at,
+        latency_ms=1.0,
+        image=digest,
+        image_bytes=len(data),
+        label=CLASSES[0],
+        probabilities=dict.fromkeys(CLASSES, 0.5),
+        embedding=(0.0,),
+    )
+
+
 def send(
     store: MemoryStore, tiny: History, folder: Path, n: int, *, shifted: bool = True, review: bool = False
 ) -> list[Capture]:
@@ -225,19 +242,7 @@ def send(
     sent = []
     for number, path in enumerate(paint(folder / str(seed), n // 2, seed=seed, shifted=shifted)):
         data, at = path.read_bytes(), begin + timedelta(seconds=1000 * seed + number)
-        digest = hashlib.sha256(data).hexdigest()
-        capture = Capture(
-            request_id=keys.derived_id(at, digest),
-            deployment="door",
-            model=tiny.models[0].id,
-            received_at=at,
-            latency_ms=1.0,
-            image=digest,
-            image_bytes=len(data),
-            label=CLASSES[0],
-            probabilities=dict.fromkeys(CLASSES, 0.5),
-            embedding=(0.0,),
-        )
+        capture = captured(tiny, data, at)
         store.put_immutable(captures.image_key(capture), data)
         said = Label(request_id=capture.request_id, label=path.parent.name, received_at=at, review=review)
         labels.add(store, "door", said)
@@ -367,19 +372,7 @@ def test_of_images_that_are_nearly_the_same_the_first_one_stays_when_another_com
     for number, more in enumerate((0, 8)):
         sink, at = io.BytesIO(), NOW + timedelta(minutes=number)
         Image.fromarray(pixels + np.uint8(more)).resize((64, 64)).save(sink, "PNG")
-        digest = hashlib.sha256(sink.getvalue()).hexdigest()
-        capture = Capture(
-            request_id=keys.derived_id(at, digest),
-            deployment="door",
-            model=tiny.models[0].id,
-            received_at=at,
-            latency_ms=1.0,
-            image=digest,
-            image_bytes=len(sink.getvalue()),
-            label=CLASSES[0],
-            probabilities=dict.fromkeys(CLASSES, 0.5),
-            embedding=(0.0,),
-        )
+        capture = captured(tiny, sink.getvalue(), at)
         store.put_immutable(captures.image_key(capture), sink.getvalue())
         found.append(later.Labelled(capture, "red"))
     kept = later._unlike(store, [], MOST_BITS, found)

@@ -76,15 +76,17 @@ def test_what_is_stated_is_used_for_the_most_part(first: int) -> None:
 
 
 def test_parts_share_what_is_left_whichever_there_were() -> None:
-    """A first look at one part, and later ones at four: their spending is bounded as if there had been one."""
-    first = {"all": 40}
-    asked = asked_of(
-        [first, {"all": 60, "since": 20, "a": 12, "b": 8}, {"all": 80, "since": 40, "a": 22, "b": 18}]
-    )
-    bounds = [sum(levels.values()) for levels in asked]
-    assert bounds[0] <= LEVEL and sum(bounds[1:]) < 3 * LEVEL
-    alone = asked_of([first, {"all": 60}])[1]["all"]
-    assert asked[1]["all"] < alone
+    """A first look at one part, and later ones at four: all that they spend together is bounded as that of one is."""
+    counts = [{"all": 40}]
+    counts += [{"all": 40 + n, "since": n, "a": n // 2, "b": n // 3} for n in (20, 40, 80, 160, 320)]
+    asked = asked_of(counts)
+    looks: dict[str, list[spending.Look]] = {}
+    for evidence, levels in zip(counts, asked, strict=True):
+        for part, level in levels.items():
+            looks.setdefault(part, []).append((evidence[part], level))
+    spent = sum(spending._walked(each)[1] for each in looks.values())
+    assert 0.6 * MOST < spent <= MOST
+    assert asked[1]["all"] < asked_of([counts[0], {"all": 60}])[1]["all"]
 
 
 def test_nothing_new_lets_nothing_pass_that_did_not_pass() -> None:
